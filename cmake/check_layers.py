@@ -1,0 +1,39 @@
+#!/usr/bin/env python3
+"""Holds every #include to the order of the folders in CMakeLists.txt: lower folders know nothing of higher ones."""
+import pathlib
+import re
+import sys
+
+RANK = {
+    "base": 0, "device": 1, "ops": 2, "parallel": 2, "data": 3, "model": 4, "optim": 5, "checkpoint": 5,
+    "config": 6, "train": 7, "eval": 8, "launch": 9,
+}
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+INCLUDE = re.compile(r'^\s*#\s*include\s+"([a-z_]+)/')
+
+
+def folder_of(path: pathlib.Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    return parts[1] if parts[0] == "src" else parts[0]
+
+
+def main() -> int:
+    wrong = []
+    for top in ("src", "parallel", "checkpoint", "launch"):
+        for path in sorted((ROOT / top).rglob("*.[ch]pp")):
+            own = folder_of(path)
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                match = INCLUDE.match(line)
+                if not match:
+                    continue
+                other = match.group(1)
+                if other not in RANK:
+                    wrong.append(f"{path.relative_to(ROOT)}:{number}: includes from an unknown folder '{other}'")
+                elif other != own and RANK[other] >= RANK[own]:
+                    wrong.append(f"{path.relative_to(ROOT)}:{number}: {own} must not include {other}")
+    print("\n".join(wrong) if wrong else "every include follows the order of the folders")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Runs a program on N MPI ranks of this machine: launch/local.sh -n N PROGRAM ARGS...
+# Sets what mpirun gets wrong on small machines: oversubscription, binding of two threads to one core, busy waiting of
+# ranks that share a core, and its refusal to run as root in a container.
+set -euo pipefail
+
+usage() {
+  echo "usage: launch/local.sh -n RANKS PROGRAM [ARGUMENTS...]" >&2
+  exit 2
+}
+
+[ "${1:-}" = -n ] && [ $# -ge 3 ] || usage
+ranks=$2
+shift 2
+[[ $ranks =~ ^[1-9][0-9]*$ ]] || usage
+
+options=(--oversubscribe --bind-to none --quiet)
+options+=(--mca btl_vader_single_copy_mechanism none) # process_vm_readv is refused in many containers
+options+=(--mca btl self,vader)
+if [ "$(id -u)" = 0 ]; then options+=(--allow-run-as-root); fi
+if [ "$ranks" -gt "$(nproc)" ]; then options+=(--mca mpi_yield_when_idle 1); fi
+exec mpirun -n "$ranks" "${options[@]}" "$@"

@@ -1,0 +1,71 @@
+// Communicator: collectives and messages between the ranks of one group. Nothing blocks: every operation
+// returns a Request, and a named wait finishes it, so that a hung run can say who waits for what, and any
+// wait can be called off (docs/adr/0003). Open MPI makes progress only inside its calls: poll() between ops
+// moves transfers along. Counts are 64-bit; longer messages are cut below 2^31 elements.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "base/dtype.hpp"
+#include "device/tensor.hpp"
+
+namespace red::parallel {
+
+enum class ReduceOp { sum, max, min };
+
+/// One operation under way. Move-only; must be waited for before it dies, and so must the memory it uses.
+class Request {
+ public:
+  class Impl;  // of the backend
+  Request();
+  explicit Request(std::unique_ptr<Impl> impl);
+  Request(Request&&) noexcept;
+  Request& operator=(Request&&) noexcept;
+  ~Request();
+  Impl* get() const { return impl_.get(); }
+  explicit operator bool() const { return impl_ != nullptr; }
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual std::string_view name() const = 0;  ///< "world", "data", "pipeline", ...
+
+  /// In place, over contiguous tensors (fp32, fp64, int32). The result is the same on every rank, bit for
+  /// bit.
+  [[nodiscard]] virtual Request all_reduce(const Tensor& x, ReduceOp op) = 0;
+  /// send is (size, chunk) by rank; receive (1, chunk) gets the sum of everyone's row rank().
+  [[nodiscard]] virtual Request reduce_scatter(const Tensor& receive, const Tensor& send) = 0;
+  /// receive is (size, chunk); row r comes from rank r. send (1, chunk) may be row rank() of receive.
+  [[nodiscard]] virtual Request all_gather(const Tensor& receive, const Tensor& send) = 0;
+  [[nodiscard]] virtual Request broadcast(const Tensor& x, int root) = 0;
+  /// Messages with one tag between two ranks arrive in the order sent. The receiver knows the size.
+  [[nodiscard]] virtual Request send(const Tensor& x, int destination, int tag) = 0;
+  [[nodiscard]] virtual Request receive(const Tensor& x, int source, int tag) = 0;
+  [[nodiscard]] virtual Request barrier() = 0;
+
+  /// Finishes the operation. `what` names it in the log when it takes long ("reduce-scatter of bucket 3").
+  /// Throws CommunicationError when another rank failed or the deadline passed; must be a literal or live as
+  /// long.
+  virtual void wait(Request& request, std::string_view what) = 0;
+  /// Moves transfers along without waiting; true when the operation is done.
+  virtual bool test(Request& request) = 0;
+  /// Lets MPI make progress and looks at the abort flag; microseconds.
+  virtual void poll() = 0;
+
+  /// Ranks of equal colour form a new communicator, in the order of their keys.
+  virtual std::unique_ptr<Communicator> split(int color, int key, std::string_view name) = 0;
+
+  /// Seconds spent inside wait() so far; phases of a step are told apart by it.
+  virtual double wait_seconds() const = 0;
+};
+
+}  // namespace red::parallel

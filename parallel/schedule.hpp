@@ -1,0 +1,59 @@
+// A schedule is data: for each stage a list of instructions, made by a pure function from the pipeline's
+// shape. One executor runs any list on real ranks (train/pipeline_executor), one simulator replays it with
+// costs (parallel/simulator). Encoder stages come first, then decoder stages; the last encoder stage sends
+// its output straight to every decoder stage and adds up the gradients that come back (docs/adr/0004).
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace red::parallel {
+
+enum class Action {
+  forward,          ///< of one micro-batch through the stage's layers
+  backward,         ///< both passes below in one
+  backward_input,   ///< gradient of the stage's input
+  backward_weight,  ///< gradients of the weights, from what backward_input left
+  send_activation,  ///< residual stream to stage `peer`
+  receive_activation,
+  send_memory,  ///< encoder output, from the last encoder stage to decoder stage `peer`
+  receive_memory,
+  send_gradient,  ///< gradient of the residual stream to stage `peer`
+  receive_gradient,
+  send_memory_gradient,     ///< gradient of the encoder output, decoder stage to the last encoder stage
+  receive_memory_gradient,  ///< adds to what other decoder stages sent
+  reduce_gradients,         ///< all micro-batches are through: the gradients may be reduced
+};
+
+struct Instruction {
+  Action action = Action::forward;
+  int micro_batch = -1;  ///< -1 for reduce_gradients
+  int peer = -1;         ///< stage at the other end of a message; -1 for compute
+
+  bool operator==(const Instruction&) const = default;
+};
+
+using Program = std::vector<Instruction>;  ///< of one stage
+
+/// The pipeline's shape. encoder_stages = 0: no messages of encoder output (one stage holds both, or no
+/// encoder).
+struct PipelineShape {
+  int encoder_stages = 0;
+  int decoder_stages = 1;
+  int num_micro_batches = 1;
+
+  int num_stages() const { return encoder_stages + decoder_stages; }
+};
+
+/// 1F1B: stage s of p runs min(p - s - 1, m) forwards, then alternates; programs[s] is stage s's list.
+/// Messages are listed where the executor posts them: receives right before their use, sends right after the
+/// compute.
+std::vector<Program> one_forward_one_backward(const PipelineShape& shape);
+
+/// Most micro-batches that hold activations at once on a stage under this program: those whose forward has
+/// begun and whose backward (or backward_weight) is not done.
+int max_in_flight(const Program& program);
+
+std::string to_string(const Instruction& instruction);
+
+}  // namespace red::parallel

@@ -1,0 +1,53 @@
+// Everything a run is told, as one value: the sections of its INI files, defaults filled in, checked.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "data/data_config.hpp"
+#include "model/model_config.hpp"
+#include "optim/optimizer_config.hpp"
+#include "parallel/mesh.hpp"
+
+namespace red::config {
+
+/// Section [train].
+struct TrainConfig {
+  int64_t steps = 0;         ///< optimizer steps of the whole run
+  int64_t global_batch = 0;  ///< sequences per step, over all ranks
+  int64_t micro_batch = 0;   ///< sequences per forward pass of one data rank
+  double z_loss = 1e-4;
+  int64_t log_every = 1;           ///< steps between progress lines and metrics
+  int64_t max_skipped_steps = 10;  ///< steps with NaN or Inf in a row before the run ends
+  int threads = 0;                 ///< per rank; 0: cores of the rank's binding divided by ranks sharing it
+  int64_t head_chunk = 512;        ///< tokens whose logits are in memory at a time
+  int64_t bucket_mib = 32;         ///< gradient reduce-scatter bucket
+  double timeout_s = 600;          ///< a wait for another rank longer than this ends the run
+  std::string gemm = "auto";       ///< auto, openblas, onednn, plain
+  std::filesystem::path run_dir;   ///< metrics, configuration and checkpoints of the run
+};
+
+/// Section [checkpoint].
+struct CheckpointConfig {
+  int64_t every = 0;            ///< steps between saves; 0: at the end alone
+  std::string resume = "auto";  ///< auto: newest if there is one; must; never; or a checkpoint folder
+};
+
+/// Section [bench].
+struct BenchConfig {
+  int64_t steps = 5;  ///< measured
+  int64_t warmup_steps = 2;
+};
+
+struct RunConfig {
+  model::ModelConfig model;
+  parallel::Layout parallel;
+  TrainConfig train;
+  optim::AdafactorConfig optimizer;
+  optim::ScheduleConfig schedule;
+  data::DataConfig data;
+  CheckpointConfig checkpoint;
+  BenchConfig bench;
+};
+
+}  // namespace red::config

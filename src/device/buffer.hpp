@@ -1,0 +1,85 @@
+// Buffer owns device memory; Arena hands out pieces of one buffer and takes them back in reverse order.
+// Nothing else allocates tensor memory, and nothing allocates inside a training step.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <utility>
+
+#include "device/tensor.hpp"
+
+namespace red {
+
+/// Device memory, aligned to 64 bytes, zeroed. Throws IoError naming the size when there is none left.
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(std::size_t num_bytes);
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+
+  std::byte* data() const { return data_; }
+  std::size_t num_bytes() const { return num_bytes_; }
+
+  /// Number of buffers made in this process so far; a test holds it constant over training steps.
+  static std::size_t num_allocations();
+
+ private:
+  void swap(Buffer& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(num_bytes_, other.num_bytes_);
+  }
+  std::byte* data_ = nullptr;
+  std::size_t num_bytes_ = 0;
+};
+
+/// A stack of tensors over one buffer.
+class Arena {
+ public:
+  Arena() = default;
+  /// `name` and the capacity appear in the error when the arena overflows.
+  Arena(std::string name, std::size_t num_bytes) : name_(std::move(name)), buffer_(num_bytes) {}
+
+  /// (rows, cols), contiguous, contents undefined. Throws LogicError when the plan was too small.
+  template <class T = float>
+  Tensor allocate(int64_t rows, int64_t cols) {
+    return make_tensor(reinterpret_cast<T*>(take(static_cast<std::size_t>(rows * cols) * sizeof(T))), rows,
+                       cols);
+  }
+
+  std::size_t used() const { return used_; }
+  std::size_t peak() const { return peak_; }
+  std::size_t capacity() const { return buffer_.num_bytes(); }
+  /// Everything allocated after `used` had this value is free again.
+  void release_to(std::size_t used) { used_ = used; }
+
+  /// What allocate() takes from the arena for this many bytes.
+  static constexpr std::size_t rounded(std::size_t num_bytes) { return (num_bytes + 63) / 64 * 64; }
+
+ private:
+  std::byte* take(std::size_t num_bytes);
+
+  std::string name_;
+  Buffer buffer_;
+  std::size_t used_ = 0;
+  std::size_t peak_ = 0;
+};
+
+/// Frees what was allocated from the arena during its life.
+class ArenaScope {
+ public:
+  explicit ArenaScope(Arena& arena) : arena_(arena), used_(arena.used()) {}
+  ~ArenaScope() { arena_.release_to(used_); }
+  ArenaScope(const ArenaScope&) = delete;
+  ArenaScope& operator=(const ArenaScope&) = delete;
+
+ private:
+  Arena& arena_;
+  std::size_t used_;
+};
+
+}  // namespace red

@@ -1,0 +1,43 @@
+// Logical parameters. A parameter is a name, a global shape and a rule for its initial values; optimizer,
+// checkpoint, export and tests speak of these alone. Which stage holds one, and where in memory, is the
+// ParameterStore's affair.
+//
+// Names (those of the golden files):
+//   embedding.weight                                            (V, d)
+//   {encoder|decoder}.layers.{i}.{block}_norm.gain              (d)
+//   {encoder|decoder}.layers.{i}.{block}.{query|key|value}.weight  (d, h d_h)      y = x W
+//   {encoder|decoder}.layers.{i}.{block}.output.weight          (h d_h, d)
+//   {encoder|decoder}.layers.{i}.ffn_norm.gain                  (d)
+//   {encoder|decoder}.layers.{i}.ffn.{gate|up}.weight           (d, f)
+//   {encoder|decoder}.layers.{i}.ffn.down.weight                (f, d)
+//   {encoder|decoder}.final_norm.gain                           (d)
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/model_config.hpp"
+
+namespace red::model {
+
+struct ParameterSpec {
+  std::string name;
+  int64_t rows = 0;       ///< global
+  int64_t cols = 1;       ///< global; 1 for gains, whose logical shape is (rows)
+  double init_std = 0.0;  ///< N(0, std^2); 0: all ones (gains)
+  bool is_gain() const { return init_std == 0.0; }
+  int64_t size() const { return rows * cols; }
+};
+
+/// All parameters of a model, the tied embedding once, in a fixed order.
+std::vector<ParameterSpec> parameter_specs(const ModelConfig& config);
+
+/// Number of parameters, the tied embedding counted once.
+int64_t num_parameters(const ModelConfig& config);
+
+/// Initial value of element `index` (row-major, global) of a parameter: a pure function of (seed, name,
+/// index).
+float initial_value(const ParameterSpec& spec, uint64_t seed, int64_t index);
+
+}  // namespace red::model

@@ -1,0 +1,55 @@
+// Scaled dot-product attention over packed sequences, tiled with an online softmax: no (T, S) matrix of
+// scores is ever in memory (model-and-recipe "One attention", 4). Shapes: Tq query tokens and Tk key tokens
+// of all sequences together, h heads, k head width; q, o, dq, do (Tq, h k); keys, values, dk, dv (Tk, h k),
+// any row strides; lse, delta (h, Tq), fp32. Sequence b owns query tokens q_offsets[b] ... q_offsets[b+1] - 1
+// and key tokens k_offsets[b] ... All pointers are device memory.
+#pragma once
+
+#include <cstdint>
+
+#include "device/stream.hpp"
+#include "device/tensor.hpp"
+
+namespace red::ops {
+
+struct AttentionLayout {
+  int64_t num_sequences = 0;
+  const int32_t* q_offsets = nullptr;  ///< (num_sequences + 1)
+  const int32_t* k_offsets = nullptr;  ///< (num_sequences + 1); a sequence may have no keys
+  int64_t num_heads = 0;
+};
+
+/// Key j of a sequence is visible to its query i when all of these hold. A query that sees nothing has output
+/// 0, gradient 0 and lse = -inf.
+struct AttentionMask {
+  bool causal = false;  ///< j <= i, or both are below the sequence's prefix
+  const int32_t* prefix =
+      nullptr;  ///< (num_sequences); with causal: the first prefix[b] tokens see each other
+  const int32_t* q_documents =
+      nullptr;  ///< (Tq); with k_documents: the same document. Ids never decrease along a
+  const int32_t* k_documents = nullptr;  ///< (Tk)  sequence, so blocks of other documents can be skipped
+};
+
+/// o = softmax(q k^T / sqrt(k)) v, lse = log of the softmax's denominator. fp32 softmax.
+void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,
+                       const Tensor& keys, const Tensor& values, const AttentionLayout& layout,
+                       const AttentionMask& mask);
+
+/// delta = sum over the head of do * o. With inv_rms (Tq, h): o holds head_norm's result, and o / inv_rms is
+/// meant.
+void attention_delta(Stream& stream, const Tensor& delta, const Tensor& d_o, const Tensor& o,
+                     const Tensor* inv_rms);
+
+/// dq, dk, dv (overwritten) from d_o; probabilities are made again from q, keys and lse.
+void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, const Tensor& dv,
+                        const Tensor& d_o, const Tensor& delta, const Tensor& q, const Tensor& keys,
+                        const Tensor& values, const Tensor& lse, const AttentionLayout& layout,
+                        const AttentionMask& mask);
+
+/// Probe: probabilities (num_rows, S) of one sequence and head for its query rows first_row ..., made again
+/// from q, keys and lse; S is the sequence's number of keys.
+void attention_probabilities(Stream& stream, const Tensor& probabilities, const Tensor& q, const Tensor& keys,
+                             const Tensor& lse, const AttentionLayout& layout, const AttentionMask& mask,
+                             int64_t sequence, int64_t head, int64_t first_row);
+
+}  // namespace red::ops

@@ -1,0 +1,28 @@
+// Adafactor and the learning rate: sections [optimizer] and [schedule] (model-and-recipe "Recipe").
+#pragma once
+
+#include <cstdint>
+
+namespace red::optim {
+
+struct AdafactorConfig {
+  bool factored = false;            ///< the recipe: unfactored second moments
+  int64_t min_dim_to_factor = 128;  ///< both dims must be at least this
+  double decay = 0.8;               ///< b = 1 - t^-decay
+  double clip_threshold = 1.0;      ///< of RMS(u)
+  double epsilon1 = 1e-30;
+  double epsilon2 = 1e-3;
+  double gradient_clip = 1.0;  ///< global norm; 0: none
+};
+
+enum class ScheduleKind { cosine, constant };
+
+struct ScheduleConfig {
+  ScheduleKind kind = ScheduleKind::cosine;
+  double peak = 0.01;           ///< constant: the rate itself
+  int64_t warmup_steps = 2000;  ///< linear from 0
+  int64_t total_steps = 0;      ///< cosine ends here; 0: train.steps
+  double final_fraction = 0.1;  ///< of the peak, at total_steps
+};
+
+}  // namespace red::optim
