@@ -16,20 +16,22 @@ namespace red::parallel {
 
 enum class ReduceOp { sum, max, min };
 
-/// One operation under way. Move-only; must be waited for before it dies, and so must the memory it uses.
+/// One operation under way. Move-only; must be waited for before it dies, and so must the memory it uses. Its
+/// Impl goes back to the backend that made it, so that a step makes no new ones.
 class Request {
  public:
-  class Impl;  // of the backend
-  Request();
-  explicit Request(std::unique_ptr<Impl> impl);
-  Request(Request&&) noexcept;
-  Request& operator=(Request&&) noexcept;
-  ~Request();
+  class Impl;  // of the backend (parallel/request_impl.hpp)
+  struct GiveBack {
+    void operator()(Impl* impl) const noexcept;
+  };
+
+  Request() = default;
+  explicit Request(Impl* impl) : impl_(impl) {}
   Impl* get() const { return impl_.get(); }
   explicit operator bool() const { return impl_ != nullptr; }
 
  private:
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<Impl, GiveBack> impl_;
 };
 
 class Communicator {
