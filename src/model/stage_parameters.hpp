@@ -1,0 +1,26 @@
+// Which of a model's logical parameters a stage holds.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/parameter.hpp"
+#include "parallel/placement.hpp"
+
+namespace red::model {
+
+/// Layer counts as placement wants them.
+parallel::LayerCounts layer_counts(const ModelConfig& config);
+
+/// True when the stage has a copy of this parameter. The tied embedding may have up to three holders; of them
+/// StagePlacement::owns_embedding() tells the one that counts. A name that no model has is a LogicError.
+bool holds_parameter(const parallel::StagePlacement& stage, const std::string& name);
+
+/// The stage's parameters, in the order of parameter_specs().
+std::vector<ParameterSpec> stage_parameters(const ModelConfig& config, const parallel::StagePlacement& stage);
+
+/// Their names.
+std::vector<std::string> stage_parameter_names(const ModelConfig& config,
+                                               const parallel::StagePlacement& stage);
+
+}  // namespace red::model
