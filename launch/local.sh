@@ -9,14 +9,14 @@ usage() {
   exit 2
 }
 
-[ "${1:-}" = -n ] && [ $# -ge 3 ] || usage
+if [ "${1:-}" != -n ] || [ $# -lt 3 ]; then usage; fi
 ranks=$2
 shift 2
 [[ $ranks =~ ^[1-9][0-9]*$ ]] || usage
 
 options=(--oversubscribe --bind-to none --quiet)
 options+=(--mca btl_vader_single_copy_mechanism none) # process_vm_readv is refused in many containers
-options+=(--mca btl self,vader)
+options+=(--mca btl "self,vader")
 if [ "$(id -u)" = 0 ]; then options+=(--allow-run-as-root); fi
 if [ "$ranks" -gt "$(nproc)" ]; then options+=(--mca mpi_yield_when_idle 1); fi
 exec mpirun -n "$ranks" "${options[@]}" "$@"

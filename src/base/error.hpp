@@ -1,5 +1,5 @@
 // What can go wrong, as types. Only main catches them: it prints one message, and the exit code says which
-// kind it was (docs/exit-codes in the README). Wrong input is never a LogicError; a broken invariant always
+// kind it was ("Exit codes" in README.md). Wrong input is never a LogicError; a broken invariant always
 // is.
 #pragma once
 
@@ -32,6 +32,7 @@ class Error : public std::runtime_error {
 };
 
 // Each says in its message what is wrong, where, and how to mend it.
+// NOLINTBEGIN(bugprone-macro-parentheses): a class name takes none
 #define RED_ERROR_TYPE(Name, code)                                         \
   class Name : public Error {                                              \
    public:                                                                 \
@@ -39,6 +40,7 @@ class Error : public std::runtime_error {
     explicit Name(fmt::format_string<Args...> format, Args&&... args)      \
         : Error(code, fmt::format(format, std::forward<Args>(args)...)) {} \
   }
+// NOLINTEND(bugprone-macro-parentheses)
 
 RED_ERROR_TYPE(ConfigError, ExitCode::configuration);
 RED_ERROR_TYPE(DataError, ExitCode::data);

@@ -1,0 +1,28 @@
+# red_header_checks: compiles every header by itself, so that each includes what it uses. Not part of a normal build:
+#   ninja -C build/release red_header_checks
+# Parts of a Highway kernel (*-inl.hpp) are exempt: foreach_target.h includes them once per instruction set.
+set(folders src parallel checkpoint launch)
+if(RED_TESTS)
+  list(APPEND folders tests)
+endif()
+set(sources)
+foreach(folder IN LISTS folders)
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}" "${PROJECT_SOURCE_DIR}/${folder}/*.hpp")
+  foreach(header IN LISTS headers)
+    if(NOT header MATCHES "-inl\\.hpp$")
+      string(REGEX REPLACE "\\.hpp$" ".cpp" name "${header}")
+      set(source "${PROJECT_BINARY_DIR}/header_checks/${name}")
+      file(CONFIGURE OUTPUT "${source}" CONTENT "#include \"${PROJECT_SOURCE_DIR}/${header}\"\n")
+      list(APPEND sources "${source}")
+    endif()
+  endforeach()
+endforeach()
+add_library(red_header_checks OBJECT EXCLUDE_FROM_ALL ${sources})
+target_include_directories(red_header_checks PRIVATE "${PROJECT_SOURCE_DIR}/tests")
+target_compile_options(red_header_checks PRIVATE -fsyntax-only -Wno-unused)
+target_link_libraries(red_header_checks PRIVATE red_flags fmt::fmt MPI::MPI_CXX red_hdf5 red_dnnl PkgConfig::sentencepiece
+  PkgConfig::hwy PkgConfig::openblas simdjson::simdjson nlohmann_json::nlohmann_json Boost::program_options
+  Boost::iostreams)
+if(RED_TESTS)
+  target_link_libraries(red_header_checks PRIVATE GTest::gtest)
+endif()
