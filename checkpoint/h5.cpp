@@ -1,0 +1,285 @@
+#include "checkpoint/h5.hpp"
+
+#include "base/log.hpp"
+
+namespace red::checkpoint::h5 {
+namespace {
+
+constexpr hsize_t kLargestExtent = hsize_t{1} << 62;
+
+/// Errors come back as text of exceptions, so the library prints none; and it closes nothing at exit, because
+/// after a failed write that can crash.
+void prepare_library() {
+  static const bool done = [] {
+    H5dont_atexit();
+    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+    return true;
+  }();
+  static_cast<void>(done);
+}
+
+std::string name_of_file(hid_t object) {
+  const ssize_t length = H5Fget_name(object, nullptr, 0);
+  if (length <= 0) return "an HDF5 file";
+  std::string name(static_cast<std::size_t>(length), '\0');
+  H5Fget_name(object, name.data(), name.size() + 1);
+  return name;
+}
+
+template <class T>
+hid_t memory_type();
+template <>
+hid_t memory_type<double>() {
+  return H5T_NATIVE_DOUBLE;
+}
+template <>
+hid_t memory_type<int32_t>() {
+  return H5T_NATIVE_INT32;
+}
+template <>
+hid_t memory_type<uint64_t>() {
+  return H5T_NATIVE_UINT64;
+}
+template <>
+hid_t memory_type<int64_t>() {
+  return H5T_NATIVE_INT64;
+}
+
+Attribute open_attribute(hid_t object, const std::string& name, const std::string& where) {
+  if (!has_attribute(object, name)) throw DataError("{}: attribute '{}' is missing", where, name);
+  return Attribute(RED_HDF5(DataError, H5Aopen(object, name.c_str(), H5P_DEFAULT),
+                            "{}: cannot open attribute '{}'", where, name));
+}
+
+template <class T>
+T read_scalar(hid_t object, const std::string& name, const std::string& where) {
+  const Attribute attribute = open_attribute(object, name, where);
+  const Space space(RED_HDF5(DataError, H5Aget_space(attribute.get()), "{}: attribute '{}'", where, name));
+  if (H5Sget_simple_extent_npoints(space.get()) != 1)
+    throw DataError("{}: attribute '{}' is not a single value", where, name);
+  T value{};
+  RED_HDF5(DataError, H5Aread(attribute.get(), memory_type<T>(), &value), "{}: cannot read attribute '{}'",
+           where, name);
+  return value;
+}
+
+template <class T>
+void write_scalar(hid_t object, const std::string& name, hid_t type, T value) {
+  const Space space(RED_HDF5(IoError, H5Screate(H5S_SCALAR), "attribute '{}'", name));
+  const Attribute attribute(
+      RED_HDF5(IoError, H5Acreate2(object, name.c_str(), type, space.get(), H5P_DEFAULT, H5P_DEFAULT),
+               "cannot create attribute '{}'", name));
+  RED_HDF5(IoError, H5Awrite(attribute.get(), memory_type<T>(), &value), "cannot write attribute '{}'", name);
+}
+
+Type text_type(bool variable_length, std::size_t num_bytes = 0) {
+  Type type(RED_HDF5(IoError, H5Tcopy(H5T_C_S1), "text type"));
+  RED_HDF5(IoError, H5Tset_size(type.get(), variable_length ? H5T_VARIABLE : num_bytes), "text type");
+  RED_HDF5(IoError, H5Tset_cset(type.get(), H5T_CSET_UTF8), "text type");
+  return type;
+}
+
+herr_t append_error(unsigned depth, const H5E_error2_t* error, void* text) {
+  auto& out = *static_cast<std::string*>(text);
+  if (depth > 0) out += "; ";
+  out += fmt::format("{}: {}", error->func_name ? error->func_name : "?", error->desc ? error->desc : "?");
+  return 0;
+}
+
+herr_t append_name(hid_t, const char* name, const H5L_info_t*, void* names) {
+  static_cast<std::vector<std::string>*>(names)->emplace_back(name);
+  return 0;
+}
+
+herr_t append_attribute_name(hid_t, const char* name, const H5A_info_t*, void* names) {
+  static_cast<std::vector<std::string>*>(names)->emplace_back(name);
+  return 0;
+}
+
+}  // namespace
+
+std::string take_error_stack() {
+  std::string text;
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, append_error, &text);
+  H5Eclear2(H5E_DEFAULT);
+  return text.empty() ? "no reason given" : text;
+}
+
+void report_unclosed(const char* kind) noexcept {
+  try {
+    log::rank_warning("an HDF5 {} could not be closed: {}", kind, take_error_stack());
+  } catch (
+      ...) {  // NOLINT(bugprone-empty-catch): out of memory while reporting; nothing is left to say it with
+  }
+}
+
+PropertyList file_access() {
+  prepare_library();
+  PropertyList access(RED_HDF5(IoError, H5Pcreate(H5P_FILE_ACCESS), "file access"));
+  RED_HDF5(IoError, H5Pset_fclose_degree(access.get(), H5F_CLOSE_SEMI), "file access");
+  RED_HDF5(IoError, H5Pset_file_locking(access.get(), false, true), "file access");
+  RED_HDF5(IoError, H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_V110), "file access");
+  return access;
+}
+
+File open_file(const std::filesystem::path& path) {
+  const PropertyList access = file_access();
+  return File(RED_HDF5(DataError, H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()),
+                       "{}: cannot be opened as an HDF5 file", path.string()));
+}
+
+std::vector<std::string> member_names(hid_t parent, const std::string& group) {
+  const std::string where = name_of_file(parent) + ": group '" + group + "'";
+  if (group != "/" && !contains(parent, group)) throw DataError("{} is missing", where);
+  const Group opened(
+      RED_HDF5(DataError, H5Gopen2(parent, group.c_str(), H5P_DEFAULT), "{} is no group", where));
+  std::vector<std::string> names;
+  RED_HDF5(DataError, H5Literate(opened.get(), H5_INDEX_NAME, H5_ITER_INC, nullptr, append_name, &names),
+           "{} cannot be listed", where);
+  for (const std::string& name : names) {
+    H5L_info_t info{};
+    RED_HDF5(DataError, H5Lget_info(opened.get(), name.c_str(), &info, H5P_DEFAULT), "{}: '{}'", where, name);
+    if (info.type != H5L_TYPE_HARD)
+      throw DataError("{}: '{}' is a soft or external link; such links are refused", where, name);
+  }
+  return names;
+}
+
+bool contains(hid_t parent, const std::string& path) {
+  // HDF5 asks for every link on the way by itself; missing ones in the middle are errors to it.
+  for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+    const std::string prefix = path.substr(0, end);
+    if (H5Lexists(parent, prefix.c_str(), H5P_DEFAULT) <= 0) {
+      H5Eclear2(H5E_DEFAULT);
+      return false;
+    }
+    H5L_info_t info{};
+    if (H5Lget_info(parent, prefix.c_str(), &info, H5P_DEFAULT) < 0 || info.type != H5L_TYPE_HARD)
+      return false;
+    if (end == std::string::npos) return true;
+  }
+}
+
+Dataset open_dataset(hid_t parent, const std::string& path) {
+  if (!contains(parent, path)) throw DataError("{}: dataset '{}' is missing", name_of_file(parent), path);
+  return Dataset(RED_HDF5(DataError, H5Dopen2(parent, path.c_str(), H5P_DEFAULT),
+                          "{}: '{}' is no readable dataset", name_of_file(parent), path));
+}
+
+std::vector<int64_t> shape_of(hid_t dataset, const std::string& what) {
+  const Space space(RED_HDF5(DataError, H5Dget_space(dataset), "{}: no shape", what));
+  const int rank = RED_HDF5(DataError, H5Sget_simple_extent_ndims(space.get()), "{}: no shape", what);
+  std::vector<hsize_t> extents(static_cast<std::size_t>(rank));
+  RED_HDF5(DataError, H5Sget_simple_extent_dims(space.get(), extents.data(), nullptr), "{}: no shape", what);
+  std::vector<int64_t> shape;
+  for (const hsize_t extent : extents) {
+    if (extent > kLargestExtent) throw DataError("{}: an extent of {} cannot be", what, extent);
+    shape.push_back(static_cast<int64_t>(extent));
+  }
+  return shape;
+}
+
+template <class T>
+std::vector<T> read_all(hid_t parent, const std::string& path) {
+  const Dataset dataset = open_dataset(parent, path);
+  const std::string what = name_of_file(parent) + ": dataset '" + path + "'";
+  std::size_t num_elements = 1;
+  for (const int64_t extent : shape_of(dataset.get(), what)) {
+    if (__builtin_mul_overflow(num_elements, static_cast<std::size_t>(extent), &num_elements) ||
+        num_elements > std::vector<T>().max_size())
+      throw DataError("{}: its shape cannot be", what);
+  }
+  std::vector<T> values(num_elements);
+  RED_HDF5(DataError, H5Dread(dataset.get(), memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()),
+           "{} cannot be read", what);
+  return values;
+}
+template std::vector<double> read_all<double>(hid_t, const std::string&);
+template std::vector<int32_t> read_all<int32_t>(hid_t, const std::string&);
+template std::vector<uint64_t> read_all<uint64_t>(hid_t, const std::string&);
+
+std::string read_text(hid_t object, const std::string& name, const std::string& where) {
+  const Attribute attribute = open_attribute(object, name, where);
+  const Type stored(RED_HDF5(DataError, H5Aget_type(attribute.get()), "{}: attribute '{}'", where, name));
+  const Space space(RED_HDF5(DataError, H5Aget_space(attribute.get()), "{}: attribute '{}'", where, name));
+  if (H5Tget_class(stored.get()) != H5T_STRING || H5Sget_simple_extent_npoints(space.get()) != 1)
+    throw DataError("{}: attribute '{}' is no text", where, name);
+  if (H5Tis_variable_str(stored.get()) <= 0) {
+    std::string text(H5Tget_size(stored.get()), '\0');
+    RED_HDF5(DataError, H5Aread(attribute.get(), stored.get(), text.data()), "{}: cannot read attribute '{}'",
+             where, name);
+    return text.substr(0, text.find('\0'));
+  }
+  char* value = nullptr;
+  RED_HDF5(DataError, H5Aread(attribute.get(), stored.get(), static_cast<void*>(&value)),
+           "{}: cannot read attribute '{}'", where, name);
+  const std::string text = value ? value : "";
+  if (value) H5free_memory(value);
+  return text;
+}
+
+int64_t read_int(hid_t object, const std::string& name, const std::string& where) {
+  return read_scalar<int64_t>(object, name, where);
+}
+
+uint64_t read_uint(hid_t object, const std::string& name, const std::string& where) {
+  return read_scalar<uint64_t>(object, name, where);
+}
+
+double read_double(hid_t object, const std::string& name, const std::string& where) {
+  return read_scalar<double>(object, name, where);
+}
+
+bool has_attribute(hid_t object, const std::string& name) {
+  return H5Aexists(object, name.c_str()) > 0;
+}
+
+std::vector<std::string> attribute_names(hid_t object, const std::string& where) {
+  std::vector<std::string> names;
+  RED_HDF5(DataError, H5Aiterate2(object, H5_INDEX_NAME, H5_ITER_INC, nullptr, append_attribute_name, &names),
+           "{}: attributes cannot be listed", where);
+  return names;
+}
+
+void write_text(hid_t object, const std::string& name, const std::string& value) {
+  if (value.find('\0') != std::string::npos) throw IoError("attribute '{}': text with a zero byte", name);
+  const Type type = text_type(true);
+  const Space space(RED_HDF5(IoError, H5Screate(H5S_SCALAR), "attribute '{}'", name));
+  const Attribute attribute(
+      RED_HDF5(IoError, H5Acreate2(object, name.c_str(), type.get(), space.get(), H5P_DEFAULT, H5P_DEFAULT),
+               "cannot create attribute '{}'", name));
+  const char* text = value.c_str();
+  RED_HDF5(IoError, H5Awrite(attribute.get(), type.get(), static_cast<const void*>(&text)),
+           "cannot write attribute '{}'", name);
+}
+
+void write_int(hid_t object, const std::string& name, int64_t value) {
+  write_scalar(object, name, H5T_STD_I64LE, value);
+}
+
+void write_uint(hid_t object, const std::string& name, uint64_t value) {
+  write_scalar(object, name, H5T_STD_U64LE, value);
+}
+
+hid_t file_type(DType dtype) {
+  switch (dtype) {
+    case DType::fp32:
+      return H5T_IEEE_F32LE;
+    case DType::fp64:
+      return H5T_IEEE_F64LE;
+    case DType::int32:
+      return H5T_STD_I32LE;
+    case DType::uint8:
+      return H5T_STD_U8LE;
+  }
+  throw LogicError("no file type for dtype {}", static_cast<int>(dtype));
+}
+
+DType dtype_of_file_type(hid_t type, const std::string& what) {
+  for (const DType dtype : {DType::fp32, DType::fp64, DType::int32, DType::uint8}) {
+    if (H5Tequal(type, file_type(dtype)) > 0) return dtype;
+  }
+  throw DataError("{}: its element type is none of fp32, fp64, int32, uint8 (little-endian)", what);
+}
+
+}  // namespace red::checkpoint::h5
