@@ -7,17 +7,21 @@
 
 #include "base/thread_pool.hpp"
 #include "device/buffer.hpp"
+#include "device/gemm_library.hpp"
 
 namespace red {
 
 class Stream {
  public:
   /// scratch_bytes: temporaries of single ops (attention tiles, partial sums); ops release what they take.
-  explicit Stream(int num_threads, std::size_t scratch_bytes = std::size_t{32} << 20)
-      : threads_(num_threads), scratch_("op scratch", scratch_bytes) {}
+  /// gemm: which library multiplies matrices; the first stream of a process loads and checks them.
+  explicit Stream(int num_threads, std::size_t scratch_bytes = std::size_t{32} << 20,
+                  GemmChoice gemm = GemmChoice::automatic)
+      : gemm_(gemm_library(gemm)), threads_(num_threads), scratch_("op scratch", scratch_bytes) {}
 
   ThreadPool& threads() { return threads_; }
   Arena& scratch() { return scratch_; }
+  const GemmLibrary& gemm() const { return gemm_; }
 
   /// Runs task(i) for i in [0, num_tasks) on the stream's threads, calling the progress hook in between.
   void parallel_for(int64_t num_tasks, TaskRef task) { threads_.run(num_tasks, task); }
@@ -29,6 +33,7 @@ class Stream {
   void synchronize() {}
 
  private:
+  const GemmLibrary& gemm_;
   ThreadPool threads_;
   Arena scratch_;
 };

@@ -1,0 +1,34 @@
+// The serial single-precision GEMM under every matrix product of the CPU backend. OpenBLAS and oneDNN are
+// loaded when the first stream is made, not at program start, so that `redllm --help` pays nothing and a
+// machine may lack either; a plain loop of ours is always there. matmul splits its work over threads itself
+// and calls this per tile.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace red {
+
+/// c (m, n) = alpha op(a) (m, k) op(b) (k, n) + beta c; row-major, ld* elements from one row to the next of
+/// the stored (not transposed) matrices; runs on the calling thread alone. beta = 0 does not read c.
+using GemmFunction = void (*)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
+                              float alpha, const float* a, int64_t lda, const float* b, int64_t ldb,
+                              float beta, float* c, int64_t ldc);
+
+enum class GemmChoice { automatic, openblas, onednn, plain };
+
+/// "auto", "openblas", "onednn" or "plain". Throws ConfigError for anything else.
+GemmChoice parse_gemm_choice(std::string_view text);
+std::string_view name_of(GemmChoice choice);
+
+struct GemmLibrary {
+  GemmChoice choice = GemmChoice::plain;  ///< what it is; never automatic
+  GemmFunction sgemm = nullptr;
+  std::string description;  ///< for logs: the library's own name and version
+};
+
+/// The library to use. The result is the same object for the life of the process.
+const GemmLibrary& gemm_library(GemmChoice choice = GemmChoice::automatic);
+
+}  // namespace red

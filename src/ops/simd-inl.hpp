@@ -1,0 +1,118 @@
+// Helpers for kernels that are compiled once per CPU target (Highway). How a kernel file looks:
+// elementwise_cpu.cpp. Only leaf loops over plain pointers live in the target namespace; threads, tensors and
+// checks stay outside it. No #pragma once: each pass of foreach_target needs its own copy of what stands
+// here.
+#if defined(RED_OPS_SIMD_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RED_OPS_SIMD_INL_HPP_
+#undef RED_OPS_SIMD_INL_HPP_
+#else
+#define RED_OPS_SIMD_INL_HPP_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstdint>
+#include <cstring>
+
+HWY_BEFORE_NAMESPACE();
+namespace red::ops {
+namespace HWY_NAMESPACE {  // NOLINT(readability-identifier-naming): Highway's
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using FloatTag = hn::ScalableTag<float>;       ///< whole vectors of fp32
+using DoubleTag = hn::ScalableTag<double>;     ///< whole vectors of fp64
+using HalfTag = hn::Rebind<float, DoubleTag>;  ///< as many fp32 as a whole vector has fp64
+using FloatVec = hn::Vec<FloatTag>;
+using DoubleVec = hn::Vec<DoubleTag>;
+
+inline HWY_ATTR int64_t float_lanes() {
+  return static_cast<int64_t>(hn::Lanes(FloatTag()));
+}
+
+/// How a vector is read and written: whole, or its first elements alone (the end of a row; zeros behind).
+struct WholeVector {
+  template <class D>
+  HWY_ATTR hn::Vec<D> load(D d, const hn::TFromD<D>* p) const {
+    return hn::LoadU(d, p);
+  }
+  template <class D>
+  HWY_ATTR void store(hn::Vec<D> v, D d, hn::TFromD<D>* p) const {
+    hn::StoreU(v, d, p);
+  }
+};
+
+struct FirstElements {
+  int64_t count;  ///< less than a whole vector
+
+  template <class D>
+  HWY_ATTR hn::Vec<D> load(D d, const hn::TFromD<D>* p) const {
+    HWY_ALIGN hn::TFromD<D> lanes[hn::MaxLanes(D())] = {};
+    std::memcpy(lanes, p, static_cast<size_t>(count) * sizeof(*p));
+    return hn::Load(d, lanes);
+  }
+  template <class D>
+  HWY_ATTR void store(hn::Vec<D> v, D d, hn::TFromD<D>* p) const {
+    HWY_ALIGN hn::TFromD<D> lanes[hn::MaxLanes(D())];
+    hn::Store(v, d, lanes);
+    std::memcpy(p, lanes, static_cast<size_t>(count) * sizeof(*p));
+  }
+};
+
+/// body(access, i) for i = 0, lanes, 2 lanes, ... below n: with WholeVector, and once at the end with
+/// FirstElements where n is no multiple. body is a generic lambda, written `[&](auto access, int64_t i)
+/// HWY_ATTR {}`.
+template <class Body>
+HWY_ATTR void for_each_vector(int64_t n, const Body& body) {
+  const int64_t lanes = float_lanes();
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) body(WholeVector(), i);
+  if (i < n) body(FirstElements{n - i}, i);
+}
+
+/// Sums of fp32 values in fp64, lane by lane.
+class DoubleSum {
+ public:
+  HWY_ATTR void add(FloatVec v) {
+    const DoubleTag d;
+#if HWY_TARGET == HWY_SCALAR
+    low_ = hn::Add(low_, hn::PromoteTo(d, v));
+#else
+    low_ = hn::Add(low_, hn::PromoteTo(d, hn::LowerHalf(HalfTag(), v)));
+    high_ = hn::Add(high_, hn::PromoteTo(d, hn::UpperHalf(HalfTag(), v)));
+#endif
+  }
+  /// += v^2, squared in fp64
+  HWY_ATTR void add_square(FloatVec v) {
+    const DoubleTag d;
+#if HWY_TARGET == HWY_SCALAR
+    const DoubleVec low = hn::PromoteTo(d, v);
+#else
+    const DoubleVec low = hn::PromoteTo(d, hn::LowerHalf(HalfTag(), v));
+    const DoubleVec high = hn::PromoteTo(d, hn::UpperHalf(HalfTag(), v));
+    high_ = hn::MulAdd(high, high, high_);
+#endif
+    low_ = hn::MulAdd(low, low, low_);
+  }
+  /// In a fixed order.
+  HWY_ATTR double total() const {
+    return hn::GetLane(hn::SumOfLanes(DoubleTag(), hn::Add(low_, high_)));
+  }
+
+ private:
+  DoubleVec low_ = hn::Zero(DoubleTag()), high_ = hn::Zero(DoubleTag());
+};
+
+/// Sum of all lanes, in a fixed order.
+inline HWY_ATTR float sum_of_lanes(FloatVec v) {
+  return hn::GetLane(hn::SumOfLanes(FloatTag(), v));
+}
+inline HWY_ATTR float max_of_lanes(FloatVec v) {
+  return hn::GetLane(hn::MaxOfLanes(FloatTag(), v));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace red::ops
+HWY_AFTER_NAMESPACE();
+
+#endif
