@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Builds redllm and runs every test and check. The last line is "N passed, N failed".
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+usage() {
+  cat <<'END'
+usage: launch/test.sh [--no-install] [--quick] [--preset PRESET] [--jobs N] [-- CTEST_ARGUMENTS...]
+  --no-install     use the packages that are there; without it, missing Debian packages are installed
+  --quick          build and test one preset; leave out clang-tidy, the sanitizers and the quickstart
+  --preset PRESET  release (default), debug, asan or tsan
+  --jobs N         compile jobs, and cores for the tests (default: all)
+example: launch/test.sh --no-install --quick -- -R golden
+END
+}
+
+install=yes quick=no preset=release jobs=$(nproc) ctest_arguments=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --no-install) install=no ;;
+    --quick) quick=yes ;;
+    --preset | --jobs)
+      [ $# -ge 2 ] || { usage >&2; exit 2; }
+      if [ "$1" = --preset ]; then preset=$2; else jobs=$2; fi
+      shift
+      ;;
+    --help | -h) usage; exit 0 ;;
+    --) shift; ctest_arguments=("$@"); break ;;
+    *) usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+passed=0 failed=0 skipped=0
+logs=build/test-logs
+mkdir -p "$logs"
+
+report() { # report VERDICT NAME SECONDS
+  printf '%-7s %-44s %5s s\n' "$1" "$2" "$3"
+}
+
+# check NAME COMMAND...: one counted check; its output is shown when it fails.
+check() {
+  local name=$1 log="$logs/${1//[^A-Za-z0-9]/_}.log" begin=$SECONDS
+  shift
+  if "$@" >"$log" 2>&1 </dev/null; then
+    passed=$((passed + 1))
+    report ok "$name" $((SECONDS - begin))
+  else
+    failed=$((failed + 1))
+    tail -n 80 "$log"
+    report FAILED "$name" $((SECONDS - begin))
+    return 1
+  fi
+}
+
+skip() {
+  skipped=$((skipped + 1))
+  report skipped "$1: $2" 0
+}
+
+build() { # build PRESET
+  cmake --preset "$1" -DRED_TESTS=ON && cmake --build "build/$1" -j "$jobs"
+}
+
+# run_tests PRESET: every ctest test counts by itself.
+run_tests() {
+  local results="$PWD/$logs/$1.xml" begin=$SECONDS status=0 tests fails skips
+  rm -f "$results"
+  ctest --preset "$1" -j "$jobs" --output-junit "$results" "${ctest_arguments[@]}" </dev/null || status=$?
+  tests=$(junit "$results" tests) fails=$(junit "$results" failures)
+  skips=$(($(junit "$results" skipped) + $(junit "$results" disabled)))
+  if [ "$tests" = 0 ] || { [ "$status" != 0 ] && [ "$fails" = 0 ]; }; then
+    failed=$((failed + 1))
+    report FAILED "tests, $1: ctest ended with $status after $tests tests" $((SECONDS - begin))
+  else
+    passed=$((passed + tests - fails - skips)) failed=$((failed + fails)) skipped=$((skipped + skips))
+    report "$([ "$fails" = 0 ] && echo ok || echo FAILED)" "tests, $1: $((tests - fails - skips)) of $tests passed" \
+      $((SECONDS - begin))
+  fi
+}
+
+# junit FILE ATTRIBUTE: a count at the head of ctest's report; 0 when it is not there.
+junit() {
+  local count
+  count=$(sed -n "/<testsuite/,/>/ s/.*[[:space:]]$2=\"\([0-9]*\)\".*/\1/p" "$1" 2>/dev/null | head -n 1)
+  echo "${count:-0}"
+}
+
+format_check() {
+  git ls-files -z '*.cpp' '*.hpp' | xargs -0 clang-format-14 --dry-run --Werror
+}
+
+shell_check() {
+  git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
+}
+
+# Open MPI and UCX keep memory until the process ends; what we leak is reported all the same.
+sanitizer_environment() {
+  export LSAN_OPTIONS="suppressions=$PWD/tests/support/lsan.supp:print_suppressions=0"
+  export UBSAN_OPTIONS=print_stacktrace=1
+}
+
+if [ "$install" = yes ]; then
+  check "packages" launch/packages.sh build test text || exit 1
+else
+  launch/packages.sh --check build test text || true
+fi
+if [ "$preset" = asan ]; then sanitizer_environment; fi
+if check "build, $preset" build "$preset"; then
+  run_tests "$preset"
+  if [ "$quick" = no ]; then
+    check "every header by itself" cmake --build "build/$preset" -j "$jobs" --target red_header_checks
+  fi
+fi
+if git rev-parse --git-dir >/dev/null 2>&1; then
+  check "format" format_check
+  check "shell scripts" shell_check
+else
+  skip "format and shell scripts" "no git checkout"
+fi
+check "order of the folders" python3 cmake/check_layers.py
+if [ "$quick" = no ]; then
+  check "clang-tidy" python3 cmake/check_tidy.py "build/$preset" --jobs "$jobs"
+  if [ "$preset" = release ]; then
+    sanitizer_environment
+    if check "build, asan" build asan; then run_tests asan; fi
+  fi
+fi
+
+echo "all in $SECONDS s"
+if [ "$skipped" -gt 0 ]; then
+  echo "$passed passed, $failed failed, $skipped skipped"
+else
+  echo "$passed passed, $failed failed"
+fi
+[ "$failed" = 0 ]
