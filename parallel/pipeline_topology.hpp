@@ -1,0 +1,47 @@
+// Who talks to whom in a pipeline of encoder and decoder stages, and what an instruction needs to have run
+// before it on its own stage. Written apart from the generators, so that their programs can be held to it.
+#pragma once
+
+#include <array>
+#include <vector>
+
+#include "parallel/schedule.hpp"
+
+namespace red::parallel {
+
+enum class MessageKind { activation, memory, gradient, memory_gradient };
+inline constexpr int num_message_kinds = 4;
+
+/// The two instructions at the ends of a message.
+struct MessageRule {
+  MessageKind kind;
+  Action send, receive;
+};
+
+const std::array<MessageRule, num_message_kinds>& message_rules();
+
+/// The rule that an action is one end of; null for compute and reduce_gradients.
+const MessageRule* rule_of(Action action);
+
+class PipelineTopology {
+ public:
+  explicit PipelineTopology(const PipelineShape& shape) : shape_(shape) {}
+
+  int num_stages() const { return shape_.num_stages(); }
+  int num_micro_batches() const { return shape_.num_micro_batches; }
+  bool is_decoder(int stage) const { return stage >= shape_.encoder_stages; }
+
+  /// True when messages of this kind go from one stage to the other.
+  bool connects(MessageKind kind, int from, int to) const;
+
+  /// What must have run on this stage before the instruction may. A backward counts as its two passes.
+  std::vector<Instruction> needs(int stage, const Instruction& instruction) const;
+
+ private:
+  void add_inputs(const MessageRule& rule, int stage, int micro_batch,
+                  std::vector<Instruction>& needed) const;
+
+  PipelineShape shape_;
+};
+
+}  // namespace red::parallel

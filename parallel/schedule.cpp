@@ -1,0 +1,142 @@
+// 1F1B over encoder and decoder stages as one chain. A stage does as many forwards ahead as there are stages
+// behind it, then one backward for each forward. Sends come right after the compute that made them and are
+// not waited for, receives right before the compute that needs them, so no order of messages can tie a knot.
+#include "parallel/schedule.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+
+#include "base/check.hpp"
+
+namespace red::parallel {
+namespace {
+
+/// Writes one stage's program: the compute it is told to, and the messages that belong to it.
+class StageWriter {
+ public:
+  StageWriter(const PipelineShape& shape, int stage) : shape_(shape), stage_(stage) {}
+
+  void forward(int micro_batch) {
+    if (has_previous()) add(Action::receive_activation, micro_batch, stage_ - 1);
+    if (has_memory() && is_decoder()) add(Action::receive_memory, micro_batch, last_encoder());
+    add(Action::forward, micro_batch, -1);
+    if (has_next()) add(Action::send_activation, micro_batch, stage_ + 1);
+    if (has_memory() && stage_ == last_encoder()) {
+      // The first decoder stage needs it first.
+      for (int s = shape_.encoder_stages; s < shape_.num_stages(); ++s)
+        add(Action::send_memory, micro_batch, s);
+    }
+  }
+
+  void backward(int micro_batch) {
+    if (has_next()) add(Action::receive_gradient, micro_batch, stage_ + 1);
+    if (has_memory() && stage_ == last_encoder()) {
+      // The last decoder stage is through first. The order is also that of the sum, and fixed.
+      for (int s = shape_.num_stages() - 1; s >= shape_.encoder_stages; --s) {
+        add(Action::receive_memory_gradient, micro_batch, s);
+      }
+    }
+    add(Action::backward, micro_batch, -1);
+    if (has_previous()) add(Action::send_gradient, micro_batch, stage_ - 1);
+    if (has_memory() && is_decoder()) add(Action::send_memory_gradient, micro_batch, last_encoder());
+  }
+
+  Program finish() {
+    add(Action::reduce_gradients, -1, -1);
+    return std::move(program_);
+  }
+
+ private:
+  void add(Action action, int micro_batch, int peer) { program_.push_back({action, micro_batch, peer}); }
+  bool has_memory() const { return shape_.encoder_stages > 0; }
+  bool is_decoder() const { return stage_ >= shape_.encoder_stages; }
+  int last_encoder() const { return shape_.encoder_stages - 1; }
+  /// The residual stream comes from the stage before, except at the start of either stack.
+  bool has_previous() const { return stage_ != 0 && stage_ != shape_.encoder_stages; }
+  bool has_next() const { return stage_ != last_encoder() && stage_ != shape_.num_stages() - 1; }
+
+  PipelineShape shape_;
+  int stage_;
+  Program program_;
+};
+
+std::string_view name_of(Action action) {
+  switch (action) {
+    case Action::forward:
+      return "forward";
+    case Action::backward:
+      return "backward";
+    case Action::backward_input:
+      return "backward_input";
+    case Action::backward_weight:
+      return "backward_weight";
+    case Action::send_activation:
+      return "send_activation";
+    case Action::receive_activation:
+      return "receive_activation";
+    case Action::send_memory:
+      return "send_memory";
+    case Action::receive_memory:
+      return "receive_memory";
+    case Action::send_gradient:
+      return "send_gradient";
+    case Action::receive_gradient:
+      return "receive_gradient";
+    case Action::send_memory_gradient:
+      return "send_memory_gradient";
+    case Action::receive_memory_gradient:
+      return "receive_memory_gradient";
+    case Action::reduce_gradients:
+      return "reduce_gradients";
+  }
+  return "?";
+}
+
+}  // namespace
+
+std::vector<Program> one_forward_one_backward(const PipelineShape& shape) {
+  RED_CHECK(shape.encoder_stages >= 0 && shape.decoder_stages >= 1 && shape.num_micro_batches >= 1,
+            "encoder_stages {} decoder_stages {} micro-batches {}", shape.encoder_stages,
+            shape.decoder_stages, shape.num_micro_batches);
+  const int num_stages = shape.num_stages(), num_micro_batches = shape.num_micro_batches;
+  std::vector<Program> programs;
+  for (int stage = 0; stage < num_stages; ++stage) {
+    StageWriter writer(shape, stage);
+    const int num_ahead = std::min(num_stages - stage - 1, num_micro_batches);
+    for (int i = 0; i < num_ahead; ++i) writer.forward(i);
+    for (int i = num_ahead; i < num_micro_batches; ++i) {
+      writer.forward(i);
+      writer.backward(i - num_ahead);
+    }
+    for (int i = num_micro_batches - num_ahead; i < num_micro_batches; ++i) writer.backward(i);
+    programs.push_back(writer.finish());
+  }
+  return programs;
+}
+
+int max_in_flight(const Program& program) {
+  std::set<int> in_flight;
+  std::size_t most = 0;
+  for (const Instruction& instruction : program) {
+    if (instruction.action == Action::forward) in_flight.insert(instruction.micro_batch);
+    most = std::max(most, in_flight.size());
+    if (instruction.action == Action::backward || instruction.action == Action::backward_weight) {
+      in_flight.erase(instruction.micro_batch);
+    }
+  }
+  return static_cast<int>(most);
+}
+
+std::string to_string(const Instruction& instruction) {
+  std::string text(name_of(instruction.action));
+  if (instruction.micro_batch >= 0) text += fmt::format(" of micro-batch {}", instruction.micro_batch);
+  if (instruction.peer >= 0) {
+    text += fmt::format(" {} stage {}", text.starts_with("send") ? "to" : "from", instruction.peer);
+  }
+  return text;
+}
+
+}  // namespace red::parallel

@@ -1,0 +1,29 @@
+// Pipeline shapes for tests of schedules.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <string>
+#include <vector>
+
+#include "parallel/schedule.hpp"
+
+namespace red::parallel {
+
+/// Every shape up to these counts.
+inline std::vector<PipelineShape> all_shapes(int encoder_stages, int decoder_stages, int micro_batches) {
+  std::vector<PipelineShape> shapes;
+  for (int encoder = 0; encoder <= encoder_stages; ++encoder) {
+    for (int decoder = 1; decoder <= decoder_stages; ++decoder) {
+      for (int m = 1; m <= micro_batches; ++m) shapes.push_back({encoder, decoder, m});
+    }
+  }
+  return shapes;
+}
+
+inline std::string name_of(const PipelineShape& shape) {
+  return fmt::format("{} + {} stages, {} micro-batches", shape.encoder_stages, shape.decoder_stages,
+                     shape.num_micro_batches);
+}
+
+}  // namespace red::parallel

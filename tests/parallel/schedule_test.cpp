@@ -1,0 +1,153 @@
+// 1F1B by hand for small pipelines; its counts and memory bound for all.
+#include "parallel/schedule.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "base/error.hpp"
+#include "parallel/pipelines.hpp"
+
+namespace red::parallel {
+namespace {
+
+using enum Action;
+
+TEST(OneForwardOneBackward, OneStageNeedsNoMessages) {
+  const std::vector<Program> programs = one_forward_one_backward({.num_micro_batches = 3});
+  ASSERT_EQ(programs.size(), 1U);
+  EXPECT_EQ(programs[0], (Program{{forward, 0, -1},
+                                  {backward, 0, -1},
+                                  {forward, 1, -1},
+                                  {backward, 1, -1},
+                                  {forward, 2, -1},
+                                  {backward, 2, -1},
+                                  {reduce_gradients, -1, -1}}));
+}
+
+TEST(OneForwardOneBackward, EncoderAndDecoderStageByHand) {
+  const std::vector<Program> programs =
+      one_forward_one_backward({.encoder_stages = 1, .decoder_stages = 1, .num_micro_batches = 2});
+  ASSERT_EQ(programs.size(), 2U);
+  EXPECT_EQ(programs[0], (Program{{forward, 0, -1},
+                                  {send_memory, 0, 1},
+                                  {forward, 1, -1},
+                                  {send_memory, 1, 1},
+                                  {receive_memory_gradient, 0, 1},
+                                  {backward, 0, -1},
+                                  {receive_memory_gradient, 1, 1},
+                                  {backward, 1, -1},
+                                  {reduce_gradients, -1, -1}}));
+  EXPECT_EQ(programs[1], (Program{{receive_memory, 0, 0},
+                                  {forward, 0, -1},
+                                  {backward, 0, -1},
+                                  {send_memory_gradient, 0, 0},
+                                  {receive_memory, 1, 0},
+                                  {forward, 1, -1},
+                                  {backward, 1, -1},
+                                  {send_memory_gradient, 1, 0},
+                                  {reduce_gradients, -1, -1}}));
+}
+
+// One micro-batch through 2 + 2 stages: the encoder's residual stream stays among encoder stages, its output
+// goes straight to both decoder stages, and both send a gradient back.
+TEST(OneForwardOneBackward, TwoEncoderAndTwoDecoderStagesByHand) {
+  const std::vector<Program> programs =
+      one_forward_one_backward({.encoder_stages = 2, .decoder_stages = 2, .num_micro_batches = 1});
+  ASSERT_EQ(programs.size(), 4U);
+  EXPECT_EQ(programs[0], (Program{{forward, 0, -1},
+                                  {send_activation, 0, 1},
+                                  {receive_gradient, 0, 1},
+                                  {backward, 0, -1},
+                                  {reduce_gradients, -1, -1}}));
+  EXPECT_EQ(programs[1], (Program{{receive_activation, 0, 0},
+                                  {forward, 0, -1},
+                                  {send_memory, 0, 2},
+                                  {send_memory, 0, 3},
+                                  {receive_memory_gradient, 0, 3},
+                                  {receive_memory_gradient, 0, 2},
+                                  {backward, 0, -1},
+                                  {send_gradient, 0, 0},
+                                  {reduce_gradients, -1, -1}}));
+  EXPECT_EQ(programs[2], (Program{{receive_memory, 0, 1},
+                                  {forward, 0, -1},
+                                  {send_activation, 0, 3},
+                                  {receive_gradient, 0, 3},
+                                  {backward, 0, -1},
+                                  {send_memory_gradient, 0, 1},
+                                  {reduce_gradients, -1, -1}}));
+  EXPECT_EQ(programs[3], (Program{{receive_activation, 0, 2},
+                                  {receive_memory, 0, 1},
+                                  {forward, 0, -1},
+                                  {backward, 0, -1},
+                                  {send_gradient, 0, 2},
+                                  {send_memory_gradient, 0, 1},
+                                  {reduce_gradients, -1, -1}}));
+}
+
+TEST(OneForwardOneBackward, DecoderOnlyStages) {
+  const std::vector<Program> programs =
+      one_forward_one_backward({.decoder_stages = 2, .num_micro_batches = 1});
+  EXPECT_EQ(programs[0], (Program{{forward, 0, -1},
+                                  {send_activation, 0, 1},
+                                  {receive_gradient, 0, 1},
+                                  {backward, 0, -1},
+                                  {reduce_gradients, -1, -1}}));
+  EXPECT_EQ(programs[1], (Program{{receive_activation, 0, 0},
+                                  {forward, 0, -1},
+                                  {backward, 0, -1},
+                                  {send_gradient, 0, 0},
+                                  {reduce_gradients, -1, -1}}));
+}
+
+// Forwards ahead, then one backward for each forward, in order; gradients are reduced at the very end.
+TEST(OneForwardOneBackward, OrderAndMemoryBoundForAllShapes) {
+  for (const PipelineShape& shape : all_shapes(8, 8, 32)) {
+    const std::vector<Program> programs = one_forward_one_backward(shape);
+    ASSERT_EQ(static_cast<int>(programs.size()), shape.num_stages());
+    for (int stage = 0; stage < shape.num_stages(); ++stage) {
+      const Program& program = programs[static_cast<std::size_t>(stage)];
+      const int bound = std::min(shape.num_stages() - stage, shape.num_micro_batches);
+      ASSERT_EQ(max_in_flight(program), bound) << name_of(shape) << " stage " << stage;
+      int forwards = 0, backwards = 0;
+      for (const Instruction& instruction : program) {
+        if (instruction.action == forward) {
+          ASSERT_EQ(instruction.micro_batch, forwards++);
+        } else if (instruction.action == backward) {
+          ASSERT_EQ(forwards, std::min(backwards + bound, shape.num_micro_batches));
+          ASSERT_EQ(instruction.micro_batch, backwards++);
+        }
+      }
+      ASSERT_EQ(forwards, shape.num_micro_batches);
+      ASSERT_EQ(backwards, shape.num_micro_batches);
+      ASSERT_EQ(program.back().action, reduce_gradients);
+    }
+  }
+}
+
+TEST(OneForwardOneBackward, RefusesImpossibleShapes) {
+  EXPECT_THROW(one_forward_one_backward({.encoder_stages = -1}), LogicError);
+  EXPECT_THROW(one_forward_one_backward({.decoder_stages = 0}), LogicError);
+  EXPECT_THROW(one_forward_one_backward({.num_micro_batches = 0}), LogicError);
+}
+
+TEST(MaxInFlight, CountsUntilTheWeightsAreDone) {
+  EXPECT_EQ(max_in_flight({}), 0);
+  EXPECT_EQ(max_in_flight({{forward, 0, -1}, {backward, 0, -1}, {forward, 1, -1}, {backward, 1, -1}}), 1);
+  EXPECT_EQ(max_in_flight({{forward, 0, -1}, {forward, 1, -1}, {backward, 0, -1}, {backward, 1, -1}}), 2);
+  EXPECT_EQ(
+      max_in_flight({{forward, 0, -1}, {backward_input, 0, -1}, {forward, 1, -1}, {backward_weight, 0, -1}}),
+      2);
+}
+
+TEST(ToString, NamesActionMicroBatchAndPeer) {
+  EXPECT_EQ(to_string(Instruction{forward, 3, -1}), "forward of micro-batch 3");
+  EXPECT_EQ(to_string(Instruction{send_memory, 0, 2}), "send_memory of micro-batch 0 to stage 2");
+  EXPECT_EQ(to_string(Instruction{receive_gradient, 1, 4}), "receive_gradient of micro-batch 1 from stage 4");
+  EXPECT_EQ(to_string(Instruction{reduce_gradients, -1, -1}), "reduce_gradients");
+}
+
+}  // namespace
+}  // namespace red::parallel
