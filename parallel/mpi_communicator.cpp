@@ -1,0 +1,175 @@
+#include "parallel/mpi_communicator.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.hpp"
+
+namespace red::parallel {
+namespace {
+
+void check_contiguous(const Tensor& x) {
+  RED_CHECK(x.contiguous() && (!x.empty() || x.size() == 0), "({}, {}) with row stride {}", x.rows, x.cols,
+            x.row_stride);
+}
+
+std::size_t num_bytes(const Tensor& x) {
+  return static_cast<std::size_t>(x.size()) * size_of(x.dtype);
+}
+
+/// all is (size, chunk), one is (1, chunk) and either apart from all or its row `rank`. Returns that row.
+std::byte* check_rows(const Tensor& all, const Tensor& one, int size, int rank) {
+  check_contiguous(all);
+  check_contiguous(one);
+  RED_CHECK(all.dtype == one.dtype, "{} and {}", name_of(all.dtype), name_of(one.dtype));
+  RED_CHECK(all.size() == one.size() * size, "({}, {}) is not {} times ({}, {})", all.rows, all.cols, size,
+            one.rows, one.cols);
+  std::byte* row = all.data + rank * num_bytes(one);
+  const bool apart = one.data + num_bytes(one) <= all.data || all.data + num_bytes(all) <= one.data;
+  RED_CHECK(apart || one.data == row, "the chunk overlaps the rows, and is not row {}", rank);
+  return row;
+}
+
+/// Calls use(data, count) for pieces of x that MPI can count.
+template <class Use>
+void for_each_message(const Tensor& x, int64_t max_elements, Use use) {
+  for (int64_t begin = 0; begin < x.size(); begin += max_elements) {
+    use(x.data + static_cast<std::size_t>(begin) * size_of(x.dtype),
+        std::min(max_elements, x.size() - begin));
+  }
+}
+
+}  // namespace
+
+MpiCommunicator::MpiCommunicator(std::shared_ptr<MpiContext> context, MPI_Comm comm, std::string name)
+    : context_(std::move(context)), comm_(comm), name_(std::move(name)) {
+  RED_MPI(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN));
+  RED_MPI(MPI_Comm_dup(comm_, &internal_));
+  RED_MPI(MPI_Comm_set_errhandler(internal_, MPI_ERRORS_RETURN));
+  RED_MPI(MPI_Comm_rank(comm_, &rank_));
+  RED_MPI(MPI_Comm_size(comm_, &size_));
+}
+
+MpiCommunicator::~MpiCommunicator() {
+  MPI_Comm_free(&internal_);
+  MPI_Comm_free(&comm_);
+}
+
+/// Two tags for a collective of our own. 16,000 of them may be in flight before a tag comes again.
+MpiPlace MpiCommunicator::next_place() {
+  return {internal_, rank_, size_, static_cast<int>(2 * (num_collectives_++ % 16000))};
+}
+
+void MpiCommunicator::check_peer(int peer, int tag) const {
+  RED_CHECK(peer >= 0 && peer < size_ && peer != rank_, "peer {}, own rank {} of {}", peer, rank_, size_);
+  RED_CHECK(tag >= 0 && tag < 32768, "tag {}", tag);  // what MPI promises
+}
+
+Request MpiCommunicator::all_reduce(const Tensor& x, ReduceOp op) {
+  check_contiguous(x);
+  const auto total_bytes = static_cast<int64_t>(num_bytes(x)) * size_;
+  if (total_bytes <= SmallAllReduce::kBytes && x.size() <= context_->options().max_elements) {
+    SmallAllReduce& operation = context_->new_small_all_reduce();
+    Request request(&operation);
+    operation.start(x, op, next_place());
+    return request;
+  }
+  BlockExchange& operation = context_->new_exchange();
+  Request request(&operation);
+  BlockExchange::Task task{next_place(), x.data, nullptr, x.size(), x.dtype, op, true, true};
+  operation.start(task);
+  return request;
+}
+
+Request MpiCommunicator::reduce_scatter(const Tensor& receive, const Tensor& send) {
+  std::byte* row = check_rows(send, receive, size_, rank_);
+  if (size_ == 1 && receive.data != row && send.size() != 0)
+    std::memcpy(receive.data, row, num_bytes(receive));
+  BlockExchange& operation = context_->new_exchange();
+  Request request(&operation);
+  operation.start(
+      {next_place(), send.data, receive.data, send.size(), send.dtype, ReduceOp::sum, true, false});
+  return request;
+}
+
+Request MpiCommunicator::all_gather(const Tensor& receive, const Tensor& send) {
+  std::byte* row = check_rows(receive, send, size_, rank_);
+  if (send.data != row && send.size() != 0) std::memcpy(row, send.data, num_bytes(send));
+  BlockExchange& operation = context_->new_exchange();
+  Request request(&operation);
+  operation.start(
+      {next_place(), receive.data, row, receive.size(), receive.dtype, ReduceOp::sum, false, true});
+  return request;
+}
+
+Request MpiCommunicator::broadcast(const Tensor& x, int root) {
+  check_contiguous(x);
+  RED_CHECK(root >= 0 && root < size_, "root {} of {}", root, size_);
+  PlainOperation& operation = context_->new_plain();
+  operation.start();
+  Request request(&operation);
+  for_each_message(x, context_->options().max_elements, [&](std::byte* data, int64_t count) {
+    RED_MPI(MPI_Ibcast(data, static_cast<int>(count), mpi_type(x.dtype), root, comm_, operation.add()));
+  });
+  return request;
+}
+
+Request MpiCommunicator::send(const Tensor& x, int destination, int tag) {
+  check_contiguous(x);
+  check_peer(destination, tag);
+  PlainOperation& operation = context_->new_plain();
+  operation.start();
+  Request request(&operation);
+  const MpiPlace place{comm_, rank_, size_, tag};
+  for_each_message(x, context_->options().max_elements, [&](const std::byte* data, int64_t count) {
+    operation.add_send(data, count, x.dtype, destination, place);
+  });
+  return request;
+}
+
+Request MpiCommunicator::receive(const Tensor& x, int source, int tag) {
+  check_contiguous(x);
+  check_peer(source, tag);
+  PlainOperation& operation = context_->new_plain();
+  operation.start();
+  Request request(&operation);
+  const MpiPlace place{comm_, rank_, size_, tag};
+  for_each_message(x, context_->options().max_elements, [&](std::byte* data, int64_t count) {
+    operation.add_receive(data, count, x.dtype, source, place);
+  });
+  return request;
+}
+
+Request MpiCommunicator::barrier() {
+  PlainOperation& operation = context_->new_plain();
+  operation.start();
+  Request request(&operation);
+  RED_MPI(MPI_Ibarrier(comm_, operation.add()));
+  return request;
+}
+
+void MpiCommunicator::wait(Request& request, std::string_view what) {
+  if (!request) return;
+  context_->wait(static_cast<MpiOperation&>(*request.get()), what, name_);
+  request = Request();
+}
+
+bool MpiCommunicator::test(Request& request) {
+  if (!request) return true;
+  context_->progress();
+  return static_cast<MpiOperation&>(*request.get()).advance();
+}
+
+void MpiCommunicator::poll() {
+  context_->progress();
+}
+
+std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key, std::string_view name) {
+  RED_CHECK(color >= 0, "color {}", color);
+  MPI_Comm comm = MPI_COMM_NULL;
+  RED_MPI(MPI_Comm_split(comm_, color, key, &comm));
+  return std::make_unique<MpiCommunicator>(context_, comm, std::string(name));
+}
+
+}  // namespace red::parallel

@@ -1,0 +1,111 @@
+#include "parallel/mpi_context.hpp"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <chrono>
+#include <exception>
+
+#include "base/check.hpp"
+#include "base/log.hpp"
+
+namespace red::parallel {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Most waits end within microseconds; after that the core may be somebody else's.
+constexpr int kSpins = 200;
+
+/// A Request that died before its wait: its memory may still be written to, so its record is never used
+/// again. While an exception unwinds that is how things are; otherwise it is a bug to be told.
+bool told_unfinished(const MpiOperation& operation) noexcept {
+  if (operation.done()) return false;
+  if (std::uncaught_exceptions() == 0) log::rank_error("a request was dropped before it was waited for");
+  return true;
+}
+
+}  // namespace
+
+MpiContext::MpiContext(MPI_Comm world, const MpiOptions& options) : options_(options) {
+  RED_CHECK(options.max_elements >= 1 && options.max_elements <= std::numeric_limits<int32_t>::max(),
+            "max_elements {}", options.max_elements);
+  RED_CHECK(options.segment_bytes >= 64, "segment_bytes {}", options.segment_bytes);
+  RED_MPI(MPI_Comm_rank(world, &world_rank_));
+  RED_MPI(MPI_Comm_size(world, &world_size_));
+  RED_MPI(MPI_Comm_dup(world, &silent_));
+  RED_MPI(MPI_Comm_set_errhandler(silent_, MPI_ERRORS_RETURN));
+}
+
+MpiContext::~MpiContext() {
+  MPI_Comm_free(&silent_);
+}
+
+template <class Operation>
+Operation& MpiContext::Pool<Operation>::take(MpiContext& context) {
+  if (free.empty()) {
+    all.push_back(std::make_unique<Operation>(context));
+    free.reserve(all.capacity());
+    return *all.back();
+  }
+  Operation& operation = *free.back();
+  free.pop_back();
+  return operation;
+}
+
+PlainOperation& MpiContext::new_plain() {
+  return plain_.take(*this);
+}
+
+SmallAllReduce& MpiContext::new_small_all_reduce() {
+  return small_.take(*this);
+}
+
+BlockExchange& MpiContext::new_exchange() {
+  active_.reserve(exchanges_.all.size() + 1);
+  return exchanges_.take(*this);
+}
+
+void MpiContext::give_back(PlainOperation& operation) noexcept {
+  if (!told_unfinished(operation)) plain_.put(operation);
+}
+
+void MpiContext::give_back(SmallAllReduce& operation) noexcept {
+  if (!told_unfinished(operation)) small_.put(operation);
+}
+
+void MpiContext::give_back(BlockExchange& operation) noexcept {
+  std::erase(active_, &operation);
+  if (!told_unfinished(operation)) exchanges_.put(operation);
+}
+
+void MpiContext::progress() {
+  if (active_.empty()) {
+    int found = 0;
+    RED_MPI(MPI_Iprobe(MPI_ANY_SOURCE, 0, silent_, &found, MPI_STATUS_IGNORE));
+    return;
+  }
+  std::erase_if(active_, [](BlockExchange* operation) { return operation->advance(); });
+}
+
+void MpiContext::wait(MpiOperation& operation, std::string_view what, std::string_view communicator) {
+  if (operation.advance()) return;
+  const Clock::time_point start = Clock::now();
+  for (int64_t turn = 0; !operation.advance(); ++turn) {
+    progress();
+    if (turn < kSpins) continue;
+    sched_yield();
+    const double waited = seconds_since(start);
+    if (waited > options_.deadline_s) {
+      throw CommunicationError("rank {} waited {:.0f} s for {} on communicator {}", world_rank_, waited, what,
+                               communicator);
+    }
+  }
+  wait_seconds_ += seconds_since(start);
+}
+
+}  // namespace red::parallel

@@ -1,0 +1,60 @@
+// What all communicators of one process share: the pool of operations, the list of those that need help to
+// move on, and the loop that waits.
+#pragma once
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "parallel/mpi_operation.hpp"
+#include "parallel/mpi_options.hpp"
+
+namespace red::parallel {
+
+class MpiContext {
+ public:
+  /// Collective over world.
+  MpiContext(MPI_Comm world, const MpiOptions& options);
+  ~MpiContext();
+  MpiContext(const MpiContext&) = delete;
+  MpiContext& operator=(const MpiContext&) = delete;
+
+  const MpiOptions& options() const { return options_; }
+  int world_rank() const { return world_rank_; }
+  int world_size() const { return world_size_; }
+
+  PlainOperation& new_plain();
+  SmallAllReduce& new_small_all_reduce();
+  BlockExchange& new_exchange();
+  void give_back(PlainOperation& operation) noexcept;
+  void give_back(SmallAllReduce& operation) noexcept;
+  void give_back(BlockExchange& operation) noexcept;
+
+  /// From now on progress() advances it, until it is done.
+  void activate(BlockExchange& operation) { active_.push_back(&operation); }
+  void progress();
+  void wait(MpiOperation& operation, std::string_view what, std::string_view communicator);
+  double wait_seconds() const { return wait_seconds_; }
+
+ private:
+  template <class Operation>
+  struct Pool {
+    std::vector<std::unique_ptr<Operation>> all;
+    std::vector<Operation*> free;
+
+    Operation& take(MpiContext& context);
+    void put(Operation& operation) noexcept { free.push_back(&operation); }  // capacity: all.size()
+  };
+
+  MpiOptions options_;
+  MPI_Comm silent_ = MPI_COMM_NULL;  ///< nothing is ever sent here: probing it only makes progress
+  int world_rank_ = 0;
+  int world_size_ = 1;
+  Pool<PlainOperation> plain_;
+  Pool<SmallAllReduce> small_;
+  Pool<BlockExchange> exchanges_;
+  std::vector<BlockExchange*> active_;
+  double wait_seconds_ = 0;
+};
+
+}  // namespace red::parallel
