@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "base/error.hpp"
+#include "data/sample_digest.hpp"
 
 namespace red::data {
 namespace {
@@ -75,6 +76,7 @@ void append_sequence(PackedSequences& side, const Sample& sample, std::span<cons
 void Sample::clear() {
   id = 0;
   source = 0;
+  source_item = 0;
   prefix = 0;
   encoder_input.clear();
   decoder_input.clear();
@@ -92,6 +94,7 @@ void pack(std::span<const Sample> samples, DecoderPositions positions, MicroBatc
   batch.prefixes.clear();
   batch.sample_ids.clear();
   batch.num_targets = 0;
+  batch.digest = 0;
   const bool documents = !samples.empty() && has_documents(samples.front());
   bool any_prefix = false;
   for (const Sample& sample : samples) {
@@ -104,6 +107,7 @@ void pack(std::span<const Sample> samples, DecoderPositions positions, MicroBatc
     batch.loss_mask.insert(batch.loss_mask.end(), sample.loss_mask.begin(), sample.loss_mask.end());
     batch.prefixes.push_back(sample.prefix);
     batch.sample_ids.push_back(sample.id);
+    batch.digest += sample_hash(sample);
     any_prefix = any_prefix || sample.prefix != 0;
     for (const uint8_t counts : sample.loss_mask) batch.num_targets += counts != 0 ? 1 : 0;
   }

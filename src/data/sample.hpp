@@ -13,6 +13,7 @@ namespace red::data {
 struct Sample {
   uint64_t id = 0;                      ///< global sample index; part of each step's digest
   int32_t source = 0;                   ///< which source it came from
+  uint64_t source_item = 0;             ///< which window or pair of its source; part of each step's digest
   std::vector<int32_t> encoder_input;   ///< (S), empty for a DecLLM
   std::vector<int32_t> decoder_input;   ///< (T), the target shifted right behind the start token
   std::vector<int32_t> decoder_target;  ///< (T)
@@ -52,6 +53,7 @@ struct MicroBatch {
   std::vector<int32_t> prefixes;     ///< (sequences), or empty when all are 0
   std::vector<uint64_t> sample_ids;  ///< (sequences)
   int64_t num_targets = 0;           ///< tokens that count in the loss
+  uint64_t digest = 0;               ///< sum of sample_hash(); sums over a step to its digest
   int64_t num_sequences() const { return static_cast<int64_t>(sample_ids.size()); }
 };
 

@@ -1,0 +1,96 @@
+#include "data/token_file_writer.hpp"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "base/check.hpp"
+#include "base/error.hpp"
+
+namespace red::data {
+namespace {
+
+template <class T>
+std::span<const std::byte> bytes_of(const T& value) {
+  return std::as_bytes(std::span(&value, 1));
+}
+
+}  // namespace
+
+TokenFileWriter::TokenFileWriter(const std::filesystem::path& prefix, TokenType type)
+    : prefix_(prefix), type_(type), bin_(with_suffix(prefix, ".bin")), idx_(with_suffix(prefix, ".idx")) {
+  RED_CHECK(type == TokenType::u16 || type == TokenType::i32, "type {}", name_of(type));
+  const std::array<char, TokenIndexLayout::header_bytes> counts_come_last{};
+  idx_.append(std::string_view(counts_come_last.data(), counts_come_last.size()));
+}
+
+void TokenFileWriter::append(std::span<const int32_t> tokens) {
+  const auto count = static_cast<int64_t>(tokens.size());
+  if (count > std::numeric_limits<int32_t>::max() - document_tokens_) {
+    throw DataError(
+        "document {} of {}.bin has more than 2^31 - 1 tokens, which the index cannot say; split it",
+        num_documents_, prefix_.string());
+  }
+  if (type_ == TokenType::u16) {
+    narrow_.clear();
+    for (const int32_t token : tokens) {
+      RED_CHECK(token >= 0 && token <= std::numeric_limits<uint16_t>::max(), "token {}", token);
+      narrow_.push_back(static_cast<uint16_t>(token));
+    }
+    bin_.append(std::as_bytes(std::span(narrow_)));
+  } else {
+    bin_.append(std::as_bytes(tokens));
+  }
+  document_tokens_ += count;
+}
+
+void TokenFileWriter::end_document() {
+  const auto length = static_cast<int32_t>(document_tokens_);
+  idx_.append(bytes_of(length));
+  num_tokens_ += document_tokens_;
+  document_tokens_ = 0;
+  ++num_documents_;
+}
+
+void TokenFileWriter::finish() {
+  RED_CHECK(document_tokens_ == 0, "a document of {} tokens was not ended", document_tokens_);
+  // Offsets are running sums of the lengths, which are read back piece by piece.
+  std::array<int32_t, 4096> lengths;
+  std::array<int64_t, 4096> offsets;
+  int64_t offset = 0;
+  for (int64_t done = 0; done < num_documents_;) {
+    const auto count = std::min<int64_t>(lengths.size(), num_documents_ - done);
+    const auto part = std::span(lengths).first(static_cast<std::size_t>(count));
+    idx_.read_at(TokenIndexLayout::header_bytes + 4 * static_cast<uint64_t>(done),
+                 std::as_writable_bytes(part));
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      offsets[i] = offset;
+      offset += part[i] * size_of(type_);
+    }
+    idx_.append(std::as_bytes(std::span(offsets).first(part.size())));
+    done += count;
+  }
+  for (int64_t boundary = 0; boundary <= num_documents_; ++boundary) idx_.append(bytes_of(boundary));
+
+  std::vector<std::byte> header;
+  const auto add = [&](std::span<const std::byte> bytes) {
+    header.insert(header.end(), bytes.begin(), bytes.end());
+  };
+  add(std::as_bytes(std::span(TokenIndexLayout::magic)));
+  add(bytes_of(TokenIndexLayout::version));
+  add(bytes_of(type_));
+  add(bytes_of(static_cast<uint64_t>(num_documents_)));
+  add(bytes_of(static_cast<uint64_t>(num_documents_ + 1)));
+  idx_.write_at(0, header);
+
+  bin_.sync();
+  idx_.sync();
+  // An older index must not meet the new tokens, whenever this is cut off.
+  std::error_code error;
+  std::filesystem::remove(with_suffix(prefix_, ".idx"), error);
+  if (error) throw IoError("cannot replace {}.idx: {}", prefix_.string(), error.message());
+  bin_.publish();
+  idx_.publish();
+}
+
+}  // namespace red::data

@@ -1,0 +1,42 @@
+// Megatron's token files, written: byte for byte what its IndexedDatasetBuilder makes of one sequence per
+// document. Lengths go straight into the index file, so memory does not grow with the number of documents.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <vector>
+
+#include "data/file_io.hpp"
+#include "data/token_file.hpp"
+
+namespace red::data {
+
+/// The type Megatron picks: u16 below 65,500, else i32.
+constexpr TokenType token_type_for(int64_t vocabulary_size) {
+  return vocabulary_size < 65500 ? TokenType::u16 : TokenType::i32;
+}
+
+class TokenFileWriter {
+ public:
+  /// Writes aside until finish(); an unfinished writer leaves nothing behind. Throws IoError.
+  TokenFileWriter(const std::filesystem::path& prefix, TokenType type);
+
+  /// A document may come in pieces: append(...) as often as needed, then end_document().
+  void append(std::span<const int32_t> tokens);
+  void end_document();
+  /// Durable and under the final names, the index last: where there is an index, both files are whole.
+  void finish();
+
+  int64_t num_documents() const { return num_documents_; }
+  int64_t num_tokens() const { return num_tokens_; }
+
+ private:
+  std::filesystem::path prefix_;
+  TokenType type_;
+  OutputFile bin_, idx_;
+  std::vector<uint16_t> narrow_;  ///< tokens on their way to a u16 file
+  int64_t num_documents_ = 0, num_tokens_ = 0, document_tokens_ = 0;
+};
+
+}  // namespace red::data

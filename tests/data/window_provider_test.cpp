@@ -1,0 +1,336 @@
+#include "data/window_provider.hpp"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "base/philox.hpp"
+#include "data/count_allocations.hpp"
+#include "data/sample_digest.hpp"
+#include "data/test_files.hpp"
+
+namespace red::data {
+namespace {
+
+using Ints = std::vector<int32_t>;
+constexpr int32_t bos = 1, eod = 4;
+const SpecialIds ids{.pad = 0, .bos = bos, .eos = 2, .eod = eod, .vocabulary_size = 1000};
+
+class Windows : public testing::Test {
+ protected:
+  std::unique_ptr<FixedWindowProvider> fixed(const Documents& documents, const WindowShape& shape,
+                                             MissingEod missing = MissingEod::refuse) {
+    write_tokens(folder_ / "f", documents);
+    DataConfig config;
+    config.missing_eod = missing;
+    return make_evaluation_provider(config, "f", folder_ / "f", ids, shape);
+  }
+  /// `count` documents of about `mean` tokens whose tokens say where they lie: 10 + position % 990.
+  Documents numbered(int64_t count, uint32_t mean, uint64_t seed) const {
+    Documents documents;
+    int32_t position = 0;
+    for (int64_t d = 0; d < count; ++d) {
+      auto& document = documents.emplace_back();
+      const uint32_t length = 1 + philox(seed, static_cast<uint64_t>(d))[0] % (2 * mean);
+      for (uint32_t i = 0; i + 1 < length; ++i) document.push_back(10 + (position++ % 990));
+      document.push_back(eod);
+      ++position;
+    }
+    return documents;
+  }
+  DataConfig three_sources(int64_t window) const {
+    DataConfig config;
+    config.window = window;
+    config.block = 10;
+    const std::vector<std::pair<const char*, double>> shares = {{"a", 5}, {"b", 3}, {"c", 2}};
+    for (const auto& [name, weight] : shares) {
+      write_tokens(folder_ / name, numbered(30 + 7 * static_cast<int64_t>(weight), 20, hash_name(name)));
+      config.sources.push_back({name, folder_ / name, {}, weight});
+    }
+    return config;
+  }
+  TempFolder folder_;
+};
+
+WindowShape shape_of(Objective objective, int64_t window, int64_t input, bool documents = false) {
+  return {.objective = objective, .window = window, .input = input, .document_mask = documents};
+}
+
+const Documents two = {{10, 11, 12, eod}, {20, eod}, {30, 31, 32, 33, 34, eod}};
+
+TEST_F(Windows, PrefixLmByHand) {
+  const auto provider = fixed(two, shape_of(Objective::prefix_lm, 4, 2));
+  EXPECT_EQ(provider->num_samples(), 3);
+  EXPECT_EQ(provider->max_encoder_length(), 2);
+  EXPECT_EQ(provider->max_decoder_length(), 2);
+  EXPECT_EQ(provider->source_names(), std::vector<std::string>{"f"});
+  Sample sample;
+  provider->get(0, sample);
+  EXPECT_EQ(sample.encoder_input, (Ints{10, 11}));
+  EXPECT_EQ(sample.decoder_target, (Ints{12, eod}));
+  EXPECT_EQ(sample.decoder_input, (Ints{bos, 12}));
+  EXPECT_EQ(sample.loss_mask, (std::vector<uint8_t>{1, 1}));
+  EXPECT_EQ(sample.prefix, 0);
+  EXPECT_TRUE(sample.encoder_document.empty());
+  provider->get(1, sample);
+  EXPECT_EQ(sample.encoder_input, (Ints{20, eod}));
+  EXPECT_EQ(sample.decoder_target, (Ints{30, 31}));
+  EXPECT_EQ(sample.id, 1U);
+  EXPECT_EQ(sample.source_item, 1U);
+}
+
+TEST_F(Windows, CausalLmByHand) {
+  const auto provider = fixed(two, shape_of(Objective::causal_lm, 5, 2));
+  EXPECT_EQ(provider->num_samples(), 2);  // two tokens of tail
+  EXPECT_EQ(provider->max_encoder_length(), 0);
+  Sample sample;
+  provider->get(1, sample);
+  EXPECT_TRUE(sample.encoder_input.empty());
+  EXPECT_EQ(sample.decoder_target, (Ints{eod, 30, 31, 32, 33}));
+  EXPECT_EQ(sample.decoder_input, (Ints{bos, eod, 30, 31, 32}));
+  EXPECT_EQ(sample.loss_mask, (std::vector<uint8_t>{1, 1, 1, 1, 1}));
+}
+
+TEST_F(Windows, BidirectionalInputCountsTheStartSlot) {
+  const auto provider = fixed(two, shape_of(Objective::causal_lm_bidirectional, 6, 3));
+  Sample sample;
+  provider->get(0, sample);
+  EXPECT_EQ(sample.decoder_input, (Ints{bos, 10, 11, 12, eod, 20}));
+  EXPECT_EQ(sample.prefix, 4);  // start slot and three input tokens
+  // Position prefix - 1 = 3 predicts the first token that is not input.
+  EXPECT_EQ(sample.loss_mask, (std::vector<uint8_t>{0, 0, 0, 1, 1, 1}));
+  EXPECT_EQ(sample.decoder_target[3], eod);
+}
+
+TEST_F(Windows, DocumentsAreThoseOfTheTargets) {
+  auto provider = fixed(two, shape_of(Objective::prefix_lm, 6, 3, true));
+  Sample sample;
+  provider->get(0, sample);  // 10 11 12 | eod 20 eod
+  EXPECT_EQ(sample.encoder_document, (Ints{0, 0, 0}));
+  EXPECT_EQ(sample.decoder_document, (Ints{0, 1, 1}));
+  provider->get(1, sample);  // 30 31 32 | 33 34 eod, counted from the window's own first document
+  EXPECT_EQ(sample.encoder_document, (Ints{0, 0, 0}));
+  EXPECT_EQ(sample.decoder_document, (Ints{0, 0, 0}));
+
+  provider = fixed(two, shape_of(Objective::causal_lm, 6, 3, true));
+  provider->get(0, sample);
+  EXPECT_EQ(sample.decoder_document, (Ints{0, 0, 0, 0, 1, 1}));
+  // The query at the previous [EOD] predicts the next document's first token, and belongs to it.
+  EXPECT_EQ(sample.decoder_input[4], eod);
+  EXPECT_EQ(sample.decoder_target[4], 20);
+}
+
+TEST_F(Windows, MissingEodIsRefusedOrAdded) {
+  const Documents bare = {{10, 11, 12}, {20}, {}, {30, 31, 32, 33, 34}};
+  const auto shape = shape_of(Objective::causal_lm, 13, 2, true);
+  EXPECT_NE(
+      message_of<DataError>([&] { fixed(bare, shape); }).find("its documents do not end with [EOD] (id 4)"),
+      std::string::npos);
+  const auto provider = fixed(bare, shape, MissingEod::add);
+  ASSERT_EQ(provider->num_samples(), 1);
+  Sample sample;
+  provider->get(0, sample);
+  EXPECT_EQ(sample.decoder_target, (Ints{10, 11, 12, eod, 20, eod, eod, 30, 31, 32, 33, 34, eod}));
+  EXPECT_EQ(sample.decoder_document, (Ints{0, 0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 3, 3}));
+  // Every window of every length, against the whole stream.
+  const Ints whole = sample.decoder_target, documents = sample.decoder_document;
+  for (int64_t window = 1; window <= 12; ++window) {
+    const auto part = fixed(bare, shape_of(Objective::causal_lm, window, 0, true), MissingEod::add);
+    for (int64_t i = 0; i < part->num_samples(); ++i) {
+      part->get(static_cast<uint64_t>(i), sample);
+      for (int64_t t = 0; t < window; ++t) {
+        const auto at = static_cast<std::size_t>(i * window + t),
+                   first = static_cast<std::size_t>(i * window);
+        ASSERT_EQ(sample.decoder_target[static_cast<std::size_t>(t)], whole[at]);
+        ASSERT_EQ(sample.decoder_document[static_cast<std::size_t>(t)], documents[at] - documents[first]);
+      }
+    }
+  }
+  // Files that have [EOD] are read as they are, whatever the reader is told.
+  fixed(two, shape_of(Objective::causal_lm, 4, 2), MissingEod::add)->get(0, sample);
+  EXPECT_EQ(sample.decoder_target, (Ints{10, 11, 12, eod}));
+}
+
+TEST_F(Windows, MixedEndingsAreRefused) {
+  const Documents mixed = {{10, eod}, {20}, {30, eod}};
+  EXPECT_NE(message_of<DataError>([&] {
+              fixed(mixed, shape_of(Objective::causal_lm, 2, 1), MissingEod::add);
+            }).find("2 of 3 documents looked at end with [EOD] (id 4), document 1 does not"),
+            std::string::npos);
+  // Too many documents to look at each when opened: found when read.
+  Documents many(10000, Ints{10, eod});
+  many[5001] = {10, 11};
+  const auto provider = fixed(many, shape_of(Objective::causal_lm, 2, 1));
+  Sample sample;
+  provider->get(5000, sample);
+  EXPECT_NE(message_of<DataError>([&] {
+              provider->get(5001, sample);
+            }).find("document 5001 does not end with [EOD] (id 4), as others of the file do"),
+            std::string::npos);
+  many.assign(10000, Ints{10, 11});
+  many[5001] = {10, eod};
+  const auto adding = fixed(many, shape_of(Objective::causal_lm, 3, 1), MissingEod::add);
+  EXPECT_NE(message_of<DataError>([&] {
+              adding->get(5001, sample);
+            }).find("document 5001 ends with [EOD] (id 4) of its own"),
+            std::string::npos);
+}
+
+TEST_F(Windows, IdsOutsideTheVocabularyNameFileAndPosition) {
+  const auto provider = fixed({{10, 11, eod}, {12, 1000, eod}}, shape_of(Objective::causal_lm, 3, 1));
+  Sample sample;
+  provider->get(0, sample);
+  const std::string text = message_of<DataError>([&] { provider->get(1, sample); });
+  EXPECT_NE(text.find("f.bin: token 4 (in document 1) is 1000, outside the vocabulary of 1000"),
+            std::string::npos)
+      << text;
+}
+
+TEST_F(Windows, TooShortAndOddWindows) {
+  EXPECT_NE(message_of<DataError>([&] {
+              fixed(two, shape_of(Objective::causal_lm, 13, 1));
+            }).find("12 tokens are less than one window of 13"),
+            std::string::npos);
+  DataConfig config;
+  config.window = 7;
+  EXPECT_EQ(message_of<ConfigError>([&] { window_shape(config, true); }),
+            "data.window = 7: it must be even and at least 2, half is input, half is target");
+  config.window = 8;
+  EXPECT_EQ(window_shape(config, true).encoder_length(), 4);
+  EXPECT_EQ(window_shape(config, false).objective, Objective::causal_lm);
+  config.bidirectional_input = true;
+  EXPECT_EQ(window_shape(config, false).objective, Objective::causal_lm_bidirectional);
+  EXPECT_EQ(window_shape(config, false).decoder_length(), 8);
+}
+
+TEST_F(Windows, EachWindowOncePerEpochInANewOrder) {
+  const auto provider = make_training_provider(three_sources(8), ids, true);
+  std::map<int32_t, std::vector<std::vector<uint64_t>>> epochs;  // source -> epoch -> windows in order
+  Sample sample;
+  for (uint64_t block = 0; block < 200; ++block) {
+    // Inside a block the slots come in any order; a source's ordinals follow the slots.
+    std::map<int32_t, std::vector<std::pair<uint64_t, uint64_t>>> items;
+    for (uint64_t i = 10 * block; i < 10 * block + 10; ++i) {
+      provider->get(i, sample);
+      ASSERT_EQ(sample.id, i);
+      const auto draw = provider->mixture().draw(i);
+      ASSERT_EQ(draw.source, sample.source);
+      items[sample.source].emplace_back(draw.ordinal, sample.source_item);
+    }
+    for (auto& [source, list] : items) {
+      std::sort(list.begin(), list.end());
+      const auto windows =
+          static_cast<uint64_t>(provider->sources()[static_cast<std::size_t>(source)].num_windows());
+      for (const auto& [ordinal, item] : list) {
+        auto& all = epochs[source];
+        if (ordinal % windows == 0) all.emplace_back();
+        ASSERT_EQ(all.size(), ordinal / windows + 1);
+        all.back().push_back(item);
+      }
+    }
+  }
+  for (const auto& [source, all] : epochs) {
+    const auto windows =
+        static_cast<std::size_t>(provider->sources()[static_cast<std::size_t>(source)].num_windows());
+    ASSERT_GE(all.size(), 3U) << "the test must see several epochs";
+    for (const auto& epoch : all) {
+      const std::set<uint64_t> distinct(epoch.begin(), epoch.end());
+      EXPECT_EQ(distinct.size(), epoch.size());
+      EXPECT_LT(*distinct.rbegin(), windows);
+      if (&epoch != &all.back()) {
+        EXPECT_EQ(distinct.size(), windows);
+      }
+    }
+    EXPECT_NE(all[0], all[1]);
+  }
+}
+
+TEST_F(Windows, SamplesDependOnSeedAndIndexAlone) {
+  DataConfig config = three_sources(8);
+  const auto one = make_training_provider(config, ids, true),
+             other = make_training_provider(config, ids, true);
+  // Four "ranks" that ask in their own order see what one rank sees; the digest of a step only adds up.
+  constexpr uint64_t step = 40;
+  uint64_t digest = 0;
+  std::vector<Sample> samples(step);
+  for (uint64_t i = 0; i < step; ++i) {
+    one->get(1000 + i, samples[i]);
+    digest += sample_hash(samples[i]);
+  }
+  std::array<int32_t, 4> lanes{};
+  for (uint64_t rank = 0; rank < 4; ++rank) {
+    uint64_t part = 0;
+    for (uint64_t i = step - 4 + rank; i < step; i -= 4) {  // backwards, until it wraps below 0
+      Sample sample;
+      other->get(1000 + i, sample);
+      EXPECT_EQ(sample.encoder_input, samples[i].encoder_input);
+      EXPECT_EQ(sample.decoder_target, samples[i].decoder_target);
+      part += sample_hash(sample);
+    }
+    const auto rank_lanes = digest_lanes(part);
+    for (std::size_t lane = 0; lane < 4; ++lane) lanes[lane] += rank_lanes[lane];
+  }
+  EXPECT_EQ(digest_from_lanes(lanes), digest);
+  MicroBatch batch;
+  pack(samples, DecoderPositions::after_encoder, batch);
+  EXPECT_EQ(batch.digest, digest);
+  // Another sample, another seed, another source: another digest.
+  Sample sample = samples[0];
+  ++sample.source_item;
+  EXPECT_NE(sample_hash(sample), sample_hash(samples[0]));
+  ++config.seed;
+  make_training_provider(config, ids, true)->get(1000, sample);
+  EXPECT_NE(sample.encoder_input, samples[0].encoder_input);
+}
+
+TEST_F(Windows, AddingASourceLeavesTheOthersOrder) {
+  DataConfig config = three_sources(8);
+  const auto windows_of = [&](const std::string& name) {
+    const auto provider = make_training_provider(config, ids, false);
+    std::map<uint64_t, uint64_t> items;  // ordinal -> window
+    Sample sample;
+    for (uint64_t i = 0; i < 200; ++i) {
+      provider->get(i, sample);
+      const auto draw = provider->mixture().draw(i);
+      if (provider->source_names()[static_cast<std::size_t>(draw.source)] == name)
+        items[draw.ordinal] = sample.source_item;
+    }
+    return items;
+  };
+  const auto before = windows_of("b");
+  config.sources.erase(config.sources.begin());
+  for (const auto& [ordinal, window] : windows_of("b")) {
+    if (before.contains(ordinal)) {
+      EXPECT_EQ(before.at(ordinal), window);
+    }
+  }
+}
+
+TEST_F(Windows, GetAllocatesNothingAfterTheFirst) {
+  DataConfig config = three_sources(16);
+  config.document_mask = true;
+  for (const bool has_encoder : {true, false}) {
+    const auto provider = make_training_provider(config, ids, has_encoder);
+    Sample sample;
+    provider->get(0, sample);
+    const int64_t before = num_allocations();
+    for (uint64_t i = 0; i < 500; ++i) provider->get(i * 7919, sample);
+    EXPECT_EQ(num_allocations(), before);
+  }
+}
+
+TEST_F(Windows, DescribesItsSources) {
+  write_tokens(folder_ / "f", two);
+  DataConfig config;
+  config.window = 4;
+  config.block = 8;
+  config.sources = {{"f", folder_ / "f", {}, 1.0}};
+  EXPECT_EQ(make_training_provider(config, ids, true)->describe(),
+            (std::vector<std::string>{
+                "source f: 3 documents, 12 tokens, 3 windows of 4, tail of 0 tokens dropped, share "
+                "100.00 % (8 of 8)"}));
+}
+
+}  // namespace
+}  // namespace red::data
