@@ -1,11 +1,14 @@
 #include "checkpoint/h5.hpp"
 
+#include <algorithm>
+
 #include "base/log.hpp"
 
 namespace red::checkpoint::h5 {
 namespace {
 
 constexpr hsize_t kLargestExtent = hsize_t{1} << 62;
+constexpr std::size_t kLargestList = std::size_t{1} << 30;  ///< bytes of a list that is read whole
 
 /// Errors come back as text of exceptions, so the library prints none; and it closes nothing at exit, because
 /// after a failed write that can crash.
@@ -79,6 +82,19 @@ Type text_type(bool variable_length, std::size_t num_bytes = 0) {
   return type;
 }
 
+/// `type` is both the memory's and the file's.
+void write_dataset(hid_t parent, const std::string& name, hid_t type, hsize_t num_elements,
+                   const void* data) {
+  const PropertyList create(RED_HDF5(IoError, H5Pcreate(H5P_DATASET_CREATE), "dataset '{}'", name));
+  RED_HDF5(IoError, H5Pset_obj_track_times(create.get(), false), "dataset '{}'", name);
+  const Space space(RED_HDF5(IoError, H5Screate_simple(1, &num_elements, nullptr), "dataset '{}'", name));
+  const Dataset dataset(RED_HDF5(
+      IoError, H5Dcreate2(parent, name.c_str(), type, space.get(), H5P_DEFAULT, create.get(), H5P_DEFAULT),
+      "cannot create dataset '{}'", name));
+  RED_HDF5(IoError, H5Dwrite(dataset.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data),
+           "cannot write dataset '{}'", name);
+}
+
 herr_t append_error(unsigned depth, const H5E_error2_t* error, void* text) {
   auto& out = *static_cast<std::string*>(text);
   if (depth > 0) out += "; ";
@@ -118,7 +134,9 @@ PropertyList file_access() {
   PropertyList access(RED_HDF5(IoError, H5Pcreate(H5P_FILE_ACCESS), "file access"));
   RED_HDF5(IoError, H5Pset_fclose_degree(access.get(), H5F_CLOSE_SEMI), "file access");
   RED_HDF5(IoError, H5Pset_file_locking(access.get(), false, true), "file access");
-  RED_HDF5(IoError, H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_V110), "file access");
+  // The oldest form of every object that can hold what we write: no time stamps, so that equal contents are
+  // equal bytes; and no checksum in the superblock, which H5Fget_file_image of HDF5 1.10 would leave wrong.
+  RED_HDF5(IoError, H5Pset_libver_bounds(access.get(), H5F_LIBVER_EARLIEST, H5F_LIBVER_V110), "file access");
   return access;
 }
 
@@ -186,7 +204,7 @@ std::vector<T> read_all(hid_t parent, const std::string& path) {
   std::size_t num_elements = 1;
   for (const int64_t extent : shape_of(dataset.get(), what)) {
     if (__builtin_mul_overflow(num_elements, static_cast<std::size_t>(extent), &num_elements) ||
-        num_elements > std::vector<T>().max_size())
+        num_elements > kLargestList / sizeof(T))
       throw DataError("{}: its shape cannot be", what);
   }
   std::vector<T> values(num_elements);
@@ -197,6 +215,29 @@ std::vector<T> read_all(hid_t parent, const std::string& path) {
 template std::vector<double> read_all<double>(hid_t, const std::string&);
 template std::vector<int32_t> read_all<int32_t>(hid_t, const std::string&);
 template std::vector<uint64_t> read_all<uint64_t>(hid_t, const std::string&);
+
+std::vector<std::string> read_texts(hid_t parent, const std::string& path) {
+  const Dataset dataset = open_dataset(parent, path);
+  const std::string what = name_of_file(parent) + ": dataset '" + path + "'";
+  const Type stored(RED_HDF5(DataError, H5Dget_type(dataset.get()), "{}", what));
+  const std::vector<int64_t> shape = shape_of(dataset.get(), what);
+  if (H5Tget_class(stored.get()) != H5T_STRING || H5Tis_variable_str(stored.get()) != 0 || shape.size() != 1)
+    throw DataError("{} is no list of texts of fixed length", what);
+  const std::size_t width = H5Tget_size(stored.get());
+  std::size_t num_bytes = 0;
+  if (__builtin_mul_overflow(width, static_cast<std::size_t>(shape[0]), &num_bytes) ||
+      num_bytes > kLargestList)
+    throw DataError("{}: {} texts cannot be", what, shape[0]);
+  std::string table(num_bytes, '\0');
+  RED_HDF5(DataError, H5Dread(dataset.get(), stored.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, table.data()),
+           "{} cannot be read", what);
+  std::vector<std::string> values;
+  for (std::size_t begin = 0; begin < num_bytes; begin += width) {
+    const std::string value = table.substr(begin, width);
+    values.push_back(value.substr(0, value.find('\0')));
+  }
+  return values;
+}
 
 std::string read_text(hid_t object, const std::string& name, const std::string& where) {
   const Attribute attribute = open_attribute(object, name, where);
@@ -259,6 +300,28 @@ void write_int(hid_t object, const std::string& name, int64_t value) {
 
 void write_uint(hid_t object, const std::string& name, uint64_t value) {
   write_scalar(object, name, H5T_STD_U64LE, value);
+}
+
+Group create_group(hid_t parent, const std::string& name) {
+  const PropertyList create(RED_HDF5(IoError, H5Pcreate(H5P_GROUP_CREATE), "group '{}'", name));
+  RED_HDF5(IoError, H5Pset_obj_track_times(create.get(), false), "group '{}'", name);
+  return Group(RED_HDF5(IoError, H5Gcreate2(parent, name.c_str(), H5P_DEFAULT, create.get(), H5P_DEFAULT),
+                        "cannot create group '{}'", name));
+}
+
+void write_texts(hid_t parent, const std::string& name, const std::vector<std::string>& values) {
+  std::size_t width = 1;
+  for (const std::string& value : values) width = std::max(width, value.size());
+  std::string table;
+  for (const std::string& value : values) {
+    table += value;
+    table.resize(table.size() + width - value.size(), '\0');
+  }
+  write_dataset(parent, name, text_type(false, width).get(), values.size(), table.data());
+}
+
+void write_all(hid_t parent, const std::string& name, const std::vector<uint64_t>& values) {
+  write_dataset(parent, name, H5T_STD_U64LE, values.size(), values.data());
 }
 
 hid_t file_type(DType dtype) {

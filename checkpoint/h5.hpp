@@ -98,6 +98,9 @@ std::vector<int64_t> shape_of(hid_t dataset, const std::string& what);
 template <class T>
 std::vector<T> read_all(hid_t parent, const std::string& path);
 
+/// A one-dimensional dataset of texts.
+std::vector<std::string> read_texts(hid_t parent, const std::string& path);
+
 /// Scalars stored as attributes of an object. `where` names the object in the error.
 std::string read_text(hid_t object, const std::string& name, const std::string& where);
 int64_t read_int(hid_t object, const std::string& name, const std::string& where);
@@ -110,6 +113,11 @@ std::vector<std::string> attribute_names(hid_t object, const std::string& where)
 void write_text(hid_t object, const std::string& name, const std::string& value);
 void write_int(hid_t object, const std::string& name, int64_t value);
 void write_uint(hid_t object, const std::string& name, uint64_t value);
+
+Group create_group(hid_t parent, const std::string& name);
+/// One-dimensional datasets; texts are stored with the length of the longest.
+void write_texts(hid_t parent, const std::string& name, const std::vector<std::string>& values);
+void write_all(hid_t parent, const std::string& name, const std::vector<uint64_t>& values);
 
 /// Element type as it stands in files, little-endian.
 hid_t file_type(DType dtype);

@@ -1,0 +1,125 @@
+#include "checkpoint/posix_file.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/error.hpp"
+#include "base/log.hpp"
+
+namespace red::checkpoint {
+namespace {
+
+[[noreturn]] void fail(const std::string& what, const std::filesystem::path& path, int error) {
+  throw IoError("cannot {} '{}': {} (errno {})", what, path.string(), std::strerror(error), error);
+}
+
+void check(bool ok, const std::string& what, const std::filesystem::path& path) {
+  if (!ok) fail(what, path, errno);
+}
+
+}  // namespace
+
+PosixFile PosixFile::create(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  check(descriptor >= 0, "create", path);
+  return {descriptor, path};
+}
+
+PosixFile::PosixFile(PosixFile&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)), path_(std::move(other.path_)) {}
+
+PosixFile& PosixFile::operator=(PosixFile&& other) noexcept {
+  std::swap(descriptor_, other.descriptor_);
+  std::swap(path_, other.path_);
+  return *this;
+}
+
+PosixFile::~PosixFile() {
+  if (descriptor_ >= 0 && ::close(descriptor_) != 0)
+    log::rank_warning("cannot close '{}': {}", path_.string(), std::strerror(errno));
+}
+
+uint64_t PosixFile::num_bytes() const {
+  struct stat status {};
+  check(::fstat(descriptor_, &status) == 0, "look at", path_);
+  return static_cast<uint64_t>(status.st_size);
+}
+
+void PosixFile::reserve(uint64_t num_bytes) const {
+  // fallocate, not posix_fallocate: where the file system has no such call, glibc writes a byte into every
+  // block, which takes longer than the checkpoint itself.
+  int result = 0;
+  do {
+    result = ::fallocate(descriptor_, 0, 0, static_cast<off_t>(num_bytes));
+  } while (result != 0 && errno == EINTR);
+  if (result != 0 && errno != EOPNOTSUPP && errno != ENOSYS)
+    fail(fmt::format("reserve {} bytes for", num_bytes), path_, errno);
+}
+
+void PosixFile::write_at(uint64_t offset, const void* data, std::size_t num_bytes) const {
+  const char* next = static_cast<const char*>(data);
+  while (num_bytes > 0) {
+    const ssize_t written = ::pwrite(descriptor_, next, num_bytes, static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    // Nothing written and no error: POSIX leaves that open; a full device is the only likely reason.
+    if (written <= 0)
+      fail(fmt::format("write {} bytes at {} of", num_bytes, offset), path_, written == 0 ? ENOSPC : errno);
+    next += written;
+    offset += static_cast<uint64_t>(written);
+    num_bytes -= static_cast<std::size_t>(written);
+  }
+}
+
+void PosixFile::sync() const {
+  check(::fsync(descriptor_) == 0, "sync", path_);
+}
+
+void PosixFile::close() {
+  check(::close(std::exchange(descriptor_, -1)) == 0, "close", path_);
+}
+
+void read_at(int descriptor, const std::string& file_name, uint64_t offset, void* data,
+             std::size_t num_bytes) {
+  char* next = static_cast<char*>(data);
+  while (num_bytes > 0) {
+    const ssize_t got = ::pread(descriptor, next, num_bytes, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail(fmt::format("read {} bytes at {} of", num_bytes, offset), file_name, errno);
+    if (got == 0) throw DataError("'{}' ends at byte {}, {} bytes too early", file_name, offset, num_bytes);
+    next += got;
+    offset += static_cast<uint64_t>(got);
+    num_bytes -= static_cast<std::size_t>(got);
+  }
+}
+
+void sync_folder(const std::filesystem::path& folder) {
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  check(descriptor >= 0, "open folder", folder);
+  const int result = ::fsync(descriptor);
+  const int error = errno;
+  ::close(descriptor);
+  if (result != 0) fail("sync folder", folder, error);
+}
+
+void rename_path(const std::filesystem::path& from, const std::filesystem::path& to) {
+  check(::rename(from.c_str(), to.c_str()) == 0, "rename '" + from.string() + "' to", to);
+}
+
+void replace_file(const std::filesystem::path& path, std::string_view text) {
+  std::filesystem::path aside = path;
+  aside += ".partial";
+  check(::unlink(aside.c_str()) == 0 || errno == ENOENT, "remove", aside);
+  PosixFile file = PosixFile::create(aside);
+  file.write_at(0, text.data(), text.size());
+  file.sync();
+  file.close();
+  rename_path(aside, path);
+  sync_folder(path.parent_path());
+}
+
+}  // namespace red::checkpoint

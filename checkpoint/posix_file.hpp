@@ -1,0 +1,55 @@
+// The few system calls that carry bulk bytes and make them durable. Every failure is an IoError that names
+// the file, what was tried, and errno.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace red::checkpoint {
+
+/// An open file of ours, and its path for messages.
+class PosixFile {
+ public:
+  /// A new file; fails where one of this name exists.
+  static PosixFile create(const std::filesystem::path& path);
+
+  PosixFile(PosixFile&& other) noexcept;
+  PosixFile& operator=(PosixFile&& other) noexcept;
+  ~PosixFile();
+
+  const std::filesystem::path& path() const { return path_; }
+  uint64_t num_bytes() const;
+
+  /// Reserves disk space for the first num_bytes, so that a full disk is known before anything is written.
+  /// Where the file system cannot reserve, this does nothing: writing will tell.
+  void reserve(uint64_t num_bytes) const;
+  /// All of it, whatever the kernel takes at a time.
+  void write_at(uint64_t offset, const void* data, std::size_t num_bytes) const;
+  /// To the disk, not only to the kernel.
+  void sync() const;
+  /// Network file systems report late errors here.
+  void close();
+
+ private:
+  PosixFile(int descriptor, std::filesystem::path path) : descriptor_(descriptor), path_(std::move(path)) {}
+  int descriptor_ = -1;
+  std::filesystem::path path_;
+};
+
+/// Reads exactly num_bytes; the descriptor stays somebody else's. Throws DataError when the file ends before.
+void read_at(int descriptor, const std::string& file_name, uint64_t offset, void* data,
+             std::size_t num_bytes);
+
+/// Makes the entries of a folder durable: new files, renames.
+void sync_folder(const std::filesystem::path& folder);
+
+/// rename(2): one instant, within one file system.
+void rename_path(const std::filesystem::path& from, const std::filesystem::path& to);
+
+/// A whole small file, durable, in place of whatever stood there: written aside and renamed.
+void replace_file(const std::filesystem::path& path, std::string_view text);
+
+}  // namespace red::checkpoint

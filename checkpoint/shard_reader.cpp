@@ -1,0 +1,113 @@
+#include "checkpoint/shard_reader.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "checkpoint/posix_file.hpp"
+
+namespace red::checkpoint {
+namespace {
+
+constexpr std::size_t kStagingBytes = std::size_t{8} << 20;
+/// Runs that fill less than one part in this many of their rows are read one by one; denser ones through the
+/// staging buffer, gaps included.
+constexpr std::size_t kSparse = 4;
+constexpr std::size_t kSmallRun = 512;  ///< bytes for which a system call of its own costs more than the gaps
+
+int descriptor_of(const h5::File& file, const std::string& name) {
+  void* descriptor = nullptr;
+  RED_HDF5(DataError, H5Fget_vfd_handle(file.get(), H5P_DEFAULT, &descriptor), "'{}'", name);
+  return *static_cast<int*>(descriptor);
+}
+
+}  // namespace
+
+ShardReader::OpenShard& ShardReader::open(int index) {
+  if (const auto found = by_index_.find(index); found != by_index_.end()) {
+    open_.splice(open_.begin(), open_, found->second);
+    return open_.front();
+  }
+  while (open_.size() >= kMaxOpenFiles) {
+    by_index_.erase(open_.back().index);
+    open_.pop_back();
+  }
+  const ShardFile& listed = manifest_.shard_files[static_cast<std::size_t>(index)];
+  const std::string name = (folder_ / listed.name).string();
+  OpenShard shard{index, h5::open_file(name), -1, name, listed.num_bytes};
+  shard.descriptor = descriptor_of(shard.file, name);
+  const int64_t step = h5::read_int(shard.file.get(), "step", name);
+  const uint64_t cursor = h5::read_uint(shard.file.get(), "sample_cursor", name);
+  if (step != manifest_.metadata.step || cursor != manifest_.metadata.sample_cursor)
+    throw DataError("'{}' belongs to another save: step {}, sample {}; the index says step {}, sample {}",
+                    name, step, cursor, manifest_.metadata.step, manifest_.metadata.sample_cursor);
+  open_.push_front(std::move(shard));
+  by_index_[index] = open_.begin();
+  return open_.front();
+}
+
+uint64_t ShardReader::offset_of(const OpenShard& shard, const LogicalTensor& tensor,
+                                const Rectangle& region) const {
+  const std::string what = "'" + shard.name + "': '" + tile_name(tensor, region) + "'";
+  const h5::Dataset dataset = h5::open_dataset(shard.file.get(), tile_name(tensor, region));
+  const h5::Type type(RED_HDF5(DataError, H5Dget_type(dataset.get()), "{}", what));
+  const std::vector<int64_t> shape = h5::shape_of(dataset.get(), what);
+  const std::vector<int64_t> expected = tensor.cols == 0
+                                            ? std::vector<int64_t>{region.num_rows}
+                                            : std::vector<int64_t>{region.num_rows, region.num_cols};
+  if (shape != expected || h5::dtype_of_file_type(type.get(), what) != tensor.dtype)
+    throw DataError("{} has another shape or element type than the index says", what);
+  const h5::PropertyList create(RED_HDF5(DataError, H5Dget_create_plist(dataset.get()), "{}", what));
+  const haddr_t offset = H5Dget_offset(dataset.get());
+  if (H5Pget_layout(create.get()) != H5D_CONTIGUOUS || H5Pget_external_count(create.get()) != 0 ||
+      offset == HADDR_UNDEF)
+    throw DataError("{} is not stored contiguously in this file", what);
+  int64_t num_bytes = 0;
+  uint64_t end = 0;
+  if (!count_bytes(region.num_rows, region.num_cols, tensor.dtype, num_bytes) ||
+      __builtin_add_overflow(offset, static_cast<uint64_t>(num_bytes), &end) || end > shard.num_bytes)
+    throw DataError("{} lies beyond the end of its file", what);
+  return offset;
+}
+
+void ShardReader::read_rows(const OpenShard& shard, uint64_t offset, std::size_t run_bytes,
+                            std::size_t file_stride, int64_t num_rows, std::byte* data, std::size_t stride) {
+  const bool dense = run_bytes == file_stride;
+  if (num_rows == 1 || (dense && stride == run_bytes)) {
+    read_at(shard.descriptor, shard.name, offset, data, run_bytes * static_cast<std::size_t>(num_rows));
+    return;
+  }
+  const auto rows_at_once = static_cast<int64_t>(kStagingBytes / file_stride);
+  if (rows_at_once < 2 || (!dense && run_bytes * kSparse < file_stride && run_bytes >= kSmallRun)) {
+    for (int64_t row = 0; row < num_rows; ++row)
+      read_at(shard.descriptor, shard.name, offset + static_cast<uint64_t>(row) * file_stride,
+              data + static_cast<std::size_t>(row) * stride, run_bytes);
+    return;
+  }
+  staging_.resize(kStagingBytes);
+  for (int64_t row = 0; row < num_rows; row += rows_at_once) {
+    const auto count = static_cast<std::size_t>(std::min(rows_at_once, num_rows - row));
+    read_at(shard.descriptor, shard.name, offset + static_cast<uint64_t>(row) * file_stride, staging_.data(),
+            (count - 1) * file_stride + run_bytes);
+    for (std::size_t r = 0; r < count; ++r)
+      std::memcpy(data + (static_cast<std::size_t>(row) + r) * stride, staging_.data() + r * file_stride,
+                  run_bytes);
+  }
+}
+
+void ShardReader::read(const LogicalTensor& tensor, const Tile& tile, const Rectangle& part,
+                       const Destination& to) {
+  const OpenShard& shard = open(tile.writer);
+  const std::size_t element = size_of(tensor.dtype);
+  const uint64_t tile_offset = offset_of(shard, tensor, tile.region);
+  // Inside the tile, whose bytes were just found to lie inside the file: no product below can overflow.
+  const int64_t first = (part.row_begin - tile.region.row_begin) * tile.region.num_cols + part.col_begin -
+                        tile.region.col_begin;
+  const int64_t target = (part.row_begin - to.row_begin) * to.row_stride + part.col_begin - to.col_begin;
+  read_rows(shard, tile_offset + static_cast<uint64_t>(first) * element,
+            static_cast<std::size_t>(part.num_cols) * element,
+            static_cast<std::size_t>(tile.region.num_cols) * element, part.num_rows,
+            to.data + static_cast<std::size_t>(target) * element,
+            static_cast<std::size_t>(to.row_stride) * element);
+}
+
+}  // namespace red::checkpoint

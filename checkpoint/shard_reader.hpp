@@ -1,0 +1,60 @@
+// Opens shard files on demand, keeps a bounded number open, and reads parts of tiles from them with our own
+// system calls: HDF5 only says where a tile's bytes lie.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <list>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "checkpoint/h5.hpp"
+#include "checkpoint/manifest.hpp"
+#include "checkpoint/shard_layout.hpp"
+
+namespace red::checkpoint {
+
+/// Memory that receives a region: element (row, col) of the tensor goes to
+/// data[(row - row_begin) * row_stride + col - col_begin].
+struct Destination {
+  std::byte* data = nullptr;
+  int64_t row_begin = 0, col_begin = 0;
+  int64_t row_stride = 0;  ///< elements
+};
+
+class ShardReader {
+ public:
+  static constexpr std::size_t kMaxOpenFiles = 64;
+
+  /// Both must outlive the reader.
+  ShardReader(const std::filesystem::path& folder, const Manifest& manifest)
+      : folder_(folder), manifest_(manifest) {}
+
+  /// Copies `part`, which lies in the tile, to memory. Throws DataError when the file or the dataset is not
+  /// what the index says.
+  void read(const LogicalTensor& tensor, const Tile& tile, const Rectangle& part, const Destination& to);
+
+  std::size_t num_open_files() const { return open_.size(); }
+
+ private:
+  struct OpenShard {
+    int index = 0;
+    h5::File file;
+    int descriptor = -1;  ///< HDF5's own
+    std::string name;
+    uint64_t num_bytes = 0;
+  };
+  OpenShard& open(int index);
+  uint64_t offset_of(const OpenShard& shard, const LogicalTensor& tensor, const Rectangle& region) const;
+  void read_rows(const OpenShard& shard, uint64_t offset, std::size_t run_bytes, std::size_t file_stride,
+                 int64_t num_rows, std::byte* data, std::size_t stride);
+
+  const std::filesystem::path& folder_;
+  const Manifest& manifest_;
+  std::list<OpenShard> open_;  ///< most recently used first
+  std::unordered_map<int, std::list<OpenShard>::iterator> by_index_;
+  std::vector<std::byte> staging_;
+};
+
+}  // namespace red::checkpoint

@@ -1,0 +1,79 @@
+// Another library reads what we write: h5py sees every tensor whole through the index, whatever tiling wrote
+// it, from any working folder; and sees NaN, never zeros, where a shard file is missing.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "checkpoint/test_run.hpp"
+#include "checkpoint/tiled_model.hpp"
+
+namespace red::checkpoint::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+using H5pyTest = CheckpointTest;
+
+/// Debian's h5py belongs to Debian's Python.
+std::string python_command(const std::string& arguments) {
+  return "cd / && /usr/bin/python3 " + arguments;
+}
+
+bool has_h5py() {
+  return std::system(python_command("-c 'import h5py' 2>/dev/null").c_str()) == 0;
+}
+
+void write_expected(const fs::path& folder, int version) {
+  fs::create_directories(folder);
+  for (const LogicalTensor& tensor : model_tensors()) {
+    std::string name = tensor.path;
+    for (char& c : name) c = c == '/' ? '+' : c;
+    std::ofstream out(folder / name, std::ios::binary);
+    for (int64_t row = 0; row < tensor.rows; ++row) {
+      for (int64_t col = 0; col < whole(tensor).num_cols; ++col) {
+        const std::vector<std::byte> bytes = element_bytes(tensor, row, col, version);
+        out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+      }
+    }
+  }
+}
+
+TEST_F(H5pyTest, SeesEveryTensorWhole) {
+  // The same verdict on all ranks: they share the machine.
+  if (!has_h5py()) GTEST_SKIP() << "python3-h5py is not installed";
+  int step = 0;
+  for (const Tiling& tiling : tilings()) {
+    ++step;
+    OwnedShards owned = shards_of(tiling, rank(), size(), step % 3);
+    owned.fill(step);
+    save(folder(), metadata_of(step), owned.shards(), world());
+    if (rank() != 0) continue;
+    const fs::path expected = folder() / ("expected-" + std::to_string(step));
+    write_expected(expected, step);
+    const std::string script = RED_SOURCE_DIR "/tests/checkpoint/read_with_h5py.py";
+    EXPECT_EQ(std::system(python_command("'" + script + "' '" + find_latest(folder())->string() + "' '" +
+                                         expected.string() + "'")
+                              .c_str()),
+              0)
+        << tiling.name;
+  }
+}
+
+TEST_F(H5pyTest, SeesNanWhereAShardIsMissing) {
+  if (!has_h5py()) GTEST_SKIP() << "python3-h5py is not installed";
+  OwnedShards owned = shards_of(tilings()[0], rank(), size(), 0);
+  owned.fill(1);
+  save(folder(), metadata_of(1), owned.shards(), world());
+  if (rank() != 0) return;
+  const fs::path checkpoint = folder() / "step-00000001";
+  fs::remove(checkpoint / shard_file_name(size() - 1));
+  const std::string code =
+      "import h5py, numpy; h = h5py.File(\"" + (checkpoint / "index.h5").string() +
+      "\"); assert numpy.isnan(h[\"parameters/embedding.weight\"][-1]).all(); "
+      "assert numpy.isnan(h[\"optimizer/v_row/embedding.weight\"][-1]); "
+      "assert h[\"optimizer/t\"][0] == -2**31; assert (h[\"parameters/flags\"][-1] == 255).all()";
+  EXPECT_EQ(std::system(python_command("-c '" + code + "'").c_str()), 0);
+}
+
+}  // namespace
+}  // namespace red::checkpoint::test
