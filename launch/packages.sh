@@ -51,6 +51,7 @@ if ! command -v dpkg-query >/dev/null; then
 fi
 
 missing=()
+mapfile -t wanted < <(printf '%s\n' "${wanted[@]}" | sort -u)
 for package in "${wanted[@]}"; do
   state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
   [ "$state" = installed ] || missing+=("$package")
