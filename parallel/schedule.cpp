@@ -117,6 +117,25 @@ std::vector<Program> one_forward_one_backward(const PipelineShape& shape) {
   return programs;
 }
 
+std::vector<Program> forward_only(const PipelineShape& shape) {
+  std::vector<Program> programs = one_forward_one_backward(shape);
+  for (Program& program : programs) {
+    std::erase_if(program, [](const Instruction& instruction) {
+      switch (instruction.action) {
+        case Action::forward:
+        case Action::send_activation:
+        case Action::receive_activation:
+        case Action::send_memory:
+        case Action::receive_memory:
+          return false;
+        default:
+          return true;
+      }
+    });
+  }
+  return programs;
+}
+
 int max_in_flight(const Program& program) {
   std::set<int> in_flight;
   std::size_t most = 0;

@@ -50,6 +50,9 @@ struct PipelineShape {
 /// compute.
 std::vector<Program> one_forward_one_backward(const PipelineShape& shape);
 
+/// The forward half of 1F1B with its messages, for evaluation: nothing is kept, one micro-batch is in flight.
+std::vector<Program> forward_only(const PipelineShape& shape);
+
 /// Most micro-batches that hold activations at once on a stage under this program: those whose forward has
 /// begun and whose backward (or backward_weight) is not done.
 int max_in_flight(const Program& program);

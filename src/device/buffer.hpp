@@ -44,6 +44,14 @@ class Arena {
   /// `name` and the capacity appear in the error when the arena overflows.
   Arena(std::string name, std::size_t num_bytes) : name_(std::move(name)), buffer_(num_bytes) {}
 
+  /// An arena without memory that only counts: whoever allocates from it learns what a real one must hold, by
+  /// the very code that will allocate later. Its tensors must not be touched.
+  static Arena counting() {
+    Arena arena;
+    arena.counting_ = true;
+    return arena;
+  }
+
   /// (rows, cols), contiguous, contents undefined. Throws LogicError when the plan was too small.
   template <class T = float>
   Tensor allocate(int64_t rows, int64_t cols) {
@@ -67,6 +75,7 @@ class Arena {
   Buffer buffer_;
   std::size_t used_ = 0;
   std::size_t peak_ = 0;
+  bool counting_ = false;
 };
 
 /// Frees what was allocated from the arena during its life.

@@ -1,0 +1,198 @@
+#include "model/attention_block.hpp"
+
+#include "ops/elementwise.hpp"
+#include "ops/matmul.hpp"
+#include "ops/norm.hpp"
+
+namespace red::model {
+
+using ops::matmul;
+using ops::Transpose;
+
+namespace {
+
+std::string block_name(AttentionKind kind) {
+  return kind == AttentionKind::cross ? "cross_attention" : "self_attention";
+}
+
+}  // namespace
+
+AttentionBlock::AttentionBlock(const ParameterStore& store, const ModelConfig& config,
+                               const std::string& prefix, AttentionKind kind)
+    : kind_(kind),
+      heads_(config.num_heads),
+      width_(config.attention_width()),
+      d_model_(config.d_model),
+      output_norm_(config.kind == Kind::red ? config.attention_output_norm : AttentionOutputNorm::none),
+      gain_(store.weight(prefix + block_name(kind) + "_norm.gain")),
+      query_(kind == AttentionKind::cross ? &store.weight(prefix + "cross_attention.query.weight") : nullptr),
+      key_value_(
+          &store.weight(prefix + (kind == AttentionKind::cross ? "cross_attention.key_value.weight"
+                                                               : "self_attention.query_key_value.weight"))),
+      output_(store.weight(prefix + block_name(kind) + ".output.weight")) {}
+
+const DeviceSequences& AttentionBlock::queries(const DeviceBatch& batch) const {
+  return kind_ == AttentionKind::encoder_self ? batch.encoder : batch.decoder;
+}
+
+const DeviceSequences& AttentionBlock::keys(const DeviceBatch& batch) const {
+  return kind_ == AttentionKind::decoder_self ? batch.decoder : batch.encoder;
+}
+
+ops::AttentionLayout AttentionBlock::layout(const DeviceBatch& batch) const {
+  return {batch.num_sequences, queries(batch).offsets, keys(batch).offsets, heads_};
+}
+
+ops::AttentionMask AttentionBlock::mask(const DeviceBatch& batch) const {
+  const bool causal = kind_ == AttentionKind::decoder_self;
+  return {causal, causal ? batch.prefixes : nullptr, queries(batch).documents, keys(batch).documents};
+}
+
+AttentionBlock::Projections AttentionBlock::allocate_projections(Arena& arena,
+                                                                 const BatchShape& shape) const {
+  if (kind_ == AttentionKind::cross) {
+    const Tensor kv = arena.allocate(shape.encoder_tokens, 2 * width_);
+    return {arena.allocate(shape.decoder_tokens, width_), kv.col_range(0, width_),
+            kv.col_range(width_, width_), kv};
+  }
+  const int64_t tokens = kind_ == AttentionKind::encoder_self ? shape.encoder_tokens : shape.decoder_tokens;
+  const Tensor qkv = arena.allocate(tokens, 3 * width_);
+  return {qkv.col_range(0, width_), qkv.col_range(width_, width_), qkv.col_range(2 * width_, width_), qkv};
+}
+
+AttentionBlock::Saved AttentionBlock::allocate_saved(Arena& arena, const BatchShape& shape) const {
+  const Projections p = allocate_projections(arena, shape);
+  const int64_t num_queries = p.q.rows, num_keys = p.k.rows;
+  Saved saved;
+  saved.x = arena.allocate(num_queries, d_model_);
+  saved.inv_rms = arena.allocate(num_queries, 1);
+  saved.q = p.q;
+  saved.k = p.k;
+  saved.v = p.v;
+  saved.qkv = p.whole;
+  saved.inv_q = arena.allocate(num_queries, heads_);
+  saved.inv_k = arena.allocate(num_keys, heads_);
+  saved.inv_v = arena.allocate(num_keys, heads_);
+  saved.lse = arena.allocate(heads_, num_queries);
+  saved.o = arena.allocate(num_queries, width_);
+  if (output_norm_ == AttentionOutputNorm::head) saved.inv_o = arena.allocate(num_queries, heads_);
+  if (output_norm_ == AttentionOutputNorm::concat) saved.inv_o = arena.allocate(num_queries, 1);
+  if (output_norm_ == AttentionOutputNorm::after_wo) {
+    saved.out = arena.allocate(num_queries, d_model_);
+    saved.inv_out = arena.allocate(num_queries, 1);
+  }
+  return saved;
+}
+
+AttentionBlock::Gradients AttentionBlock::allocate_gradients(Arena& arena, const BatchShape& shape) const {
+  const Projections p = allocate_projections(arena, shape);
+  const int64_t num_queries = p.q.rows;
+  Gradients gradients{p.q,
+                      p.k,
+                      p.v,
+                      p.whole,
+                      arena.allocate(num_queries, width_),
+                      arena.allocate(heads_, num_queries),
+                      arena.allocate(num_queries, d_model_),
+                      {}};
+  if (output_norm_ == AttentionOutputNorm::after_wo) gradients.d_out = arena.allocate(num_queries, d_model_);
+  return gradients;
+}
+
+void AttentionBlock::project(const PassContext& context, const DeviceBatch& batch, const Tensor& normed,
+                             const Tensor& memory, const Saved& saved) const {
+  Stream& s = context.stream;
+  const auto epsilon = static_cast<float>(context.config.norm_epsilon);
+  if (kind_ == AttentionKind::cross) {
+    matmul(s, saved.q, normed, Transpose::no, query_->value, Transpose::no);
+    matmul(s, saved.qkv, memory, Transpose::no, key_value_->value, Transpose::no);
+  } else {
+    matmul(s, saved.qkv, normed, Transpose::no, key_value_->value, Transpose::no);
+  }
+  ops::head_norm_rope(s, saved.q, saved.inv_q, heads_, epsilon, context.rope, queries(batch).positions);
+  ops::head_norm_rope(s, saved.k, saved.inv_k, heads_, epsilon, context.rope, keys(batch).positions);
+  ops::head_norm(s, saved.v, saved.inv_v, heads_, epsilon);
+}
+
+void AttentionBlock::normalise_output(const PassContext& context, const Saved& saved) const {
+  const auto epsilon = static_cast<float>(context.config.norm_epsilon);
+  if (output_norm_ == AttentionOutputNorm::head)
+    ops::head_norm(context.stream, saved.o, saved.inv_o, heads_, epsilon);
+  if (output_norm_ == AttentionOutputNorm::concat)
+    ops::head_norm(context.stream, saved.o, saved.inv_o, 1, epsilon);
+}
+
+void AttentionBlock::forward(const PassContext& context, const DeviceBatch& batch, const Tensor& memory,
+                             Saved& saved, ForwardScratch& scratch, ResidualStream& stream) const {
+  Stream& s = context.stream;
+  begin_block(context, stream, saved.x, scratch.normed, saved.inv_rms, gain_.value);
+  saved.x = stream.x;
+  project(context, batch, scratch.normed, memory, saved);
+  ops::attention_forward(s, saved.o, saved.lse, saved.q, saved.k, saved.v, layout(batch), mask(batch));
+  normalise_output(context, saved);
+  if (output_norm_ == AttentionOutputNorm::after_wo) {
+    matmul(s, saved.out, saved.o, Transpose::no, output_.value, Transpose::no);
+    ops::head_norm(s, saved.out, saved.inv_out, 1, static_cast<float>(context.config.norm_epsilon));
+    stream.branch = saved.out;
+  } else {
+    matmul(s, scratch.branch, saved.o, Transpose::no, output_.value, Transpose::no);
+    stream.branch = scratch.branch;
+  }
+}
+
+void AttentionBlock::backward_output(const PassContext& context, const Saved& saved,
+                                     const Gradients& gradients, const Tensor& d_out) const {
+  Stream& s = context.stream;
+  Tensor d_result = d_out;
+  if (output_norm_ == AttentionOutputNorm::after_wo) {
+    ops::copy(s, gradients.d_out, d_out);
+    ops::head_norm_backward(s, gradients.d_out, saved.out, saved.inv_out, 1);
+    d_result = gradients.d_out;
+  }
+  matmul(s, gradients.d_o, d_result, Transpose::no, output_.value, Transpose::yes);
+  if (saved.inv_o.empty()) {
+    ops::attention_delta(s, gradients.delta, gradients.d_o, saved.o, nullptr);
+  } else {
+    ops::head_norm_backward(s, gradients.d_o, saved.o, saved.inv_o, saved.inv_o.cols);
+    ops::attention_delta(s, gradients.delta, gradients.d_o, saved.o, &saved.inv_o);
+  }
+}
+
+void AttentionBlock::backward_input(const PassContext& context, const DeviceBatch& batch,
+                                    const Tensor& d_memory, Saved& saved, const Gradients& gradients,
+                                    const Tensor& d_x, const Tensor& d_out) const {
+  Stream& s = context.stream;
+  backward_output(context, saved, gradients, d_out);
+  ops::attention_backward(s, gradients.d_q, gradients.d_k, gradients.d_v, gradients.d_o, gradients.delta,
+                          saved.q, saved.k, saved.v, saved.lse, layout(batch), mask(batch));
+  ops::head_norm_rope_backward(s, gradients.d_q, saved.q, saved.inv_q, heads_, context.rope,
+                               queries(batch).positions);
+  ops::head_norm_rope_backward(s, gradients.d_k, saved.k, saved.inv_k, heads_, context.rope,
+                               keys(batch).positions);
+  ops::head_norm_backward(s, gradients.d_v, saved.v, saved.inv_v, heads_);
+  if (kind_ == AttentionKind::cross) {
+    matmul(s, gradients.d_normed, gradients.d_q, Transpose::no, query_->value, Transpose::yes);
+    matmul(s, d_memory, gradients.d_qkv, Transpose::no, key_value_->value, Transpose::yes, 1.0F, 1.0F);
+  } else {
+    matmul(s, gradients.d_normed, gradients.d_qkv, Transpose::no, key_value_->value, Transpose::yes);
+  }
+  ops::rms_norm_backward_gain(s, gain_.gradient, gradients.d_normed, saved.x, saved.inv_rms);
+  ops::rms_norm_backward_input(s, d_x, d_out, gradients.d_normed, saved.x, saved.inv_rms, gain_.value);
+}
+
+void AttentionBlock::backward_weight(const PassContext& context, const Tensor& memory, const Saved& saved,
+                                     const Gradients& gradients, const Tensor& d_out) const {
+  Stream& s = context.stream;
+  const Tensor& d_result = gradients.d_out.empty() ? d_out : gradients.d_out;
+  const Tensor& normed = gradients.d_normed;  // its gradient is used up
+  ops::rms_norm_recompute(s, normed, saved.x, saved.inv_rms, gain_.value);
+  matmul(s, output_.gradient, saved.o, Transpose::yes, d_result, Transpose::no, 1.0F, 1.0F);
+  if (kind_ == AttentionKind::cross) {
+    matmul(s, query_->gradient, normed, Transpose::yes, gradients.d_q, Transpose::no, 1.0F, 1.0F);
+    matmul(s, key_value_->gradient, memory, Transpose::yes, gradients.d_qkv, Transpose::no, 1.0F, 1.0F);
+  } else {
+    matmul(s, key_value_->gradient, normed, Transpose::yes, gradients.d_qkv, Transpose::no, 1.0F, 1.0F);
+  }
+}
+
+}  // namespace red::model

@@ -1,0 +1,88 @@
+// Attention block: x <- x + concat(o) Wo, where o = attention over q = R(N(n Wq)), k = R(N(y Wk)), v = N(y
+// Wv), and n = RMSNorm(x). Self-attention: y = n. Cross-attention: y = memory, the encoder's output
+// (model-and-recipe "One attention"). N is the parameter-free head norm, R the rotary positions, both in
+// place. Shapes: T query tokens, S key tokens, d model width, h heads, w = h d_h.
+#pragma once
+
+#include "model/block.hpp"
+#include "model/device_batch.hpp"
+
+namespace red::model {
+
+enum class AttentionKind { encoder_self, decoder_self, cross };
+
+class AttentionBlock {
+ public:
+  /// Kept from forward to the backward passes.
+  struct Saved {
+    Tensor x;        ///< (T, d) input of the block
+    Tensor inv_rms;  ///< (T, 1)
+    Tensor q;        ///< (T, w) normalised and rotated
+    Tensor k;        ///< (S, w) likewise
+    Tensor v;        ///< (S, w) normalised
+    Tensor
+        qkv;  ///< self: (T, 3 w) that q, k and v are columns of; cross: (S, 2 w) that k and v are columns of
+    Tensor inv_q;    ///< (T, h)
+    Tensor inv_k;    ///< (S, h)
+    Tensor inv_v;    ///< (S, h)
+    Tensor lse;      ///< (h, T)
+    Tensor o;        ///< (T, w), normalised where the configuration says so
+    Tensor inv_o;    ///< (T, h) or (T, 1), or empty
+    Tensor out;      ///< (T, d) normalised result, only with AttentionOutputNorm::after_wo
+    Tensor inv_out;  ///< (T, 1)
+  };
+  /// Made by backward_input, read by backward_weight.
+  struct Gradients {
+    Tensor d_q, d_k, d_v;  ///< as q, k, v
+    Tensor d_qkv;          ///< as qkv
+    Tensor d_o;            ///< (T, w)
+    Tensor delta;          ///< (h, T)
+    Tensor d_normed;       ///< (T, d); backward_weight leaves the normalised input here
+    Tensor d_out;          ///< (T, d) gradient before the output norm, only with after_wo
+  };
+
+  /// `prefix` is "decoder.layers.3." or the like.
+  AttentionBlock(const ParameterStore& store, const ModelConfig& config, const std::string& prefix,
+                 AttentionKind kind);
+
+  AttentionKind kind() const { return kind_; }
+  Saved allocate_saved(Arena& arena, const BatchShape& shape) const;
+  Gradients allocate_gradients(Arena& arena, const BatchShape& shape) const;
+
+  /// memory (S, d): cross-attention only.
+  void forward(const PassContext& context, const DeviceBatch& batch, const Tensor& memory, Saved& saved,
+               ForwardScratch& scratch, ResidualStream& stream) const;
+  /// d_x (T, d) from d_out (T, d), the gradient of the stream behind the block; two different tensors.
+  /// Cross-attention adds to d_memory (S, d).
+  void backward_input(const PassContext& context, const DeviceBatch& batch, const Tensor& d_memory,
+                      Saved& saved, const Gradients& gradients, const Tensor& d_x, const Tensor& d_out) const;
+  void backward_weight(const PassContext& context, const Tensor& memory, const Saved& saved,
+                       const Gradients& gradients, const Tensor& d_out) const;
+
+  /// Where queries and keys are, and which keys a query sees.
+  ops::AttentionLayout layout(const DeviceBatch& batch) const;
+  ops::AttentionMask mask(const DeviceBatch& batch) const;
+
+ private:
+  struct Projections {
+    Tensor q, k, v, whole;
+  };
+  Projections allocate_projections(Arena& arena, const BatchShape& shape) const;
+  const DeviceSequences& queries(const DeviceBatch& batch) const;
+  const DeviceSequences& keys(const DeviceBatch& batch) const;
+  void project(const PassContext& context, const DeviceBatch& batch, const Tensor& normed,
+               const Tensor& memory, const Saved& saved) const;
+  void normalise_output(const PassContext& context, const Saved& saved) const;
+  void backward_output(const PassContext& context, const Saved& saved, const Gradients& gradients,
+                       const Tensor& d_out) const;
+
+  AttentionKind kind_;
+  int64_t heads_, width_, d_model_;
+  AttentionOutputNorm output_norm_;
+  const Weight& gain_;
+  const Weight* query_;      ///< cross: (d, w); self: null
+  const Weight* key_value_;  ///< cross: (d, 2 w); self: (d, 3 w)
+  const Weight& output_;     ///< (w, d)
+};
+
+}  // namespace red::model

@@ -1,0 +1,39 @@
+// What the blocks of a layer share. A block is one pre-norm residual branch: x <- x + f(RMSNorm(x)), in three
+// passes (docs/architecture.md): forward, backward_input and backward_weight, so that a schedule may run the
+// last two apart. The sum x + f is left to whoever reads the stream next, where it costs nothing beside the
+// norm. Shapes: T tokens of the stream, d model width.
+#pragma once
+
+#include "model/model_config.hpp"
+#include "model/parameter_store.hpp"
+#include "ops/head_norm_rope.hpp"
+
+namespace red::model {
+
+/// The residual stream between two blocks: its value is x + branch. branch is empty right behind an embedding
+/// or a stage boundary.
+struct ResidualStream {
+  Tensor x;       ///< (T, d)
+  Tensor branch;  ///< (T, d) or empty
+};
+
+/// What every pass of every block needs.
+struct PassContext {
+  Stream& stream;
+  const ModelConfig& config;
+  const ops::RopeTable& rope;
+};
+
+/// Scratch that one forward pass hands from block to block, (T, ...) for the largest T of the stage.
+struct ForwardScratch {
+  Tensor normed;  ///< (T, d) the block's normalised input
+  Tensor branch;  ///< (T, d) the block's result
+  Tensor hidden;  ///< (T, f) FFN
+};
+
+/// x_out: where the block's input x is kept (when the stream has a branch to add). Leaves the normalised
+/// input in `normed`, the stream's new x in stream.x.
+void begin_block(const PassContext& context, ResidualStream& stream, const Tensor& x_out,
+                 const Tensor& normed, const Tensor& inv_rms, const Tensor& gain);
+
+}  // namespace red::model

@@ -1,0 +1,46 @@
+#include "model/device_batch.hpp"
+
+namespace red::model {
+namespace {
+
+template <class T>
+const T* upload(Stream& stream, Arena& arena, const std::vector<T>& host) {
+  if (host.empty()) return nullptr;
+  const Tensor device = arena.allocate<T>(1, static_cast<int64_t>(host.size()));
+  copy_to_device(stream, device.data, host.data(), host.size() * sizeof(T));
+  return device.as<T>();
+}
+
+DeviceSequences upload(Stream& stream, Arena& arena, const data::PackedSequences& host) {
+  return {host.num_tokens(), upload(stream, arena, host.ids), upload(stream, arena, host.positions),
+          upload(stream, arena, host.documents), upload(stream, arena, host.offsets)};
+}
+
+}  // namespace
+
+BatchShape BatchShape::of(const data::MicroBatch& batch) {
+  return {batch.num_sequences(), batch.encoder.num_tokens(), batch.decoder.num_tokens()};
+}
+
+DeviceBatch to_device(Stream& stream, Arena& arena, const data::MicroBatch& batch) {
+  DeviceBatch device;
+  device.num_sequences = batch.num_sequences();
+  device.encoder = upload(stream, arena, batch.encoder);
+  device.decoder = upload(stream, arena, batch.decoder);
+  device.targets = upload(stream, arena, batch.targets);
+  device.loss_mask = upload(stream, arena, batch.loss_mask);
+  device.prefixes = upload(stream, arena, batch.prefixes);
+  return device;
+}
+
+void reserve_device_batch(Arena& arena, const BatchShape& shape) {
+  for (const int64_t tokens : {shape.encoder_tokens, shape.decoder_tokens}) {
+    for (int i = 0; i < 3; ++i) arena.allocate<int32_t>(1, tokens);  // ids, positions, documents
+    arena.allocate<int32_t>(1, shape.sequences + 1);                 // offsets
+  }
+  arena.allocate<int32_t>(1, shape.decoder_tokens);  // targets
+  arena.allocate<uint8_t>(1, shape.decoder_tokens);  // loss mask
+  arena.allocate<int32_t>(1, shape.sequences);       // prefixes
+}
+
+}  // namespace red::model

@@ -1,0 +1,78 @@
+#include "model/layer.hpp"
+
+#include <utility>
+
+namespace red::model {
+
+Layer::Layer(const ParameterStore& store, const ModelConfig& config, const std::string& prefix,
+             LayerKind kind)
+    : kind_(kind),
+      self_(store, config, prefix,
+            kind == LayerKind::encoder ? AttentionKind::encoder_self : AttentionKind::decoder_self),
+      ffn_(store, prefix) {
+  if (kind == LayerKind::decoder_with_memory) cross_.emplace(store, config, prefix, AttentionKind::cross);
+}
+
+int64_t Layer::tokens(const BatchShape& shape) const {
+  return kind_ == LayerKind::encoder ? shape.encoder_tokens : shape.decoder_tokens;
+}
+
+Layer::Saved Layer::allocate_saved(Arena& arena, const BatchShape& shape) const {
+  Saved saved;
+  saved.self = self_.allocate_saved(arena, shape);
+  if (cross_) saved.cross = cross_->allocate_saved(arena, shape);
+  saved.ffn = ffn_.allocate_saved(arena, tokens(shape));
+  return saved;
+}
+
+void Layer::reserve_backward(Arena& arena, const BatchShape& shape) const {
+  {
+    const ArenaScope scope(arena);
+    self_.allocate_gradients(arena, shape);
+  }
+  if (cross_) {
+    const ArenaScope scope(arena);
+    cross_->allocate_gradients(arena, shape);
+  }
+  const ArenaScope scope(arena);
+  ffn_.allocate_gradients(arena, tokens(shape));
+}
+
+void Layer::forward(const PassContext& context, const LayerBatch& batch, Saved& saved,
+                    ForwardScratch& scratch, ResidualStream& stream, bool keep) const {
+  const auto place_input = [&](Tensor& x) {
+    if (!keep) x = stream.x;  // the sum of stream and branch replaces the stream
+  };
+  place_input(saved.self.x);
+  self_.forward(context, batch.batch, {}, saved.self, scratch, stream);
+  if (cross_) {
+    place_input(saved.cross.x);
+    cross_->forward(context, batch.batch, batch.memory, saved.cross, scratch, stream);
+  }
+  place_input(saved.ffn.x);
+  ffn_.forward(context, saved.ffn, scratch, stream);
+}
+
+void Layer::backward(const PassContext& context, const LayerBatch& batch, Saved& saved, Arena& work,
+                     StreamGradient& gradient) const {
+  {
+    const ArenaScope scope(work);
+    const FfnBlock::Gradients g = ffn_.allocate_gradients(work, gradient.now.rows);
+    ffn_.backward_input(context, saved.ffn, g, gradient.next, gradient.now);
+    ffn_.backward_weight(context, saved.ffn, g, gradient.now);
+    std::swap(gradient.now, gradient.next);
+  }
+  const BatchShape shape{batch.batch.num_sequences, batch.batch.encoder.num_tokens,
+                         batch.batch.decoder.num_tokens};
+  const auto attention = [&](const AttentionBlock& block, AttentionBlock::Saved& block_saved) {
+    const ArenaScope scope(work);
+    const AttentionBlock::Gradients g = block.allocate_gradients(work, shape);
+    block.backward_input(context, batch.batch, batch.d_memory, block_saved, g, gradient.next, gradient.now);
+    block.backward_weight(context, batch.memory, block_saved, g, gradient.now);
+    std::swap(gradient.now, gradient.next);
+  };
+  if (cross_) attention(*cross_, saved.cross);
+  attention(self_, saved.self);
+}
+
+}  // namespace red::model

@@ -1,0 +1,59 @@
+// A layer: self-attention, in a RedLLM's decoder cross-attention, and a feed-forward block; each a residual
+// branch. Shapes: T tokens of the layer's side, S encoder tokens, d model width.
+#pragma once
+
+#include <optional>
+
+#include "model/attention_block.hpp"
+#include "model/ffn_block.hpp"
+
+namespace red::model {
+
+enum class LayerKind { encoder, decoder, decoder_with_memory };
+
+/// The gradient of the residual stream on its way back: each block reads `now`, writes `next`, and they swap.
+struct StreamGradient {
+  Tensor now, next;  ///< (T, d)
+};
+
+/// What a layer's passes work with, of one micro-batch.
+struct LayerBatch {
+  const DeviceBatch& batch;
+  Tensor memory;    ///< (S, d) encoder output; decoder_with_memory only
+  Tensor d_memory;  ///< (S, d) its gradient, which cross-attention adds to; backward only
+};
+
+class Layer {
+ public:
+  struct Saved {
+    AttentionBlock::Saved self, cross;
+    FfnBlock::Saved ffn;
+  };
+
+  /// `prefix` is "encoder.layers.3." or the like.
+  Layer(const ParameterStore& store, const ModelConfig& config, const std::string& prefix, LayerKind kind);
+
+  Saved allocate_saved(Arena& arena, const BatchShape& shape) const;
+  /// Takes from `arena` what backward() takes at most at a time.
+  void reserve_backward(Arena& arena, const BatchShape& shape) const;
+
+  /// Without `keep`, each block works in place on the stream and nothing can be taken back.
+  void forward(const PassContext& context, const LayerBatch& batch, Saved& saved, ForwardScratch& scratch,
+               ResidualStream& stream, bool keep) const;
+  /// Both backward passes, block by block; temporaries come from `work`.
+  void backward(const PassContext& context, const LayerBatch& batch, Saved& saved, Arena& work,
+                StreamGradient& gradient) const;
+
+  const AttentionBlock& self_attention() const { return self_; }
+  const std::optional<AttentionBlock>& cross_attention() const { return cross_; }
+
+ private:
+  int64_t tokens(const BatchShape& shape) const;
+
+  LayerKind kind_;
+  AttentionBlock self_;
+  std::optional<AttentionBlock> cross_;
+  FfnBlock ffn_;
+};
+
+}  // namespace red::model

@@ -1,0 +1,117 @@
+#include "model/parameter_store.hpp"
+
+#include <cstring>
+
+namespace red::model {
+namespace {
+
+/// One matrix in memory: a parameter of its own, or several as column blocks.
+struct Group {
+  std::string name;
+  std::vector<std::size_t> members;  // indices of specs
+  int64_t rows = 0, cols = 0;
+};
+
+std::vector<Group> group_by_storage(const std::vector<ParameterSpec>& specs) {
+  std::vector<Group> groups;
+  std::unordered_map<std::string, std::size_t> index;
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const auto [it, is_new] = index.emplace(fused_name(specs[i].name), groups.size());
+    if (is_new) groups.push_back({it->first, {}, specs[i].rows, 0});
+    Group& group = groups[it->second];
+    RED_CHECK(group.rows == specs[i].rows, "{} has {} rows, {} has {}", group.name, group.rows, specs[i].name,
+              specs[i].rows);
+    group.members.push_back(i);
+    group.cols += specs[i].cols;
+  }
+  return groups;
+}
+
+std::size_t bytes_of(const std::vector<Group>& groups) {
+  std::size_t total = 0;
+  for (const Group& group : groups)
+    total += Arena::rounded(static_cast<std::size_t>(group.rows * group.cols) * sizeof(float));
+  return total;
+}
+
+}  // namespace
+
+std::string fused_name(std::string_view name) {
+  const auto with = [&](std::string_view ending, std::string_view fused) -> std::string {
+    if (!name.ends_with(ending)) return {};
+    return std::string(name.substr(0, name.size() - ending.size())).append(fused);
+  };
+  for (const std::string_view part : {"query", "key", "value"}) {
+    if (auto fused =
+            with(fmt::format("self_attention.{}.weight", part), "self_attention.query_key_value.weight");
+        !fused.empty())
+      return fused;
+  }
+  for (const std::string_view part : {"key", "value"}) {
+    if (auto fused = with(fmt::format("cross_attention.{}.weight", part), "cross_attention.key_value.weight");
+        !fused.empty())
+      return fused;
+  }
+  for (const std::string_view part : {"gate", "up"}) {
+    if (auto fused = with(fmt::format("ffn.{}.weight", part), "ffn.gate_up.weight"); !fused.empty())
+      return fused;
+  }
+  return std::string(name);
+}
+
+ParameterStore::ParameterStore(const std::vector<ParameterSpec>& specs, bool with_gradients) {
+  const std::vector<Group> groups = group_by_storage(specs);
+  values_ = Buffer(bytes_of(groups));
+  if (with_gradients) gradients_ = Buffer(values_.num_bytes());
+  parameters_.resize(specs.size());
+  std::size_t offset = 0;
+  for (const Group& group : groups) {
+    const auto at = [&](const Buffer& buffer) {
+      return buffer.num_bytes() == 0
+                 ? Tensor{}
+                 : make_tensor(reinterpret_cast<float*>(buffer.data() + offset), group.rows, group.cols);
+    };
+    const Weight whole{at(values_), at(gradients_)};
+    int64_t col = 0;
+    for (const std::size_t member : group.members) {
+      const ParameterSpec& spec = specs[member];
+      Weight part{whole.value.col_range(col, spec.cols), {}};
+      if (with_gradients) part.gradient = whole.gradient.col_range(col, spec.cols);
+      parameters_[member] = {spec, part};
+      index_.emplace(spec.name, member);
+      weights_.emplace(spec.name, part);
+      col += spec.cols;
+    }
+    weights_.emplace(group.name, whole);
+    offset += Arena::rounded(static_cast<std::size_t>(group.rows * group.cols) * sizeof(float));
+  }
+}
+
+const StoredParameter& ParameterStore::find(std::string_view name) const {
+  const auto it = index_.find(std::string(name));
+  RED_CHECK(it != index_.end(), "this stage holds no parameter {}", name);
+  return parameters_[it->second];
+}
+
+const Weight& ParameterStore::weight(std::string_view name) const {
+  const auto it = weights_.find(std::string(name));
+  RED_CHECK(it != weights_.end(), "this stage holds no matrix {}", name);
+  return it->second;
+}
+
+void ParameterStore::zero_gradients() {
+  if (gradients_.num_bytes() != 0) std::memset(gradients_.data(), 0, gradients_.num_bytes());
+}
+
+void ParameterStore::initialize(uint64_t seed) {
+  for (const StoredParameter& p : parameters_) {
+    const Tensor& value = p.weight.value;
+    for (int64_t row = 0; row < value.rows; ++row) {
+      float* out = value.row_range(row, 1).as<float>();
+      for (int64_t col = 0; col < value.cols; ++col)
+        out[col] = initial_value(p.spec, seed, row * value.cols + col);
+    }
+  }
+}
+
+}  // namespace red::model

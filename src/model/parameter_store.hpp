@@ -1,0 +1,60 @@
+// The parameters that one stage holds: where each logical parameter lies in memory, and its gradient beside
+// it. Matrices that multiply the same input are fused: stored as column blocks of one wider matrix, so that
+// one GEMM serves them all; each logical matrix is then a view with a row stride (docs/adr/0002).
+//   {block}.query|key|value.weight -> {block}.query_key_value.weight   self-attention (d, 3 h d_h)
+//   {block}.key|value.weight       -> {block}.key_value.weight         cross-attention (d, 2 h d_h)
+//   ffn.gate|up.weight             -> ffn.gate_up.weight               (d, 2 f)
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "device/buffer.hpp"
+#include "model/parameter.hpp"
+
+namespace red::model {
+
+/// A matrix as the layers see it: one logical parameter, or several fused ones.
+struct Weight {
+  Tensor value;     ///< (rows, cols), local to the stage
+  Tensor gradient;  ///< the same shape, fp32; accumulates over the micro-batches of a step
+};
+
+/// One logical parameter of the stage.
+struct StoredParameter {
+  ParameterSpec spec;
+  Weight weight;
+};
+
+class ParameterStore {
+ public:
+  /// Zeroed memory for these parameters. `with_gradients` = false for evaluation: gradients are empty
+  /// tensors.
+  ParameterStore(const std::vector<ParameterSpec>& specs, bool with_gradients);
+
+  /// In the order of `specs`.
+  const std::vector<StoredParameter>& parameters() const { return parameters_; }
+  const StoredParameter& find(std::string_view name) const;
+  /// By logical or fused name.
+  const Weight& weight(std::string_view name) const;
+
+  /// Sets all gradients to zero.
+  void zero_gradients();
+  /// Initial values, a function of (seed, name, element) alone.
+  void initialize(uint64_t seed);
+
+  std::size_t num_bytes() const { return values_.num_bytes() + gradients_.num_bytes(); }
+
+ private:
+  std::vector<StoredParameter> parameters_;
+  std::unordered_map<std::string, Weight> weights_;
+  std::unordered_map<std::string, std::size_t> index_;
+  Buffer values_, gradients_;
+};
+
+/// The name of the fused matrix that holds this parameter; its own name when it is not fused.
+std::string fused_name(std::string_view parameter_name);
+
+}  // namespace red::model

@@ -1,0 +1,112 @@
+// A pipeline stage: the encoder and decoder layers of one rank, with what stands at their ends (embedding,
+// final norm, loss head). It computes on one micro-batch at a time; each micro-batch in flight has a slot
+// that holds its activations and the tensors that go to and come from other stages. Who sends what when is
+// the schedule's affair. Shapes: S encoder tokens, T decoder tokens of a micro-batch, d model width.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "model/layer.hpp"
+#include "model/loss_head.hpp"
+#include "parallel/placement.hpp"
+
+namespace red::model {
+
+struct StageOptions {
+  bool train = true;          ///< keep activations for backward passes
+  BatchShape capacity;        ///< the largest micro-batch
+  int64_t max_positions = 0;  ///< rotary positions are below this
+  int num_slots = 1;          ///< micro-batches in flight
+  int64_t head_chunk = 512;   ///< tokens whose logits are in memory at a time
+  float z_loss = 0.0F;
+};
+
+/// Bytes of a stage besides parameters and gradients, by what they are for.
+struct StageMemory {
+  std::size_t slots = 0;  ///< activations of all micro-batches in flight
+  std::size_t work = 0;   ///< temporaries of forward and backward
+};
+
+enum class ForwardMode {
+  train,   ///< activations kept, loss and its gradient
+  score,   ///< loss and log-probabilities, nothing kept
+  hidden,  ///< up to the final norm, for logits()
+};
+
+class Stage {
+ public:
+  /// One micro-batch in flight. Tensors are views into the slot's arena, valid until the next load().
+  struct Slot {
+    Arena arena;
+    DeviceBatch batch;
+    BatchShape shape;
+    Tensor encoder_input, decoder_input;        ///< (S, d), (T, d): embedded here or received
+    Tensor encoder_output, decoder_output;      ///< sent on, where the stack goes on at the next stage
+    Tensor d_encoder_output, d_decoder_output;  ///< received gradients, likewise
+    Tensor d_encoder_input,
+        d_decoder_input;      ///< gradients sent back, where the stack began at an earlier stage
+    Tensor memory, d_memory;  ///< (S, d) encoder's result and its gradient
+    std::vector<Layer::Saved> encoder, decoder;
+    Tensor final_x, final_inv_rms;  ///< of the encoder's final norm
+    LossHead::Saved head;
+    Tensor log_probability;  ///< (T, 1) of the targets
+  };
+
+  /// Throws LogicError when `store` lacks a parameter of the placement.
+  Stage(Stream& stream, const ModelConfig& config, const parallel::StagePlacement& placement,
+        const ParameterStore& store, const StageOptions& options);
+
+  /// Takes a micro-batch into a slot; it must fit the capacity.
+  void load(int slot, const data::MicroBatch& batch);
+  void forward(int slot, ForwardMode mode);
+  /// Both passes. d_decoder_output and d_memory (encoder stages) must have arrived.
+  void backward(int slot);
+
+  Slot& slot(int index) { return slots_[index]; }
+  int num_slots() const { return static_cast<int>(slots_.size()); }
+  const parallel::StagePlacement& placement() const { return placement_; }
+
+  /// (2, 1) fp64: sums of CE + z-loss and of CE over the targets since begin_step().
+  const Tensor& loss_sums() const { return loss_sums_; }
+  void begin_step();
+
+  /// logits (n, V) of decoder tokens first_token ... of the micro-batch that went forward last. Stages with
+  /// the head.
+  void logits(const Tensor& out, int64_t first_token);
+  /// Probabilities (n, keys of the sequence) for query rows first_row ... of one sequence and head, made
+  /// again.
+  void attention_probabilities(const Tensor& out, int slot, AttentionKind kind, int64_t layer,
+                               int64_t sequence, int64_t head, int64_t first_row);
+
+  StageMemory memory() const;
+
+ private:
+  void allocate_slot(Slot& slot, const BatchShape& shape) const;
+  void forward_encoder(Slot& slot, ForwardMode mode);
+  void forward_decoder(Slot& slot, ForwardMode mode);
+  void backward_encoder(Slot& slot);
+  void backward_decoder(Slot& slot);
+  ForwardScratch scratch_for(int64_t tokens) const;
+  StreamGradient stream_gradient(int64_t tokens) const;
+  void finish_stack(const ResidualStream& stream, const Tensor& output);
+
+  Stream& stream_;
+  ModelConfig config_;
+  parallel::StagePlacement placement_;
+  StageOptions options_;
+  ops::RopeTable rope_;
+  PassContext context_;
+  std::vector<Layer> encoder_, decoder_;
+  const Weight* embedding_ = nullptr;           ///< where ids enter
+  const Weight* encoder_final_gain_ = nullptr;  ///< last encoder stage
+  std::optional<LossHead> head_;
+  std::vector<Slot> slots_;
+  Arena work_;
+  ForwardScratch scratch_;
+  StreamGradient stream_gradient_;
+  Tensor loss_sums_;
+};
+
+}  // namespace red::model

@@ -1,0 +1,78 @@
+// The data axis of the mesh, seen from the optimizer: every rank updates a share of the rows of every
+// parameter. reduce() sums gradients over the data ranks and leaves each rank its rows; gather() brings the
+// updated rows back. Both move buckets, many parameters in one collective, laid out rank-major: all that goes
+// to rank 0, then to rank 1,
+// ..., each part padded to the longest, so that rows need not divide by the number of ranks
+// (docs/architecture.md).
+#pragma once
+
+#include <vector>
+
+#include "device/stream.hpp"
+#include "model/parameter_store.hpp"
+#include "parallel/communicator.hpp"
+
+namespace red::optim {
+
+/// Rows [begin, begin + count) of a parameter.
+struct RowRange {
+  int64_t begin = 0;
+  int64_t count = 0;
+};
+
+/// The rows of rank `rank` of `num_ranks`: as even as can be, in order, together all of them.
+RowRange shard_rows(int64_t rows, int num_ranks, int rank);
+
+/// This rank's share of one parameter.
+struct ParameterShard {
+  const model::StoredParameter* parameter = nullptr;
+  RowRange rows;
+  Tensor weight;    ///< (rows.count, cols) view into the stage's parameters
+  Tensor gradient;  ///< (rows.count, cols) after reduce(): summed over the data ranks, this rank's rows
+  bool owned =
+      true;  ///< updated, counted and saved here; false: another stage owns this copy (tied embedding)
+};
+
+class ParameterShards {
+ public:
+  /// `owns_embedding`: whether this stage's copy of the tied embedding is the one that counts.
+  ParameterShards(Stream& stream, const model::ParameterStore& store, bool owns_embedding,
+                  parallel::Communicator& data, std::size_t bucket_bytes);
+
+  const std::vector<ParameterShard>& shards() const { return shards_; }
+  /// The shard of the tied embedding; null on stages without a copy.
+  const ParameterShard* embedding() const;
+
+  void reduce();
+  void gather();
+
+  std::size_t num_bytes() const { return memory_.capacity(); }
+
+ private:
+  struct Bucket {
+    std::vector<std::size_t> members;  ///< indices of shards
+    int64_t chunk = 0;                 ///< elements that each rank gets
+    Tensor received;                   ///< (1, chunk)
+  };
+  struct Staging {
+    Tensor memory;  ///< (1, ranks * largest chunk)
+    parallel::Request request;
+    const Bucket* bucket = nullptr;
+  };
+
+  void make_buckets(std::size_t bucket_bytes);
+  int64_t chunk_elements(const Bucket& bucket, int rank) const;
+  template <class Visit>
+  void for_each_part(const Bucket& bucket, int rank, const Tensor& chunk, Visit visit) const;
+  Tensor staged(const Staging& staging, const Bucket& bucket) const;
+  void finish_gather(Staging& staging);
+
+  Stream& stream_;
+  parallel::Communicator& data_;
+  std::vector<ParameterShard> shards_;
+  std::vector<Bucket> buckets_;
+  Arena memory_;
+  Staging staging_[2];
+};
+
+}  // namespace red::optim

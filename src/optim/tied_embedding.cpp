@@ -1,0 +1,49 @@
+#include "optim/tied_embedding.hpp"
+
+#include "ops/elementwise.hpp"
+#include "parallel/message_tags.hpp"
+
+namespace red::optim {
+
+TiedEmbedding::TiedEmbedding(Stream& stream, const ParameterShard* shard, const std::vector<int>& holders,
+                             int owner, parallel::Communicator& pipeline)
+    : stream_(stream), shard_(shard), holders_(holders), owner_(owner), pipeline_(pipeline) {
+  if (takes_part() && pipeline.rank() == owner) {
+    received_ = Buffer(static_cast<std::size_t>(shard->gradient.size()) * sizeof(float));
+  }
+}
+
+void TiedEmbedding::reduce() {
+  if (!takes_part()) return;
+  constexpr const char* what = "gradient of the tied embedding";
+  if (pipeline_.rank() != owner_) {
+    parallel::Request request = pipeline_.send(shard_->gradient, owner_, parallel::kTagEmbeddingGradient);
+    pipeline_.wait(request, what);
+    return;
+  }
+  const Tensor received =
+      make_tensor(reinterpret_cast<float*>(received_.data()), shard_->gradient.rows, shard_->gradient.cols);
+  for (const int holder : holders_) {
+    if (holder == owner_) continue;
+    parallel::Request request = pipeline_.receive(received, holder, parallel::kTagEmbeddingGradient);
+    pipeline_.wait(request, what);
+    ops::add(stream_, shard_->gradient, shard_->gradient, received);
+  }
+}
+
+void TiedEmbedding::share() {
+  if (!takes_part()) return;
+  constexpr const char* what = "rows of the tied embedding";
+  if (pipeline_.rank() != owner_) {
+    parallel::Request request = pipeline_.receive(shard_->weight, owner_, parallel::kTagEmbeddingRows);
+    pipeline_.wait(request, what);
+    return;
+  }
+  for (const int holder : holders_) {
+    if (holder == owner_) continue;
+    parallel::Request request = pipeline_.send(shard_->weight, holder, parallel::kTagEmbeddingRows);
+    pipeline_.wait(request, what);
+  }
+}
+
+}  // namespace red::optim

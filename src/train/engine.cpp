@@ -1,0 +1,145 @@
+#include "train/engine.hpp"
+
+#include <algorithm>
+
+#include "model/stage_parameters.hpp"
+#include "ops/elementwise.hpp"
+#include "ops/reduce.hpp"
+#include "ops/update_scalars.hpp"
+
+namespace red::train {
+namespace {
+
+constexpr std::size_t kScalarBytes = 4096;
+
+parallel::PipelineShape pipeline_shape(const parallel::Layout& layout, int num_micro_batches) {
+  return {layout.encoder_stages, layout.decoder_stages, num_micro_batches};
+}
+
+Tensor scalar_at(const Tensor& scalars, int64_t row) {
+  return scalars.row_range(row, 1);
+}
+
+}  // namespace
+
+parallel::Placement Engine::placement_of(const EngineOptions& options, const parallel::Mesh& mesh) {
+  const parallel::Layout& layout = mesh.layout();
+  return parallel::place_layers(model::layer_counts(options.model), layout.encoder_stages,
+                                layout.decoder_stages);
+}
+
+model::StageOptions Engine::stage_options() const {
+  const auto programs = parallel::one_forward_one_backward(
+      pipeline_shape(mesh_.layout(), std::max(1, options_.max_micro_batches)));
+  const int slots = options_.train ? parallel::max_in_flight(programs[mesh_.at().stage]) : 1;
+  return {options_.train, options_.capacity,   options_.max_positions,
+          slots,          options_.head_chunk, options_.z_loss};
+}
+
+Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& stream)
+    : options_(options),
+      mesh_(mesh),
+      stream_(stream),
+      placement_(placement_of(options, mesh)),
+      store_(model::stage_parameters(options.model, placement_.stages[mesh.at().stage]), options.train),
+      stage_(stream, options.model, placement_.stages[mesh.at().stage], store_, stage_options()),
+      executor_(stage_, mesh.pipeline()),
+      scalars_memory_("step scalars", kScalarBytes),
+      sums_(scalars_memory_.allocate<double>(ops::kStepSums, 1)),
+      scalars_(scalars_memory_.allocate<double>(ops::kStepScalars, 1)),
+      updates_(scalars_memory_.allocate<double>(1, 1)) {
+  stream.set_progress_hook([&mesh] { mesh.world().poll(); });
+  if (!options.train) return;
+  shards_ = std::make_unique<optim::ParameterShards>(stream, store_, placement().owns_embedding(),
+                                                     mesh.data(), options.bucket_bytes);
+  tied_ = std::make_unique<optim::TiedEmbedding>(stream, shards_->embedding(), placement_.embedding_holders,
+                                                 placement_.embedding_owner, mesh.pipeline());
+  adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh.data());
+}
+
+const parallel::Program& Engine::program(int num_micro_batches, bool train) {
+  const std::pair<int, bool> key{num_micro_batches, train};
+  for (const auto& [k, program] : programs_) {
+    if (k == key) return program;
+  }
+  parallel::Program program;
+  if (num_micro_batches > 0) {
+    const auto shape = pipeline_shape(mesh_.layout(), num_micro_batches);
+    program =
+        (train ? parallel::one_forward_one_backward(shape) : parallel::forward_only(shape))[mesh_.at().stage];
+  }
+  return programs_.emplace_back(key, std::move(program)).second;
+}
+
+/// sums_: what every rank adds, then the sum of all ranks.
+void Engine::sum_over_ranks(std::span<const data::MicroBatch> batches, bool with_gradients) {
+  ops::fill(stream_, sums_, 0.0F);
+  if (with_gradients) {
+    for (const optim::ParameterShard& shard : shards_->shards()) {
+      if (shard.owned)
+        ops::sum_of_squares(stream_, scalar_at(sums_, ops::sum_gradient_squares), shard.gradient);
+    }
+  }
+  if (placement().has_head) {
+    ops::copy(stream_, sums_.row_range(ops::sum_loss, 2), stage_.loss_sums());
+    double targets = 0.0;
+    for (const data::MicroBatch& batch : batches) targets += static_cast<double>(batch.num_targets);
+    copy_to_device(stream_, scalar_at(sums_, ops::sum_targets).data, &targets, sizeof(targets));
+  }
+  timer_.measure(Phase::communication, [&] {
+    parallel::Request request = mesh_.world().all_reduce(sums_, parallel::ReduceOp::sum);
+    mesh_.world().wait(request, "all-reduce of loss and gradient norm");
+  });
+}
+
+StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double learning_rate) {
+  RED_CHECK(static_cast<int>(batches.size()) <= options_.max_micro_batches,
+            "{} micro-batches, planned for {}", batches.size(), options_.max_micro_batches);
+  store_.zero_gradients();
+  stage_.begin_step();
+  executor_.run(program(static_cast<int>(batches.size()), true), batches, model::ForwardMode::train, timer_);
+  timer_.measure(Phase::communication, [&] {
+    shards_->reduce();
+    tied_->reduce();
+  });
+  sum_over_ranks(batches, true);
+  ops::update_scalars(stream_, scalars_, updates_, sums_, learning_rate, options_.optimizer.decay,
+                      options_.optimizer.gradient_clip);
+  double host[ops::kStepScalars];
+  copy_to_host(stream_, host, scalars_.data, sizeof(host));
+  stream_.synchronize();
+  return {host[ops::scalar_loss], host[ops::scalar_cross_entropy], host[ops::scalar_gradient_norm],
+          static_cast<int64_t>(host[ops::scalar_targets]), host[ops::scalar_apply] != 0.0};
+}
+
+StepResult Engine::train_step(std::span<const data::MicroBatch> batches, double learning_rate) {
+  const StepResult result = gradients(batches, learning_rate);
+  timer_.measure(Phase::optimizer, [&] { adafactor_->update(scalars_); });
+  timer_.measure(Phase::communication, [&] {
+    tied_->share();
+    shards_->gather();
+  });
+  return result;
+}
+
+Engine::Score Engine::score(std::span<const data::MicroBatch> batches) {
+  stage_.begin_step();
+  executor_.run(program(static_cast<int>(batches.size()), false), batches, model::ForwardMode::score, timer_);
+  sum_over_ranks(batches, false);
+  double host[ops::kStepSums];
+  copy_to_host(stream_, host, sums_.data, sizeof(host));
+  stream_.synchronize();
+  return {host[ops::sum_loss], host[ops::sum_cross_entropy], static_cast<int64_t>(host[ops::sum_targets])};
+}
+
+void Engine::hidden(const data::MicroBatch& batch) {
+  executor_.run(program(1, false), {&batch, 1}, model::ForwardMode::hidden, timer_);
+}
+
+MemoryUse Engine::memory() const {
+  const model::StageMemory stage = stage_.memory();
+  return {store_.num_bytes(), adafactor_ ? adafactor_->num_bytes() : 0, shards_ ? shards_->num_bytes() : 0,
+          stage.slots, stage.work};
+}
+
+}  // namespace red::train

@@ -1,0 +1,109 @@
+// Engine: one rank's share of a model in one layout, and what moves it: stage, parameters, shards, optimizer,
+// schedule. A training step is forward and backward through the pipeline, reduction of gradients over the
+// data ranks, one update of this rank's rows, and the way back. Data, logs and checkpoints are the callers'
+// affair.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.hpp"
+#include "optim/adafactor.hpp"
+#include "optim/tied_embedding.hpp"
+#include "parallel/mesh.hpp"
+#include "train/pipeline_executor.hpp"
+
+namespace red::train {
+
+struct EngineOptions {
+  model::ModelConfig model;
+  optim::AdafactorConfig optimizer;
+  model::BatchShape capacity;  ///< the largest micro-batch
+  int64_t max_positions = 0;   ///< longest encoder plus longest decoder sequence
+  int max_micro_batches = 1;   ///< of one data rank in one step
+  int64_t head_chunk = 512;
+  float z_loss = 0.0F;
+  std::size_t bucket_bytes = std::size_t{32} << 20;
+  bool train = true;  ///< false: no gradients, no optimizer
+};
+
+/// Of a whole step, the same on every rank.
+struct StepResult {
+  double loss = 0.0;           ///< per target token of the global batch, z-loss included
+  double cross_entropy = 0.0;  ///< nats per target token
+  double gradient_norm = 0.0;  ///< global, of the mean loss, before clipping
+  int64_t targets = 0;
+  bool applied = true;  ///< false: something was not finite, and nothing was changed
+};
+
+/// Memory in bytes of one rank, planned before anything is computed.
+struct MemoryUse {
+  std::size_t parameters_and_gradients = 0, optimizer = 0, buckets = 0, activations = 0, temporaries = 0;
+  std::size_t total() const {
+    return parameters_and_gradients + optimizer + buckets + activations + temporaries;
+  }
+};
+
+class Engine {
+ public:
+  /// Allocates everything that steps will use. `mesh` and `stream` must outlive it. Parameters are zero.
+  Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& stream);
+
+  void initialize_parameters() { store_.initialize(options_.model.init_seed); }
+  /// Parameters, and with `optimizer_state` the second moments and the count of updates, of any layout's
+  /// checkpoint.
+  void load(const checkpoint::Reader& reader, bool optimizer_state);
+  /// The rectangles of logical tensors that this rank writes, and what else the optimizer has to remember.
+  std::vector<checkpoint::Shard> checkpoint_shards();
+  std::map<std::string, std::string> checkpoint_extra() const;
+
+  /// One optimizer step on the global batch, of which `batches` is this pipeline's part; may be empty.
+  StepResult train_step(std::span<const data::MicroBatch> batches, double learning_rate);
+  /// The same without the update; gradients stay in gradient_shards(), summed, not divided by the targets.
+  StepResult gradients(std::span<const data::MicroBatch> batches, double learning_rate);
+
+  /// Sums over the targets of all ranks' batches: {CE + z-loss, CE, targets}.
+  struct Score {
+    double loss = 0.0, cross_entropy = 0.0;
+    int64_t targets = 0;
+  };
+  Score score(std::span<const data::MicroBatch> batches);
+
+  /// Forward of one micro-batch up to the final norm; then stage().logits() works on the head's stage.
+  void hidden(const data::MicroBatch& batch);
+
+  const parallel::Mesh& mesh() const { return mesh_; }
+  const parallel::StagePlacement& placement() const { return stage_.placement(); }
+  model::Stage& stage() { return stage_; }
+  model::ParameterStore& parameters() { return store_; }
+  const optim::ParameterShards& shards() const { return *shards_; }
+  int slot_of(int micro_batch) const { return executor_.slot_of(micro_batch); }
+  PhaseTimer& timer() { return timer_; }
+  MemoryUse memory() const;
+
+ private:
+  static parallel::Placement placement_of(const EngineOptions& options, const parallel::Mesh& mesh);
+  model::StageOptions stage_options() const;
+  const parallel::Program& program(int num_micro_batches, bool train);
+  void sum_over_ranks(std::span<const data::MicroBatch> batches, bool with_gradients);
+
+  EngineOptions options_;
+  parallel::Mesh& mesh_;
+  Stream& stream_;
+  parallel::Placement placement_;
+  model::ParameterStore store_;
+  model::Stage stage_;
+  std::unique_ptr<optim::ParameterShards> shards_;  ///< training only, as the next two
+  std::unique_ptr<optim::TiedEmbedding> tied_;
+  std::unique_ptr<optim::Adafactor> adafactor_;
+  PipelineExecutor executor_;
+  std::vector<std::pair<std::pair<int, bool>, parallel::Program>>
+      programs_;  ///< by micro-batches and training
+  Arena scalars_memory_;
+  Tensor sums_, scalars_, updates_;  ///< fp64: (kStepSums, 1), (kStepScalars, 1), (1, 1)
+  PhaseTimer timer_;
+};
+
+}  // namespace red::train
