@@ -5,6 +5,7 @@ find_package(MPI REQUIRED COMPONENTS CXX)                           # libopenmpi
 find_package(HDF5 REQUIRED COMPONENTS C)                            # libhdf5-dev
 find_package(Boost REQUIRED COMPONENTS program_options iostreams)   # libboost-program-options-dev, -iostreams-dev
 find_package(nlohmann_json REQUIRED)                                # nlohmann-json3-dev
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)                       # libssl-dev
 find_package(simdjson REQUIRED)                                     # libsimdjson-dev
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)   # libsentencepiece-dev
