@@ -37,6 +37,10 @@ struct WholeVector {
     return hn::LoadU(d, p);
   }
   template <class D>
+  HWY_ATTR hn::Vec<D> load_or(D d, const hn::TFromD<D>* p, hn::TFromD<D> /*missing*/) const {
+    return hn::LoadU(d, p);
+  }
+  template <class D>
   HWY_ATTR void store(hn::Vec<D> v, D d, hn::TFromD<D>* p) const {
     hn::StoreU(v, d, p);
   }
@@ -47,7 +51,13 @@ struct FirstElements {
 
   template <class D>
   HWY_ATTR hn::Vec<D> load(D d, const hn::TFromD<D>* p) const {
-    HWY_ALIGN hn::TFromD<D> lanes[hn::MaxLanes(D())] = {};
+    return load_or(d, p, hn::TFromD<D>{0});
+  }
+  /// `missing` in the lanes behind the last element.
+  template <class D>
+  HWY_ATTR hn::Vec<D> load_or(D d, const hn::TFromD<D>* p, hn::TFromD<D> missing) const {
+    HWY_ALIGN hn::TFromD<D> lanes[hn::MaxLanes(D())];
+    hn::Store(hn::Set(d, missing), d, lanes);
     std::memcpy(lanes, p, static_cast<size_t>(count) * sizeof(*p));
     return hn::Load(d, lanes);
   }
@@ -59,20 +69,25 @@ struct FirstElements {
   }
 };
 
-/// body(access, i) for i = 0, lanes, 2 lanes, ... below n: with WholeVector, and once at the end with
-/// FirstElements where n is no multiple. body is a generic lambda, written `[&](auto access, int64_t i)
-/// HWY_ATTR {}`.
-template <class Body>
-HWY_ATTR void for_each_vector(int64_t n, const Body& body) {
-  const int64_t lanes = float_lanes();
+/// body(access, i) for i = 0, lanes, 2 lanes, ... below n, with the lanes of D: with WholeVector, and once at
+/// the end with FirstElements where n is no multiple. body: `[&](auto access, int64_t i) HWY_ATTR { ... }`.
+template <class D, class Body>
+HWY_ATTR void for_each_vector(D d, int64_t n, const Body& body) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes) body(WholeVector(), i);
   if (i < n) body(FirstElements{n - i}, i);
+}
+/// The same for fp32.
+template <class Body>
+HWY_ATTR void for_each_vector(int64_t n, const Body& body) {
+  for_each_vector(FloatTag(), n, body);
 }
 
 /// Sums of fp32 values in fp64, lane by lane.
 class DoubleSum {
  public:
+  HWY_ATTR DoubleSum() : low_(hn::Zero(DoubleTag())), high_(hn::Zero(DoubleTag())) {}
   HWY_ATTR void add(FloatVec v) {
     const DoubleTag d;
 #if HWY_TARGET == HWY_SCALAR
@@ -100,7 +115,7 @@ class DoubleSum {
   }
 
  private:
-  DoubleVec low_ = hn::Zero(DoubleTag()), high_ = hn::Zero(DoubleTag());
+  DoubleVec low_, high_;
 };
 
 /// Sum of all lanes, in a fixed order.

@@ -1,0 +1,155 @@
+#include "ops/cross_entropy.hpp"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "support/compare.hpp"
+#include "support/every_cpu_target.hpp"
+#include "support/reference_ops.hpp"
+
+namespace red::ops {
+namespace {
+
+using test::close;
+using test::DoubleTensor;
+using test::FloatTensor;
+using test::for_every_cpu_target;
+using test::Matrix;
+using test::OwnedTensor;
+using test::random_matrix;
+using test::reference_cross_entropy;
+
+/// What one call takes and gives, with `padding` behind each row of logits.
+struct Call {
+  Call(const Matrix& values, const std::vector<int32_t>& target, const std::vector<uint8_t>& loss_mask,
+       int64_t padding = 0)
+      : targets(Matrix(values.rows, 1, std::vector<double>(target.begin(), target.end()))),
+        mask(Matrix(values.rows, 1, std::vector<double>(loss_mask.begin(), loss_mask.end()))),
+        logits(values, padding),
+        log_probability(values.rows, 1),
+        sums(2, 1) {}
+
+  void run(double z_loss, LogitsBecome become, int num_threads = 2) {
+    Stream stream(num_threads, 1 << 20);
+    cross_entropy(stream, sums, log_probability, logits, targets.data(), mask.data(),
+                  static_cast<float>(z_loss), become);
+  }
+
+  OwnedTensor<int32_t> targets;
+  OwnedTensor<uint8_t> mask;
+  FloatTensor logits, log_probability;
+  DoubleTensor sums;
+};
+
+TEST(CrossEntropy, UniformLogitsByHand) {
+  Call call(Matrix(1, 4, 0.0), {2}, {1});
+  call.run(0.0, LogitsBecome::gradient);
+  EXPECT_TRUE(close(call.sums.read(), Matrix(2, 1, std::log(4.0)), {.relative = 1e-7}));
+  EXPECT_TRUE(close(call.log_probability.read(), Matrix(1, 1, -std::log(4.0)), {.relative = 1e-7}));
+  EXPECT_TRUE(close(call.logits.read(), Matrix(1, 4, {0.25, 0.25, -0.75, 0.25}), {.absolute = 1e-7}));
+}
+
+TEST(CrossEntropy, EqualsFloat64AtOddSizes) {
+  constexpr int64_t shapes[][2] = {{1, 1}, {3, 7}, {17, 33}, {129, 1025}, {5, 32771}, {0, 9}};
+  for_every_cpu_target([&] {
+    for (const auto& [n, vocabulary] : shapes) {
+      for (const double scale : {1.0, 15.0}) {
+        const double z_loss = static_cast<float>(1e-2);
+        const Matrix logits = random_matrix(n, vocabulary, 1, scale);
+        std::vector<int32_t> targets;
+        std::vector<uint8_t> mask;
+        for (int64_t i = 0; i < n; ++i) {
+          targets.push_back(static_cast<int32_t>((i * 7919) % vocabulary));
+          mask.push_back(i % 3 != 1);
+        }
+        const auto expected = reference_cross_entropy(logits, targets, mask, z_loss);
+        Call call(logits, targets, mask, 3);
+        call.run(z_loss, LogitsBecome::gradient);
+        // log Z is good to 1e-7 of itself and a rounding of the difference; a probability to its exponent's
+        // rounding (logits up to 60: 4e-6), a gradient to the scale 1 + 2 z log Z besides.
+        EXPECT_TRUE(close(call.log_probability.read(), expected.log_probability,
+                          {.absolute = 5e-7, .relative = 1e-7}));
+        EXPECT_TRUE(close(call.logits.read(), expected.gradient, {.absolute = 2e-7, .relative = 5e-6}));
+        EXPECT_TRUE(
+            close(call.sums.read(), Matrix(2, 1, {expected.loss_with_z, expected.loss}), {.relative = 5e-7}));
+        EXPECT_TRUE(call.logits.padding_untouched());
+      }
+    }
+  });
+}
+
+TEST(CrossEntropy, LogitsStayWhenNoGradientIsWanted) {
+  for_every_cpu_target([] {
+    const Matrix logits = random_matrix(3, 65, 2);
+    const auto expected = reference_cross_entropy(logits, {1, 2, 64}, {1, 0, 1}, 0.0);
+    Call call(logits, {1, 2, 64}, {1, 0, 1});
+    call.run(0.0, LogitsBecome::nothing);
+    EXPECT_TRUE(close(call.logits.read(), logits, {}));
+    EXPECT_TRUE(close(call.log_probability.read(), expected.log_probability, {.absolute = 5e-7}));
+    EXPECT_TRUE(close(call.sums.read(), Matrix(2, 1, expected.loss), {.relative = 1e-7}));
+  });
+}
+
+TEST(CrossEntropy, AddsToSumsAndNeedsNoLogProbability) {
+  Stream stream(1);
+  const DoubleTensor sums(Matrix(2, 1, {10.0, 20.0}));
+  Call call(Matrix(2, 4, 0.0), {0, 99}, {1, 0});  // the target of a masked row is not looked at
+  cross_entropy(stream, sums, Tensor{}, call.logits, call.targets.data(), call.mask.data(), 0.0F,
+                LogitsBecome::gradient);
+  EXPECT_TRUE(
+      close(sums.read(), Matrix(2, 1, {10.0 + std::log(4.0), 20.0 + std::log(4.0)}), {.relative = 1e-7}));
+  EXPECT_TRUE(
+      close(call.logits.read(), Matrix(2, 4, {-0.75, 0.25, 0.25, 0.25, 0, 0, 0, 0}), {.absolute = 1e-7}));
+}
+
+TEST(CrossEntropy, BitEqualForAnyNumberOfThreads) {
+  const Matrix logits = random_matrix(300, 1025, 3);
+  const std::vector<int32_t> targets(300, 5);
+  const std::vector<uint8_t> mask(300, 1);
+  Call first(logits, targets, mask);
+  first.run(1e-4, LogitsBecome::gradient, 1);
+  for (const int num_threads : {2, 3}) {
+    Call call(logits, targets, mask);
+    call.run(1e-4, LogitsBecome::gradient, num_threads);
+    EXPECT_EQ(call.logits.elements(), first.logits.elements());
+    EXPECT_EQ(call.sums.elements(), first.sums.elements());
+  }
+}
+
+TEST(CrossEntropy, WhatIsNotFiniteReachesLossAndGradient) {
+  for_every_cpu_target([] {
+    for (const double wrong :
+         {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity()}) {
+      for (const int64_t position : {0, 9, 36}) {
+        Matrix logits = random_matrix(2, 37, 4);
+        logits(1, position) = wrong;
+        Call call(logits, {9, 9}, {1, 1});
+        call.run(1e-4, LogitsBecome::gradient);
+        EXPECT_FALSE(std::isfinite(call.sums.read()(0, 0)));
+        EXPECT_FALSE(std::isfinite(call.sums.read()(1, 0)));
+        EXPECT_TRUE(std::isnan(call.logits.read()(1, 3)));
+        EXPECT_TRUE(std::isfinite(call.logits.read()(0, 3)));
+      }
+    }
+  });
+}
+
+TEST(CrossEntropy, ExtremeLogitsStayFinite) {
+  for_every_cpu_target([] {
+    const Matrix logits(2, 3, {3e38, -3e38, 0.0, -2e4, -3e4, -2e4});
+    const auto expected = reference_cross_entropy(logits, {0, 2}, {1, 1}, 0.0);
+    Call call(logits, {0, 2}, {1, 1});
+    call.run(0.0, LogitsBecome::gradient);
+    EXPECT_TRUE(close(call.logits.read(), expected.gradient, {.absolute = 1e-7}));
+    EXPECT_TRUE(close(call.sums.read(), Matrix(2, 1, expected.loss), {.relative = 1e-6}));
+  });
+}
+
+TEST(CrossEntropy, RefusesTargetsOutsideTheVocabulary) {
+  Call call(Matrix(1, 4, 0.0), {4}, {1});
+  EXPECT_THROW(call.run(0.0, LogitsBecome::gradient), LogicError);
+}
+
+}  // namespace
+}  // namespace red::ops

@@ -1,0 +1,92 @@
+#include "ops/embedding.hpp"
+
+#include <vector>
+
+#include "support/compare.hpp"
+#include "support/every_cpu_target.hpp"
+
+namespace red::ops {
+namespace {
+
+using test::close;
+using test::FloatTensor;
+using test::for_every_cpu_target;
+using test::Matrix;
+using test::OwnedTensor;
+using test::random_matrix;
+
+using Ids = OwnedTensor<int32_t>;
+
+/// (n, 1) ids below the vocabulary, most of them several times.
+Matrix random_ids(int64_t n, int64_t vocabulary) {
+  Matrix ids(n, 1);
+  for (int64_t i = 0; i < n; ++i)
+    ids(i, 0) = philox(7, static_cast<uint64_t>(i))[0] % static_cast<uint32_t>(vocabulary);
+  return ids;
+}
+
+TEST(Embedding, ByHand) {
+  Stream stream(1);
+  const Matrix table(3, 2, {1, 2, 3, 4, 5, 6});
+  const Ids ids(Matrix(4, 1, {2, 0, 2, 1}));
+  const FloatTensor x(4, 2);
+  embedding_gather(stream, x, FloatTensor(table), ids.data());
+  EXPECT_TRUE(close(x.read(), Matrix(4, 2, {5, 6, 1, 2, 5, 6, 3, 4}), {}));
+  const FloatTensor gradient(table);
+  embedding_scatter_add(stream, gradient, FloatTensor(Matrix(4, 2, {10, 20, 30, 40, 50, 60, 70, 80})),
+                        ids.data());
+  EXPECT_TRUE(close(gradient.read(), Matrix(3, 2, {31, 42, 73, 84, 65, 86}), {}));
+}
+
+TEST(Embedding, EqualsFloat64AtOddSizes) {
+  constexpr int64_t shapes[][3] = {{1, 1, 1}, {7, 5, 3}, {301, 97, 129}, {33, 1000, 65}, {0, 4, 3}};
+  for_every_cpu_target([&] {
+    for (const auto& [n, vocabulary, width] : shapes) {
+      Stream stream(2);
+      const Matrix table = random_matrix(vocabulary, width, 1), dx = random_matrix(n, width, 2);
+      const Matrix id = random_ids(n, vocabulary);
+      const Ids ids(id);
+      Matrix expected(n, width), expected_gradient = table;
+      for (int64_t i = 0; i < n; ++i) {
+        const auto row = static_cast<int64_t>(id(i, 0));
+        for (int64_t j = 0; j < width; ++j) {
+          expected(i, j) = table(row, j);
+          expected_gradient(row, j) += dx(i, j);
+        }
+      }
+      const FloatTensor x(n, width, 3), gradient(table, 1);
+      embedding_gather(stream, x, gradient, ids.data());
+      EXPECT_TRUE(close(x.read(), expected, {}));
+      embedding_scatter_add(stream, gradient, FloatTensor(dx, 2), ids.data());
+      // fp32: a few hundred additions of N(0, 1) to one element at most.
+      EXPECT_TRUE(close(gradient.read(), expected_gradient, {.absolute = 3e-5}));
+      EXPECT_TRUE(x.padding_untouched());
+      EXPECT_TRUE(gradient.padding_untouched());
+    }
+  });
+}
+
+TEST(Embedding, ScatterIsBitEqualForAnyNumberOfThreads) {
+  const Matrix dx = random_matrix(1001, 200, 3);
+  const Ids ids(random_ids(1001, 13));
+  std::vector<float> first;
+  for (const int num_threads : {1, 2, 3}) {
+    Stream stream(num_threads);
+    const FloatTensor gradient(13, 200);
+    embedding_scatter_add(stream, gradient, FloatTensor(dx), ids.data());
+    if (num_threads == 1) first = gradient.elements();
+    EXPECT_EQ(gradient.elements(), first) << num_threads << " threads";
+  }
+}
+
+TEST(Embedding, RefusesIdsOutsideTheVocabulary) {
+  Stream stream(1);
+  for (const double wrong : {-1.0, 3.0}) {
+    const Ids ids(Matrix(2, 1, {0.0, wrong}));
+    EXPECT_THROW(embedding_gather(stream, FloatTensor(2, 4), FloatTensor(3, 4), ids.data()), LogicError);
+    EXPECT_THROW(embedding_scatter_add(stream, FloatTensor(3, 4), FloatTensor(2, 4), ids.data()), LogicError);
+  }
+}
+
+}  // namespace
+}  // namespace red::ops
