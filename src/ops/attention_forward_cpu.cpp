@@ -1,0 +1,312 @@
+// Attention's forward pass on the CPU. A task is one head and a block of queries of one sequence; it goes
+// over tiles of keys with an online softmax, so that a row's result depends on where key tiles begin, which
+// is fixed, and on nothing else.
+// Shapes: k head width; scores (kQueryTile, kKeyTile) row-major; panels: attention_tiles-inl.hpp.
+#include <cmath>
+#include <limits>
+
+#include "ops/attention.hpp"
+#include "ops/attention_tasks.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/attention_forward_cpu.cpp"
+#include <hwy/foreach_target.h>  // compiles this file again for each target
+
+#include "ops/attention_tiles-inl.hpp"
+#include "ops/exp-inl.hpp"
+
+#ifndef RED_OPS_ATTENTION_FORWARD_ARGS
+#define RED_OPS_ATTENTION_FORWARD_ARGS
+namespace red::ops {
+namespace {
+
+// Multiples of every kMr. A block's queries and outputs, one tile of keys and values and the scores fit an L2
+// cache of 512 KiB at k = 128.
+constexpr int64_t kQueryBlock = 264, kQueryTile = 36, kKeyTile = 128;
+constexpr int64_t kScoreStride = kKeyTile + 16;  // not a power of two: rows fall into different cache sets
+
+struct ForwardArgs {
+  HeadColumns q, keys, values, o;
+  float* lse = nullptr;  // (h, Tq)
+  int64_t lse_stride = 0;
+  float scale = 0;
+};
+
+struct ForwardTask {
+  AttentionSequence sequence;
+  int64_t head, first, count;  // queries of the sequence
+};
+
+}  // namespace
+}  // namespace red::ops
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace red::ops {
+namespace HWY_NAMESPACE {
+namespace {
+
+/// Where things lie in a task's scratch memory, in floats.
+struct ForwardScratch {
+  explicit ForwardScratch(int64_t head_dim) : padded_dim(round_up(head_dim, kNr)) {
+    out = queries + kQueryBlock * padded_dim;
+    keys = out + kQueryBlock * padded_dim;
+    values = keys + head_dim * round_up(kKeyTile, kNr);
+    values = round_up(values, 16);
+    scores = values + kKeyTile * padded_dim;
+    total = scores + kQueryTile * kScoreStride;
+  }
+  int64_t padded_dim;
+  int64_t queries = 0;  // panels (kQueryBlock, k)
+  int64_t out;          // (kQueryBlock, padded k), not yet divided by the denominator
+  int64_t keys;         // panels (k, kKeyTile) of the transpose
+  int64_t values;       // panels (kKeyTile, k)
+  int64_t scores, total;
+};
+
+int64_t forward_scratch_size(int64_t head_dim) {
+  return ForwardScratch(head_dim).total;
+}
+
+/// The state of a block's rows: largest score so far, and the denominator relative to it.
+struct ForwardRows {
+  KeyRange visible[kQueryBlock];
+  float max[kQueryBlock], denominator[kQueryBlock];
+};
+
+/// A tile of keys, and its part of a row's range, counted from the tile's first key.
+struct KeyTile {
+  int32_t first, count;
+  KeyRange part(KeyRange range) const {
+    const int32_t begin = std::clamp(range.begin - first, 0, count);
+    return {begin, std::clamp(range.end - first, begin, count)};
+  }
+};
+
+HWY_ATTR FloatVec keep_range(FloatVec v, int64_t index, KeyRange range, FloatVec other) {
+  const FloatTag d;
+  const FloatVec i = hn::Iota(d, static_cast<float>(index));
+  const auto inside = hn::And(hn::Ge(i, hn::Set(d, static_cast<float>(range.begin))),
+                              hn::Lt(i, hn::Set(d, static_cast<float>(range.end))));
+  return hn::IfThenElse(inside, v, other);
+}
+
+struct RowSum {
+  float max, sum;
+};
+
+/// scores <- exp(scale scores - max) in `range`, 0 elsewhere in `group`; max includes `max` from before.
+template <bool kMasked>
+HWY_ATTR RowSum exponentiate_row(float* scores, KeyRange range, KeyRange group, float scale, float max) {
+  const FloatTag d;
+  const int64_t lanes = float_lanes();
+  const FloatVec lowest = hn::Set(d, std::numeric_limits<float>::lowest());
+  FloatVec row_max = lowest;
+  for (int64_t i = range.begin / lanes * lanes; i < range.end; i += lanes) {
+    const FloatVec s = hn::Load(d, scores + i);
+    row_max = hn::Max(row_max, kMasked ? keep_range(s, i, range, lowest) : s);
+  }
+  max = std::max(max, max_of_lanes(row_max) * scale);
+  const FloatVec factor = hn::Set(d, scale), shift = hn::Set(d, max);
+  FloatVec sum = hn::Zero(d);
+  for (int64_t i = group.begin / lanes * lanes; i < group.end; i += lanes) {
+    FloatVec p = exp_of(hn::MulSub(hn::Load(d, scores + i), factor, shift));
+    if (kMasked) p = keep_range(p, i, range, hn::Zero(d));
+    hn::Store(p, d, scores + i);
+    sum = hn::Add(sum, p);
+  }
+  return {max, sum_of_lanes(sum)};
+}
+
+/// Rows `first` ... of a block against one tile of keys.
+class ForwardTile {
+ public:
+  HWY_ATTR ForwardTile(const ForwardArgs& args, float* scratch, ForwardRows& rows, KeyTile tile,
+                       int64_t first, int64_t count)
+      : args_(args),
+        at_(args.q.head_dim),
+        scratch_(scratch),
+        rows_(rows),
+        tile_(tile),
+        first_(first),
+        count_(count) {
+    for (int64_t g = 0; g * kMr < count; ++g) {
+      const int64_t last = std::min(count, (g + 1) * kMr) - 1;
+      groups_[g] = tile.part({rows.visible[first + g * kMr].begin, rows.visible[first + last].end});
+    }
+  }
+
+  HWY_ATTR void run() {
+    multiply_keys();
+    softmax();
+    multiply_values();
+  }
+
+ private:
+  float* scores(int64_t row) const { return scratch_ + at_.scores + row * kScoreStride; }
+
+  HWY_ATTR void multiply_keys() {
+    const int64_t k = args_.q.head_dim;
+    const float* queries = scratch_ + at_.queries + first_ * kNr;
+    const float* keys = scratch_ + at_.keys;
+    for (int64_t col = 0; col < tile_.count; col += kNr, keys += k * kNr) {
+      for (int64_t g = 0; g * kMr < count_; ++g) {
+        if (groups_[g].end <= col || groups_[g].begin >= col + kNr) continue;
+        multiply_panels(scores(g * kMr) + col, kScoreStride, queries + g * kMr * kNr, kQueryBlock, keys, k);
+      }
+    }
+  }
+
+  HWY_ATTR void softmax() {
+    const FloatTag d;
+    const int64_t lanes = float_lanes();
+    float sum[kQueryTile] = {};
+    std::fill(std::begin(rescale_), std::end(rescale_), 0.0F);
+    for (int64_t i = 0; i < count_; ++i) {
+      const KeyRange range = tile_.part(rows_.visible[first_ + i]), group = groups_[i / kMr];
+      if (range.begin == range.end) {
+        std::fill(scores(i) + group.begin, scores(i) + group.end, 0.0F);
+        continue;
+      }
+      float& max = rows_.max[first_ + i];
+      const bool whole = range.begin == 0 && range.end == tile_.count && tile_.count % lanes == 0;
+      const RowSum row = whole ? exponentiate_row<false>(scores(i), range, group, args_.scale, max)
+                               : exponentiate_row<true>(scores(i), range, group, args_.scale, max);
+      rescale_[i] = max - row.max;
+      max = row.max;
+      sum[i] = row.sum;
+    }
+    for (int64_t i = 0; i < count_; i += lanes) {
+      hn::StoreU(exp_of(hn::LoadU(d, rescale_ + i)), d, rescale_ + i);
+    }
+    for (int64_t i = 0; i < count_; ++i) {
+      float& denominator = rows_.denominator[first_ + i];
+      denominator = denominator * rescale_[i] + sum[i];
+    }
+  }
+
+  HWY_ATTR void multiply_values() {
+    const FloatTag d;
+    for (int64_t col = 0; col < at_.padded_dim; col += kNr) {
+      const float* values = scratch_ + at_.values + col * kKeyTile;
+      for (int64_t g = 0; g * kMr < count_; ++g) {
+        const KeyRange keys = groups_[g];
+        if (keys.begin == keys.end) continue;
+        Sums sums;
+        set_zero(sums);
+        accumulate<kScoreStride, 1>(sums, scores(g * kMr) + keys.begin, values + keys.begin * kNr,
+                                    keys.end - keys.begin);
+        const float* rescale = rescale_ + g * kMr;
+        store_sums(sums, scratch_ + at_.out + (first_ + g * kMr) * at_.padded_dim + col, at_.padded_dim,
+                   [&](const float* old, FloatVec sum, int64_t m)
+                       HWY_ATTR { return hn::MulAdd(hn::Load(d, old), hn::Set(d, rescale[m]), sum); });
+      }
+    }
+  }
+
+  const ForwardArgs& args_;
+  ForwardScratch at_;
+  float* scratch_;
+  ForwardRows& rows_;
+  KeyTile tile_;
+  int64_t first_, count_;
+  KeyRange groups_[kQueryTile / kMr + 1];
+  float rescale_[kQueryTile + hn::MaxLanes(FloatTag())];
+};
+
+/// o and lse of a block from its sums.
+HWY_ATTR void finish_block(const ForwardArgs& args, const ForwardTask& task, const float* out, int64_t stride,
+                           const ForwardRows& rows) {
+  const FloatTag d;
+  const int64_t token = task.sequence.first_query() + task.first;
+  for (int64_t i = 0; i < task.count; ++i) {
+    const float denominator = rows.denominator[i];
+    const bool sees = rows.visible[i].begin < rows.visible[i].end;
+    const FloatVec inverse = hn::Set(d, sees ? 1.0F / denominator : 0.0F);
+    float* o = args.o.at(token + i, task.head);
+    for_each_vector(args.o.head_dim, [&](auto access, int64_t j) HWY_ATTR {
+      access.store(hn::Mul(access.load(d, out + i * stride + j), inverse), d, o + j);
+    });
+    args.lse[task.head * args.lse_stride + token + i] =
+        sees ? rows.max[i] + std::log(denominator) : -std::numeric_limits<float>::infinity();
+  }
+}
+
+void forward_task(const ForwardArgs& args, const ForwardTask& task, float* scratch) {
+  const AttentionSequence& sequence = task.sequence;
+  const int64_t k = args.q.head_dim;
+  const ForwardScratch at(k);
+  ForwardRows rows;
+  sequence.visible(task.first, task.count, rows.visible);
+  std::fill_n(rows.max, task.count, -std::numeric_limits<float>::infinity());
+  std::fill_n(rows.denominator, task.count, 0.0F);
+  pack_panels(scratch + at.queries, kQueryBlock, args.q.at(sequence.first_query() + task.first, task.head),
+              args.q.stride, task.count, k);
+  std::fill_n(scratch + at.out, round_up(task.count, kMr) * at.padded_dim, 0.0F);
+
+  const KeyRange hull{rows.visible[0].begin, rows.visible[task.count - 1].end};
+  for (int64_t first = hull.begin / kKeyTile * kKeyTile; first < hull.end; first += kKeyTile) {
+    const KeyTile tile{static_cast<int32_t>(first),
+                       static_cast<int32_t>(std::min<int64_t>(kKeyTile, sequence.num_keys() - first))};
+    // Ranges only move on, so the rows that see the tile follow one another.
+    int64_t begin = 0, end = task.count;
+    while (begin < end && rows.visible[begin].end <= tile.first) ++begin;
+    while (begin < end && rows.visible[end - 1].begin >= tile.first + tile.count) --end;
+    if (begin == end) continue;
+    const int64_t token = sequence.first_key() + first;
+    pack_transposed(scratch + at.keys, args.keys.at(token, task.head), args.keys.stride, tile.count, k);
+    pack_panels(scratch + at.values, kKeyTile, args.values.at(token, task.head), args.values.stride,
+                tile.count, k);
+    for (int64_t row = begin / kMr * kMr; row < end; row += kQueryTile) {
+      ForwardTile(args, scratch, rows, tile, row, std::min(kQueryTile, task.count - row)).run();
+    }
+  }
+  finish_block(args, task, scratch + at.out, at.padded_dim, rows);
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace red::ops
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace red::ops {
+
+HWY_EXPORT(forward_task);
+HWY_EXPORT(forward_scratch_size);
+
+void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,
+                       const Tensor& keys, const Tensor& values, const AttentionLayout& layout,
+                       const AttentionMask& mask) {
+  check_attention_layout(layout, mask, q.rows, keys.rows);
+  const int64_t k = checked_head_dim(q, layout);
+  check_attention_matrix(o, q.rows, q.cols, "o");
+  check_attention_matrix(keys, keys.rows, q.cols, "keys");
+  check_attention_matrix(values, keys.rows, q.cols, "values");
+  check_statistics(lse, layout, q, "lse");
+  ForwardArgs args{{q, k}, {keys, k}, {values, k}, {o, k}};
+  args.lse = lse.as<float>();
+  args.lse_stride = lse.row_stride;
+  args.scale = 1.0F / std::sqrt(static_cast<float>(k));
+
+  // Later blocks come first: with a causal mask they are the longest.
+  const int64_t blocks = most_blocks(layout.q_offsets, layout.num_sequences, kQueryBlock);
+  const int64_t heads = layout.num_sequences * layout.num_heads, num_tasks = blocks * heads;
+  const ArenaScope scope(stream.scratch());
+  const TaskScratch scratch(stream, num_tasks, HWY_DYNAMIC_DISPATCH(forward_scratch_size)(k));
+  stream.parallel_for(num_tasks, [&](int64_t i) {
+    const int64_t head = i % layout.num_heads, block = blocks - 1 - i / heads;
+    const AttentionSequence sequence(layout, mask, i % heads / layout.num_heads);
+    // A sequence's blocks are about equally long.
+    const int64_t own = (sequence.num_queries() + kQueryBlock - 1) / kQueryBlock;
+    if (block >= own) return;
+    const int64_t size = ((sequence.num_queries() + own - 1) / own + 11) / 12 * 12, first = block * size;
+    if (first >= sequence.num_queries()) return;
+    const ForwardTask task{sequence, head, first, std::min(size, sequence.num_queries() - first)};
+    const TaskScratch::Piece piece(scratch);
+    HWY_DYNAMIC_DISPATCH(forward_task)(args, task, piece.data());
+  });
+}
+
+}  // namespace red::ops
+#endif  // HWY_ONCE

@@ -1,0 +1,36 @@
+#include "ops/attention_ranges.hpp"
+
+namespace red::ops {
+namespace {
+
+void check_offsets(const int32_t* offsets, int64_t num_sequences, int64_t num_tokens, const char* what) {
+  RED_CHECK(offsets != nullptr, "{} offsets", what);
+  RED_CHECK(offsets[0] >= 0 && offsets[num_sequences] <= num_tokens, "{} offsets {} ... {} of {} tokens",
+            what, offsets[0], offsets[num_sequences], num_tokens);
+  RED_CHECK(std::is_sorted(offsets, offsets + num_sequences + 1), "{} offsets decrease", what);
+}
+
+void check_documents(const int32_t* documents, const int32_t* offsets, int64_t num_sequences) {
+  for (int64_t s = 0; s < num_sequences; ++s) {
+    RED_CHECK(std::is_sorted(documents + offsets[s], documents + offsets[s + 1]),
+              "document ids decrease along sequence {}", s);
+  }
+}
+
+}  // namespace
+
+void check_attention_layout(const AttentionLayout& layout, const AttentionMask& mask, int64_t num_queries,
+                            int64_t num_keys) {
+  RED_CHECK(layout.num_heads > 0 && layout.num_sequences >= 0, "{} heads, {} sequences", layout.num_heads,
+            layout.num_sequences);
+  if (layout.num_sequences == 0) return;
+  check_offsets(layout.q_offsets, layout.num_sequences, num_queries, "query");
+  check_offsets(layout.k_offsets, layout.num_sequences, num_keys, "key");
+  RED_CHECK(mask.prefix == nullptr || mask.causal, "a prefix needs the causal mask");
+  RED_CHECK((mask.q_documents == nullptr) == (mask.k_documents == nullptr), "documents of one side alone");
+  if (mask.q_documents == nullptr) return;
+  check_documents(mask.q_documents, layout.q_offsets, layout.num_sequences);
+  check_documents(mask.k_documents, layout.k_offsets, layout.num_sequences);
+}
+
+}  // namespace red::ops

@@ -1,0 +1,126 @@
+// Matrix products of attention's tiles. Operands are first copied into panels (columns in groups of kNr, all
+// rows of a group one after another), which stay in the cache while many small products use them; a library
+// GEMM would copy them for every product. Included once per CPU target.
+#if defined(RED_OPS_ATTENTION_TILES_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RED_OPS_ATTENTION_TILES_INL_HPP_
+#undef RED_OPS_ATTENTION_TILES_INL_HPP_
+#else
+#define RED_OPS_ATTENTION_TILES_INL_HPP_
+#endif
+
+#include <algorithm>
+
+#include "ops/simd-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace red::ops {
+namespace HWY_NAMESPACE {
+
+// One micro-kernel makes kMr rows and kNr columns, held in registers: 12 of 16 with AVX2, 24 of 32 with
+// AVX-512.
+constexpr int64_t kVectors = 2;
+constexpr int64_t kNr = kVectors * static_cast<int64_t>(hn::MaxLanes(FloatTag()));
+constexpr int64_t kMr = HWY_TARGET == HWY_AVX3 ? 12 : 6;
+
+constexpr int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+using Sums = FloatVec[kMr][kVectors];
+
+HWY_INLINE void set_zero(Sums& sums) {
+#pragma GCC unroll 12
+  for (int64_t m = 0; m < kMr; ++m) {
+#pragma GCC unroll 2
+    for (int64_t v = 0; v < kVectors; ++v) sums[m][v] = hn::Zero(FloatTag());
+  }
+}
+
+/// sums(m, n) += sum over i < count of a[m kRow + i kStep] b[i kNr + n]. The order of the sum is that of i.
+template <int64_t kRow, int64_t kStep>
+HWY_INLINE void accumulate(Sums& sums, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b,
+                           int64_t count) {
+  const FloatTag d;
+  for (int64_t i = 0; i < count; ++i) {
+    const FloatVec b0 = hn::Load(d, b), b1 = hn::Load(d, b + kNr / kVectors);
+#pragma GCC unroll 12
+    for (int64_t m = 0; m < kMr; ++m) {
+      const FloatVec am = hn::Set(d, a[m * kRow]);
+      sums[m][0] = hn::MulAdd(am, b0, sums[m][0]);
+      sums[m][1] = hn::MulAdd(am, b1, sums[m][1]);
+    }
+    a += kStep;
+    b += kNr;
+  }
+}
+
+/// store(old value of c, sum, m) for every vector of c (kMr, kNr), c's rows being `stride` apart.
+template <class Store>
+HWY_INLINE void store_sums(const Sums& sums, float* HWY_RESTRICT c, int64_t stride, const Store& store) {
+  const FloatTag d;
+#pragma GCC unroll 12
+  for (int64_t m = 0; m < kMr; ++m) {
+#pragma GCC unroll 2
+    for (int64_t v = 0; v < kVectors; ++v) {
+      float* p = c + m * stride + v * (kNr / kVectors);
+      hn::Store(store(p, sums[m][v], m), d, p);
+    }
+  }
+}
+
+/// c (kMr, kNr) = a b with a (kMr rows from `a` on, width) in panels of `panel_rows` rows, and b (width, kNr)
+/// one panel.
+HWY_INLINE void multiply_panels(float* HWY_RESTRICT c, int64_t stride, const float* HWY_RESTRICT a,
+                                int64_t panel_rows, const float* HWY_RESTRICT b, int64_t width) {
+  Sums sums;
+  set_zero(sums);
+  for (int64_t i = 0; i < width; i += kNr) {
+    accumulate<kNr, 1>(sums, a + i * panel_rows, b + i * kNr, std::min(kNr, width - i));
+  }
+  store_sums(sums, c, stride, [](const float*, FloatVec sum, int64_t) HWY_ATTR { return sum; });
+}
+
+/// Panels (panel_rows, width rounded up to kNr) of source (rows, width). Columns beyond the source are 0, and
+/// so are rows up to the next multiple of kMr; further rows stay as they are.
+inline HWY_ATTR void pack_panels(float* HWY_RESTRICT panels, int64_t panel_rows,
+                                 const float* HWY_RESTRICT source, int64_t stride, int64_t rows,
+                                 int64_t width) {
+  const FloatTag d;
+  const int64_t padding = round_up(rows, kMr) - rows;
+  for (int64_t begin = 0; begin < width; begin += kNr, panels += panel_rows * kNr) {
+    const int64_t cols = std::min(kNr, width - begin);
+    float* to = panels;
+    for (int64_t row = 0; row < rows; ++row, to += kNr) {
+      const float* from = source + row * stride + begin;
+      if (cols == kNr) {
+        hn::Store(hn::LoadU(d, from), d, to);
+        hn::Store(hn::LoadU(d, from + kNr / kVectors), d, to + kNr / kVectors);
+      } else {
+        for (int64_t i = 0; i < kNr; ++i) to[i] = i < cols ? from[i] : 0.0F;
+      }
+    }
+    std::fill_n(to, padding * kNr, 0.0F);
+  }
+}
+
+/// Panels (width, rows rounded up to kNr) of the transpose of source (rows, width); beyond the source 0.
+inline HWY_ATTR void pack_transposed(float* HWY_RESTRICT panels, const float* HWY_RESTRICT source,
+                                     int64_t stride, int64_t rows, int64_t width) {
+  for (int64_t begin = 0; begin < rows; begin += kNr) {
+    for (int64_t r = 0; r < kNr; ++r) {
+      if (begin + r < rows) {
+        const float* from = source + (begin + r) * stride;
+        for (int64_t i = 0; i < width; ++i) panels[i * kNr + r] = from[i];
+      } else {
+        for (int64_t i = 0; i < width; ++i) panels[i * kNr + r] = 0.0F;
+      }
+    }
+    panels += width * kNr;
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace red::ops
+HWY_AFTER_NAMESPACE();
+
+#endif
