@@ -1,0 +1,45 @@
+#include "launch/commands.hpp"
+
+#include <array>
+#include <cstdio>
+#include <vector>
+
+#include "base/error.hpp"
+#include "config/nearest_match.hpp"
+
+namespace red::launch {
+namespace {
+
+std::string usage(std::string_view parent, std::span<const Command> list) {
+  std::string text = fmt::format("usage: {} COMMAND ...\n\ncommands:\n", parent);
+  for (const Command& command : list) text += fmt::format("  {:<12} {}\n", command.name, command.summary);
+  return text + fmt::format("\n{} COMMAND --help tells more.\n", parent);
+}
+
+}  // namespace
+
+std::span<const Command> commands() {
+  static constexpr std::array list = {
+      Command{"config", "check a configuration and print what comes out of it, or the list of keys",
+              run_config},
+  };
+  return list;
+}
+
+int dispatch(std::string_view parent, std::span<const Command> list, std::span<const std::string> args) {
+  if (args.empty()) throw ConfigError("{} needs a command\n{}", parent, usage(parent, list));
+  const std::string& name = args.front();
+  if (name == "--help" || name == "-h") {
+    fmt::print("{}", usage(parent, list));
+    return 0;
+  }
+  std::vector<std::string> names;
+  for (const Command& command : list) {
+    if (command.name == name) return command.run(args.subspan(1));
+    names.emplace_back(command.name);
+  }
+  throw ConfigError("command line: '{}' is no command of {}{}; {} --help lists them", config::shown(name),
+                    parent, config::did_you_mean(name, names), parent);
+}
+
+}  // namespace red::launch

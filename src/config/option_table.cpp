@@ -1,0 +1,277 @@
+#include "config/option_table.hpp"
+
+// FIELD(train.steps): the way to a field, for reading and for writing.
+#define FIELD(member)         \
+  [](auto& config) -> auto& { \
+    return config.member;     \
+  }
+
+namespace red::config {
+namespace {
+
+using RunSection = Section<RunConfig>;
+using Int = Range<int64_t>;
+using Real = Range<double>;
+
+constexpr unsigned kEveryUse = kModelUse | kTrainUse | kBenchUse;
+constexpr int64_t kMaxWidth = int64_t{1} << 20;
+
+void add_model(std::vector<RunOption>& table) {
+  using model::AttentionOutputNorm;
+  using model::Kind;
+  RunSection s("model", table);
+  s.name("name", FIELD(model.name), "What reports call the model.");
+  s.choice("kind", FIELD(model.kind), {{Kind::red, "red"}, {Kind::dec, "dec"}},
+           "RedLLM (encoder-decoder) or DecLLM (decoder-only).")
+      .aka({"type", "architecture"});
+  s.number("vocab_size", FIELD(model.vocab_size), {.low = 1, .high = std::numeric_limits<int32_t>::max()},
+           "Rows V of the embedding; at least as many as the tokenizer has pieces.")
+      .in("tokens")
+      .aka({"vocab", "vocabulary", "vocabulary_size"});
+  s.number("d_model", FIELD(model.d_model), {.low = 1, .high = kMaxWidth}, "Model width d.")
+      .needed(kEveryUse)
+      .aka({"hidden_size", "n_embd", "width", "d"});
+  s.number("d_ff", FIELD(model.d_ff), {.low = 1, .high = kMaxWidth},
+           "Width f of the feed-forward blocks (SwiGLU).")
+      .needed(kEveryUse)
+      .aka({"ffn_hidden_size", "intermediate_size", "f"});
+  s.number("num_heads", FIELD(model.num_heads), {.low = 1, .high = kMaxWidth}, "Attention heads h.")
+      .needed(kEveryUse)
+      .aka({"heads", "n_heads", "num_attention_heads"});
+  s.number("head_dim", FIELD(model.head_dim), {.low = 2, .high = kMaxWidth},
+           "Width d_h of one head; even, because rotary positions turn pairs.")
+      .aka({"d_h", "d_head", "head_width"});
+  s.number("encoder_layers", FIELD(model.encoder_layers), {.low = 0, .high = 4096},
+           "Layers of the encoder: at least 1 for a RedLLM, 0 for a DecLLM.");
+  s.number("decoder_layers", FIELD(model.decoder_layers), {.low = 1, .high = 4096}, "Layers of the decoder.")
+      .needed(kEveryUse)
+      .aka({"layers", "num_layers", "n_layers", "num_hidden_layers"});
+  s.number("rope_base", FIELD(model.rope_base), {.low = 1.0}, "Base of the rotary positions' wavelengths.")
+      .aka({"rope_theta", "rotary_base"});
+  s.number("norm_epsilon", FIELD(model.norm_epsilon), {0.0, 1.0, true, true},
+           "Added to the mean square inside every RMSNorm.")
+      .aka({"rms_norm_eps", "layernorm_epsilon", "norm_eps"});
+  s.choice("attention_output_norm", FIELD(model.attention_output_norm),
+           {{AttentionOutputNorm::none, "none"},
+            {AttentionOutputNorm::head, "head"},
+            {AttentionOutputNorm::concat, "concat"},
+            {AttentionOutputNorm::after_wo, "after_wo"}},
+           "Where attention's result is normalised, without parameters: per head, over all heads before the "
+           "output matrix, or after it. A DecLLM has none unless this is given.");
+  s.boolean("continuous_positions", FIELD(model.continuous_positions),
+            "Decoder positions begin after the sample's own encoder length instead of at 0.");
+  s.number("init_seed", FIELD(model.init_seed), {}, "Seed of the initial parameters.").aka({"seed"});
+}
+
+void add_parallel(std::vector<RunOption>& table) {
+  RunSection s("parallel", table);
+  const Range<int> degree{.low = 1, .high = kMaxWidth};
+  s.number("data", FIELD(parallel.data), degree, "Data-parallel replicas, over which gradients are summed.")
+      .in("ranks")
+      .aka({"dp", "data_parallel", "data_parallel_size"});
+  s.number("tensor", FIELD(parallel.tensor), degree, "Ranks that share each layer's matrices.")
+      .in("ranks")
+      .aka({"tp", "tensor_parallel", "tensor_model_parallel_size"});
+  s.number("encoder_stages", FIELD(parallel.encoder_stages), {.low = 0, .high = 4096},
+           "Pipeline stages of the encoder; 0: it shares the decoder's stage, or there is none (DecLLM).")
+      .in("stages")
+      .aka({"encoder_pipeline", "pp_encoder"});
+  s.number("decoder_stages", FIELD(parallel.decoder_stages), {.low = 1, .high = 4096},
+           "Pipeline stages of the decoder.")
+      .in("stages")
+      .aka({"pp", "pipeline", "stages", "pipeline_model_parallel_size"});
+}
+
+void add_train(std::vector<RunOption>& table) {
+  RunSection s("train", table);
+  s.number("steps", FIELD(train.steps), {.low = 1, .high = int64_t{1} << 40},
+           "Optimizer steps of the whole run, those before a resume included.")
+      .in("steps")
+      .needed(kTrainUse)
+      .aka({"max_steps", "train_iters", "iterations"});
+  s.number("global_batch", FIELD(train.global_batch), {.low = 1, .high = int64_t{1} << 31},
+           "Sequences of one step, over all ranks; a multiple of micro_batch x parallel.data.")
+      .in("sequences")
+      .needed(kTrainUse | kBenchUse)
+      .aka({"batch_size", "global_batch_size", "batch"});
+  s.number("micro_batch", FIELD(train.micro_batch), {.low = 1, .high = int64_t{1} << 20},
+           "Sequences of one forward pass of one replica; memory decides, the result stays the same.")
+      .in("sequences")
+      .needed(kTrainUse | kBenchUse)
+      .aka({"micro_batch_size", "microbatch"});
+  s.number("z_loss", FIELD(train.z_loss), {.low = 0.0, .high = 1.0},
+           "Weight z of (log Z)^2 in the loss; 0: none.");
+  s.number("log_every", FIELD(train.log_every), {.low = 1}, "Steps between lines of progress and metrics.")
+      .in("steps")
+      .aka({"log_interval"});
+  s.number("max_skipped_steps", FIELD(train.max_skipped_steps), {.low = 0},
+           "Steps in a row with NaN or Inf that are skipped before the run ends.")
+      .in("steps");
+  s.number("threads", FIELD(train.threads), {.low = 0, .high = 4096},
+           "Threads of one rank; 0: the cores that it is bound to, divided by the ranks that share them.")
+      .in("threads");
+  s.number("head_chunk", FIELD(train.head_chunk), {.low = 1, .high = int64_t{1} << 24},
+           "Tokens whose logits are in memory at a time.")
+      .in("tokens");
+  s.number("bucket_mib", FIELD(train.bucket_mib), {.low = 1, .high = 65536},
+           "Gradients that are reduced together.")
+      .in("MiB")
+      .aka({"bucket_cap_mb", "bucket_size"});
+  s.number("timeout_s", FIELD(train.timeout_s), {.low = 0.0, .high = 1e7, .above_low = true},
+           "A wait for another rank that takes longer ends the run.")
+      .in("seconds")
+      .aka({"timeout", "nccl_timeout"});
+  s.choice("gemm", FIELD(train.gemm),
+           {{"auto", "auto"}, {"openblas", "openblas"}, {"onednn", "onednn"}, {"plain", "plain"}},
+           "Library of matrix products; auto: the fastest here that computes rightly.");
+  s.path("run_dir", FIELD(train.run_dir), "Folder of the run: metrics, effective configuration, checkpoints.")
+      .needed(kTrainUse)
+      .aka({"output_dir", "save", "save_dir", "out_dir"});
+}
+
+void add_optimizer(std::vector<RunOption>& table) {
+  RunSection s("optimizer", table);
+  s.boolean("factored", FIELD(optimizer.factored),
+            "Second moments as row and column means instead of one per element.");
+  s.number("min_dim_to_factor", FIELD(optimizer.min_dim_to_factor), {.low = 1},
+           "Both dims must be at least this for factored moments.")
+      .in("elements");
+  s.number("decay", FIELD(optimizer.decay), {0.0, 1.0, true, false},
+           "Exponent of the second moments' decay: b = 1 - t^-decay.")
+      .aka({"decay_rate", "beta2", "beta2_decay"});
+  s.number("clip_threshold", FIELD(optimizer.clip_threshold), {.low = 0.0, .above_low = true},
+           "Largest RMS of one tensor's update before the rate.");
+  s.number("epsilon1", FIELD(optimizer.epsilon1), {.low = 0.0, .above_low = true},
+           "Added to squared gradients.")
+      .aka({"eps", "epsilon", "eps1"});
+  s.number("epsilon2", FIELD(optimizer.epsilon2), {.low = 0.0, .above_low = true},
+           "Smallest parameter RMS that scales an update.")
+      .aka({"eps2"});
+  s.number("gradient_clip", FIELD(optimizer.gradient_clip), {.low = 0.0},
+           "Largest global norm of the gradient; 0: no clipping.")
+      .aka({"clip_grad", "max_grad_norm", "grad_clip"});
+}
+
+void add_schedule(std::vector<RunOption>& table) {
+  using optim::ScheduleKind;
+  RunSection s("schedule", table);
+  s.choice("kind", FIELD(schedule.kind),
+           {{ScheduleKind::cosine, "cosine"}, {ScheduleKind::constant, "constant"}},
+           "Course of the learning rate after the warm-up.")
+      .aka({"lr_scheduler_type", "lr_decay_style"});
+  s.number("peak", FIELD(schedule.peak), {.low = 0.0, .high = 1e6, .above_low = true},
+           "Learning rate at the end of the warm-up.")
+      .aka({"lr", "learning_rate", "max_lr"});
+  s.number("warmup_steps", FIELD(schedule.warmup_steps), {.low = 0},
+           "Steps over which the rate rises linearly from 0.")
+      .in("steps")
+      .aka({"warmup", "lr_warmup_iters"});
+  s.number("total_steps", FIELD(schedule.total_steps), {.low = 0},
+           "Step at which the cosine reaches its end; 0: train.steps.")
+      .in("steps")
+      .aka({"decay_steps", "lr_decay_iters"});
+  s.number("final_fraction", FIELD(schedule.final_fraction), {.low = 0.0, .high = 1.0},
+           "Rate at the cosine's end, as a share of the peak.")
+      .aka({"min_lr_ratio", "min_lr"});
+}
+
+void add_data(std::vector<RunOption>& table) {
+  using data::MissingEod;
+  RunSection s("data", table);
+  s.path("tokenizer", FIELD(data.tokenizer), "SentencePiece model that the token files were made with.")
+      .needed(kTrainUse)
+      .aka({"tokenizer_model", "tokenizer_path", "vocab_file"});
+  s.number("window", FIELD(data.window), {.low = 2, .high = int64_t{1} << 24},
+           "Tokens of one window cut from the documents; a RedLLM's encoder sees the first half.")
+      .in("tokens")
+      .aka({"seq_len", "seq_length", "sequence_length", "context_length", "block_size"});
+  s.boolean("document_mask", FIELD(data.document_mask), "Attention stays inside a document.")
+      .aka({"reset_attention_mask"});
+  s.boolean("bidirectional_input", FIELD(data.bidirectional_input),
+            "DecLLM alone: the first half of the window is input whose tokens all see each other.")
+      .aka({"biattn", "prefix_lm"});
+  s.choice("missing_eod", FIELD(data.missing_eod), {{MissingEod::refuse, "refuse"}, {MissingEod::add, "add"}},
+           "Token files whose documents do not end with [EOD]: refuse them, or add it while reading.");
+  s.number("seed", FIELD(data.seed), {}, "Seed of the order of samples.");
+  s.number("block", FIELD(data.block), {.low = 1, .high = int64_t{1} << 24},
+           "Samples within which every source has its exact share.")
+      .in("samples");
+}
+
+void add_rest(std::vector<RunOption>& table) {
+  RunSection checkpoint("checkpoint", table);
+  checkpoint.number("every", FIELD(checkpoint.every), {.low = 0}, "Steps between saves; 0: at the end alone.")
+      .in("steps")
+      .aka({"save_interval", "interval", "save_steps"});
+  checkpoint
+      .path("resume", FIELD(checkpoint.resume),
+            "auto: go on from the run's newest checkpoint if there is one; must: there has to be one; never: "
+            "begin anew; or the folder of a checkpoint.")
+      .aka({"load", "resume_from"});
+  RunSection bench("bench", table);
+  bench.number("steps", FIELD(bench.steps), {.low = 1, .high = 1000000}, "Steps that are measured.")
+      .in("steps");
+  bench
+      .number("warmup_steps", FIELD(bench.warmup_steps), {.low = 0, .high = 1000000},
+              "Steps before the measured ones.")
+      .in("steps")
+      .aka({"warmup"});
+}
+
+}  // namespace
+
+const std::vector<RunOption>& run_options() {
+  static const std::vector<RunOption> table = [] {
+    std::vector<RunOption> rows;
+    add_model(rows);
+    add_parallel(rows);
+    add_train(rows);
+    add_optimizer(rows);
+    add_schedule(rows);
+    add_data(rows);
+    add_rest(rows);
+    return rows;
+  }();
+  return table;
+}
+
+const std::vector<SourceOption>& source_options() {
+  static const std::vector<SourceOption> table = [] {
+    std::vector<SourceOption> rows;
+    Section<data::SourceConfig> s("data.source.NAME", rows);
+    s.path("tokens", FIELD(tokens),
+           "Token files: PREFIX.bin and PREFIX.idx; \"_text_document\" is added where needed.")
+        .needed(kTrainUse)
+        .aka({"path", "data_path", "file", "prefix"});
+    s.path("held_out", FIELD(held_out), "The same for held-out text; empty: none.")
+        .aka({"valid", "validation"});
+    s.number("weight", FIELD(weight), {.low = 0.0, .high = 1e12, .above_low = true},
+             "Share of the mixture, relative to the other sources' weights.")
+        .aka({"share"});
+    return rows;
+  }();
+  return table;
+}
+
+const std::vector<SectionInfo>& sections() {
+  static const std::vector<SectionInfo> list = {
+      {"model", "What the model is; configs/models/ has presets."},
+      {"parallel", "How ranks divide the work: ranks = data x tensor x (encoder_stages + decoder_stages)."},
+      {"train", "The run."},
+      {"optimizer", "Adafactor."},
+      {"schedule", "The learning rate."},
+      {"data", "What is read, and how samples are cut."},
+      {"data.source.NAME", "One corpus; NAME is yours. A later file that has the section replaces it whole."},
+      {"checkpoint", "Saving and resuming."},
+      {"bench", "Measuring."},
+  };
+  return list;
+}
+
+std::string_view source_name(std::string_view section_or_key) {
+  if (!section_or_key.starts_with(kSourcePrefix)) return {};
+  const std::string_view rest = section_or_key.substr(kSourcePrefix.size());
+  return rest.substr(0, rest.find('.'));
+}
+
+}  // namespace red::config

@@ -1,0 +1,148 @@
+#include "config/validate.hpp"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.hpp"
+#include "config/option_table.hpp"
+
+namespace red::config {
+namespace {
+
+/// "train.micro_batch = 3 (a.ini:7)"
+std::string with_place(const Loaded& loaded, std::string_view name) {
+  for (const RunOption& option : run_options()) {
+    if (option.name() == name)
+      return fmt::format("{} = {} ({})", name, option.get(loaded.config), loaded.origin(name));
+  }
+  return std::string(name);
+}
+
+/// Keys that have no default and were not given.
+void check_needed(const Loaded& loaded, Use use) {
+  std::string missing;
+  bool model_missing = false;
+  for (const RunOption& option : run_options()) {
+    if ((option.needed_for & use) == 0 || option.get(loaded.config) != option.default_text) continue;
+    missing += fmt::format("{}{}", missing.empty() ? "" : ", ", option.name());
+    model_missing = model_missing || option.section == "model";
+  }
+  if (missing.empty()) return;
+  throw ConfigError(
+      "not given, and without a default: {}; set {} in a file ([section], key = value) that --config names, "
+      "or as "
+      "--section.key=value{}",
+      missing, missing.find(',') == std::string::npos ? "it" : "them",
+      model_missing
+          ? "; for a ready model begin with --config configs/models/red_150m.ini or another of that "
+            "folder"
+          : "");
+}
+
+/// Runs a check of another folder, whose messages begin with the key, and adds where the key was set.
+template <class Check>
+void with_origin(const Loaded& loaded, Check check) {
+  try {
+    check();
+  } catch (const ConfigError& error) {
+    const std::string message = error.what();
+    const std::string name = message.substr(0, message.find(' '));
+    const auto place = loaded.places.find(name);
+    if (place == loaded.places.end()) throw;
+    throw ConfigError("{}: {}", place->second.to_string(), message);
+  }
+}
+
+void check_parallel(const Loaded& loaded) {
+  const RunConfig& c = loaded.config;
+  const bool has_encoder = c.model.has_encoder();
+  if (has_encoder && c.parallel.encoder_stages > c.model.encoder_layers)
+    throw ConfigError("{}: more stages than {}; each stage needs a layer",
+                      with_place(loaded, "parallel.encoder_stages"),
+                      with_place(loaded, "model.encoder_layers"));
+  if (c.parallel.decoder_stages > c.model.decoder_layers)
+    throw ConfigError("{}: more stages than {}; each stage needs a layer",
+                      with_place(loaded, "parallel.decoder_stages"),
+                      with_place(loaded, "model.decoder_layers"));
+  const double ranks = static_cast<double>(c.parallel.data) * c.parallel.tensor * c.parallel.num_stages();
+  if (ranks > std::numeric_limits<int32_t>::max())
+    throw ConfigError("{}: with {} this comes to {:.0f} ranks; that must be a slip",
+                      with_place(loaded, "parallel.data"), with_place(loaded, "parallel.tensor"), ranks);
+  with_origin(loaded, [&] { parallel::validate(c.parallel, c.parallel.num_ranks(), has_encoder); });
+}
+
+void check_batch(const Loaded& loaded) {
+  const RunConfig& c = loaded.config;
+  const int64_t unit = c.train.micro_batch * c.parallel.data;
+  const int64_t rest = c.train.global_batch % unit;
+  if (rest != 0) {
+    const int64_t below = c.train.global_batch - rest;
+    throw ConfigError("{}: not a multiple of {} x {}; {}{} would do",
+                      with_place(loaded, "train.global_batch"), with_place(loaded, "train.micro_batch"),
+                      with_place(loaded, "parallel.data"), below > 0 ? fmt::format("{} or ", below) : "",
+                      below + unit);
+  }
+}
+
+void check_train(const Loaded& loaded) {
+  const RunConfig& c = loaded.config;
+  if (c.train.steps > std::numeric_limits<int64_t>::max() / c.train.global_batch)
+    throw ConfigError("{}: with {} the run has more samples than can be counted",
+                      with_place(loaded, "train.steps"), with_place(loaded, "train.global_batch"));
+  if (c.schedule.kind == optim::ScheduleKind::cosine) {
+    const int64_t total = c.schedule.total_steps == 0 ? c.train.steps : c.schedule.total_steps;
+    if (total < c.train.steps)
+      throw ConfigError(
+          "{}: the cosine ends before {}; leave schedule.total_steps out to end it with the run",
+          with_place(loaded, "schedule.total_steps"), with_place(loaded, "train.steps"));
+    if (c.schedule.warmup_steps >= total)
+      throw ConfigError("{}: the warm-up has to end before the cosine does, at step {} ({}); {} would do",
+                        with_place(loaded, "schedule.warmup_steps"), total,
+                        c.schedule.total_steps == 0 ? with_place(loaded, "train.steps")
+                                                    : with_place(loaded, "schedule.total_steps"),
+                        total / 10);
+  }
+}
+
+void check_window(const Loaded& loaded) {
+  const RunConfig& c = loaded.config;
+  if (c.model.has_encoder() && c.data.window % 2 != 0)
+    throw ConfigError("{}: a RedLLM's window is cut in the middle and must be even; {} would do",
+                      with_place(loaded, "data.window"), c.data.window + 1);
+  if (c.model.has_encoder() && c.data.bidirectional_input)
+    throw ConfigError("{}: a RedLLM's encoder is bidirectional anyway; this is for {} set to dec",
+                      with_place(loaded, "data.bidirectional_input"), with_place(loaded, "model.kind"));
+}
+
+void check_sources(const Loaded& loaded) {
+  const auto& sources = loaded.config.data.sources;
+  if (sources.empty())
+    throw ConfigError(
+        "no source of data is given; add to a --config file a section such as\n"
+        "  [data.source.wiki]\n  tokens = data/wiki\nor --data.source.wiki.tokens=data/wiki");
+  for (const data::SourceConfig& source : sources) {
+    if (!source.tokens.empty()) continue;
+    const std::string prefix = std::string(kSourcePrefix) + source.name;
+    const auto first = loaded.places.lower_bound(prefix + ".");
+    throw ConfigError(
+        "{}: [{}] names no tokens; give tokens = PREFIX there. A section of a later file replaces "
+        "an earlier one whole; to change one key alone use --{}.KEY=value",
+        first == loaded.places.end() ? "default" : first->second.to_string(), prefix, prefix);
+  }
+}
+
+}  // namespace
+
+void validate(const Loaded& loaded, Use use) {
+  check_needed(loaded, use);
+  with_origin(loaded, [&] { model::validate(loaded.config.model); });
+  check_parallel(loaded);
+  check_window(loaded);
+  if (use == kModelUse) return;
+  check_batch(loaded);
+  if (use == kBenchUse) return;
+  check_train(loaded);
+  check_sources(loaded);
+}
+
+}  // namespace red::config
