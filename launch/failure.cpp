@@ -58,13 +58,14 @@ int announced_rank() {
 int report_failure(const std::exception_ptr& failure) {
   const Report report = report_of(failure);
   const int rank = announced_rank();
-  if (rank != 0) {
-    // Every rank reads the same configuration and finds the same mistakes.
-    if (report.code == ExitCode::configuration) return static_cast<int>(report.code);
-    // Most other errors are common to all ranks, too: mpirun ends this one as soon as rank 0 has left.
-    ::sleep(1);
-  }
   std::fflush(stdout);
+  if (rank != 0) {
+    // mpirun ends the other ranks as soon as one leaves with an error, so rank 0 gets the time to speak
+    // first.
+    ::sleep(1);
+    // Every rank reads the same configuration and finds the same mistakes: said once.
+    if (report.code == ExitCode::configuration) return static_cast<int>(report.code);
+  }
   const std::string line = rank == 0 ? fmt::format("redllm: {}\n", report.message)
                                      : fmt::format("redllm: rank {}: {}\n", rank, report.message);
   std::fputs(line.c_str(), stderr);

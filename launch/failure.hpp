@@ -9,8 +9,9 @@ namespace red::launch {
 /// This process's rank as mpirun or srun announced it; 0 without either.
 int announced_rank();
 
-/// Prints what went wrong, once for all ranks where they all find it alike, and returns the exit code.
-/// A failure that other ranks have to learn of is told to them by the communicator (parallel/), before the
+/// Prints what went wrong and returns the exit code. Mistakes of the configuration, which every rank finds
+/// alike, are printed by rank 0 alone; other failures by each rank that is still there a second later. A
+/// failure that other ranks have to learn of is told to them by the communicator (parallel/) before the
 /// exception gets here.
 int report_failure(const std::exception_ptr& failure);
 

@@ -81,19 +81,25 @@ class Scanner {
   Scanned scan(std::string_view text) {
     constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
     if (text.starts_with(byte_order_mark)) text.remove_prefix(byte_order_mark.size());
+    // All of it first: what is no text at all should not be called a malformed key.
+    for_each_line(text, [](const Place& place, std::string_view line) { check_text(place, line); });
+    for_each_line(text, [this](const Place& place, std::string_view line) { take(place, line); });
+    return std::move(result_);
+  }
+
+ private:
+  template <class Visit>
+  void for_each_line(std::string_view text, Visit visit) const {
     for (int line = 1; !text.empty(); ++line) {
       const std::size_t end = std::min(text.find('\n'), text.size());
       std::string_view content = text.substr(0, end);
       text.remove_prefix(std::min(end + 1, text.size()));
       if (content.ends_with('\r')) content.remove_suffix(1);
-      take({name_, line}, content);
+      visit(Place{name_, line}, content);
     }
-    return std::move(result_);
   }
 
- private:
   void take(const Place& place, std::string_view line) {
-    check_text(place, line);
     line = trimmed(line);
     if (line.empty() || line.front() == '#' || line.front() == ';') return;
     if (line.front() == '[') {

@@ -5,6 +5,8 @@
 
 #include "base/error.hpp"
 #include "config/option_table.hpp"
+#include "data/mixture.hpp"
+#include "data/window_provider.hpp"
 
 namespace red::config {
 namespace {
@@ -106,9 +108,7 @@ void check_train(const Loaded& loaded) {
 
 void check_window(const Loaded& loaded) {
   const RunConfig& c = loaded.config;
-  if (c.model.has_encoder() && c.data.window % 2 != 0)
-    throw ConfigError("{}: a RedLLM's window is cut in the middle and must be even; {} would do",
-                      with_place(loaded, "data.window"), c.data.window + 1);
+  with_origin(loaded, [&] { data::window_shape(c.data, c.model.has_encoder()); });
   if (c.model.has_encoder() && c.data.bidirectional_input)
     throw ConfigError("{}: a RedLLM's encoder is bidirectional anyway; this is for {} set to dec",
                       with_place(loaded, "data.bidirectional_input"), with_place(loaded, "model.kind"));
@@ -129,6 +129,10 @@ void check_sources(const Loaded& loaded) {
         "an earlier one whole; to change one key alone use --{}.KEY=value",
         first == loaded.places.end() ? "default" : first->second.to_string(), prefix, prefix);
   }
+  // A source whose share is below one sample of a block is refused by the mixture itself.
+  std::vector<data::Mixture::Share> shares;
+  for (const data::SourceConfig& source : sources) shares.push_back({source.name, source.weight});
+  with_origin(loaded, [&] { data::Mixture(shares, loaded.config.data.block, loaded.config.data.seed); });
 }
 
 }  // namespace

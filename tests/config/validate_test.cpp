@@ -28,7 +28,7 @@ Loaded with(const Overrides& changes) {
 TEST(Validate, AcceptsAWholeConfiguration) {
   for (const Use use : {kModelUse, kTrainUse, kBenchUse}) EXPECT_NO_THROW(validate(with({}), use));
   EXPECT_NO_THROW(validate(
-      with({{"model.kind", "dec"}, {"model.encoder_layers", "0"}, {"data.window", "63"}}), kTrainUse));
+      with({{"model.kind", "dec"}, {"model.encoder_layers", "0"}, {"data.window", "62"}}), kTrainUse));
   EXPECT_NO_THROW(validate(with({{"parallel.data", "4"}, {"parallel.encoder_stages", "1"}}), kTrainUse));
   EXPECT_NO_THROW(
       validate(with({{"schedule.total_steps", "101"}, {"schedule.warmup_steps", "100"}}), kTrainUse));
@@ -81,10 +81,9 @@ INSTANTIATE_TEST_SUITE_P(
             {{"train.global_batch", "5"}, {"parallel.data", "4"}},
             "train.global_batch = 5 (command line): not a multiple of train.micro_batch = 2 (command "
             "line) x parallel.data = 4 (command line); 8 would do"},
-        Contradiction{
-            {{"data.window", "63"}},
-            "data.window = 63 (command line): a RedLLM's window is cut in the middle and must be even; 64 "
-            "would do"},
+        Contradiction{{{"data.window", "63"}}, "command line: data.window = 63: it must be even"},
+        Contradiction{{{"data.source.books.tokens", "b"}, {"data.source.books.weight", "1e-9"}},
+                      "command line: data.source.books.weight = 1e-09: its share of 1e-09 gives no sample"},
         Contradiction{
             {{"data.bidirectional_input", "yes"}},
             "data.bidirectional_input = yes (command line): a RedLLM's encoder is bidirectional anyway"},
