@@ -60,8 +60,9 @@ class Communicator {
   virtual void wait(Request& request, std::string_view what) = 0;
   /// Moves transfers along without waiting; true when the operation is done.
   virtual bool test(Request& request) = 0;
-  /// Lets MPI make progress and looks at the abort flag; microseconds.
-  virtual void poll() = 0;
+  /// Lets MPI make progress and looks at the abort flag; microseconds. Never throws, as it runs between the
+  /// tasks of an op: what it finds comes out of the next wait or test.
+  virtual void poll() noexcept = 0;
 
   /// Ranks of equal colour form a new communicator, in the order of their keys.
   virtual std::unique_ptr<Communicator> split(int color, int key, std::string_view name) = 0;

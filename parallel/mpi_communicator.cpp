@@ -52,6 +52,7 @@ MpiCommunicator::MpiCommunicator(std::shared_ptr<MpiContext> context, MPI_Comm c
 }
 
 MpiCommunicator::~MpiCommunicator() {
+  if (context_->channel().failed()) return;  // messages may be under way for ever
   MPI_Comm_free(&internal_);
   MPI_Comm_free(&comm_);
 }
@@ -158,10 +159,11 @@ void MpiCommunicator::wait(Request& request, std::string_view what) {
 bool MpiCommunicator::test(Request& request) {
   if (!request) return true;
   context_->progress();
+  context_->throw_if_failed();
   return static_cast<MpiOperation&>(*request.get()).advance();
 }
 
-void MpiCommunicator::poll() {
+void MpiCommunicator::poll() noexcept {
   context_->progress();
 }
 

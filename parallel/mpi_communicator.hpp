@@ -33,7 +33,7 @@ class MpiCommunicator final : public Communicator {
 
   void wait(Request& request, std::string_view what) override;
   bool test(Request& request) override;
-  void poll() override;
+  void poll() noexcept override;
   std::unique_ptr<Communicator> split(int color, int key, std::string_view name) override;
   double wait_seconds() const override { return context_->wait_seconds(); }
 

@@ -31,7 +31,8 @@ bool told_unfinished(const MpiOperation& operation) noexcept {
 
 }  // namespace
 
-MpiContext::MpiContext(MPI_Comm world, const MpiOptions& options) : options_(options) {
+MpiContext::MpiContext(MPI_Comm world, const MpiOptions& options)
+    : options_(options), channel_(world, options.abort) {
   RED_CHECK(options.max_elements >= 1 && options.max_elements <= std::numeric_limits<int32_t>::max(),
             "max_elements {}", options.max_elements);
   RED_CHECK(options.segment_bytes >= 64, "segment_bytes {}", options.segment_bytes);
@@ -42,7 +43,7 @@ MpiContext::MpiContext(MPI_Comm world, const MpiOptions& options) : options_(opt
 }
 
 MpiContext::~MpiContext() {
-  MPI_Comm_free(&silent_);
+  if (!channel_.failed()) MPI_Comm_free(&silent_);
 }
 
 template <class Operation>
@@ -83,28 +84,47 @@ void MpiContext::give_back(BlockExchange& operation) noexcept {
   if (!told_unfinished(operation)) exchanges_.put(operation);
 }
 
-void MpiContext::progress() {
-  if (active_.empty()) {
-    int found = 0;
-    RED_MPI(MPI_Iprobe(MPI_ANY_SOURCE, 0, silent_, &found, MPI_STATUS_IGNORE));
-    return;
+void MpiContext::progress() noexcept {
+  if (error_ || channel_.failed()) return;
+  try {
+    if (active_.empty()) {
+      int found = 0;
+      RED_MPI(MPI_Iprobe(MPI_ANY_SOURCE, 0, silent_, &found, MPI_STATUS_IGNORE));
+    }
+    std::erase_if(active_, [](BlockExchange* operation) { return operation->advance(); });
+  } catch (...) {
+    error_ = std::current_exception();
   }
-  std::erase_if(active_, [](BlockExchange* operation) { return operation->advance(); });
+}
+
+void MpiContext::throw_if_failed() {
+  if (channel_.failed()) channel_.throw_failure();
+  if (error_) std::rethrow_exception(error_);
 }
 
 void MpiContext::wait(MpiOperation& operation, std::string_view what, std::string_view communicator) {
-  if (operation.advance()) return;
+  throw_if_failed();
   const Clock::time_point start = Clock::now();
+  channel_.begin_wait(what, communicator);
+  bool published = false;
   for (int64_t turn = 0; !operation.advance(); ++turn) {
     progress();
+    throw_if_failed();
     if (turn < kSpins) continue;
     sched_yield();
     const double waited = seconds_since(start);
+    if (!published && waited > options_.report_after_s) {
+      channel_.publish_wait();
+      published = true;
+    }
     if (waited > options_.deadline_s) {
-      throw CommunicationError("rank {} waited {:.0f} s for {} on communicator {}", world_rank_, waited, what,
-                               communicator);
+      channel_.overdue(
+          fmt::format("rank {} waited {:.1f} s for {} on communicator {}, more than the {:g} s allowed",
+                      world_rank_, waited, what, communicator, options_.deadline_s));
+      channel_.throw_failure();
     }
   }
+  channel_.end_wait();
   wait_seconds_ += seconds_since(start);
 }
 

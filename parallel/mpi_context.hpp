@@ -2,10 +2,12 @@
 // move on, and the loop that waits.
 #pragma once
 
+#include <exception>
 #include <memory>
 #include <string_view>
 #include <vector>
 
+#include "parallel/abort_channel.hpp"
 #include "parallel/mpi_operation.hpp"
 #include "parallel/mpi_options.hpp"
 
@@ -30,9 +32,15 @@ class MpiContext {
   void give_back(SmallAllReduce& operation) noexcept;
   void give_back(BlockExchange& operation) noexcept;
 
+  AbortChannel& channel() { return channel_; }
+
   /// From now on progress() advances it, until it is done.
   void activate(BlockExchange& operation) { active_.push_back(&operation); }
-  void progress();
+  /// Lets MPI and the exchanges move on. Never throws, because it runs in the midst of other work: an error
+  /// waits for the next wait() or test().
+  void progress() noexcept;
+  /// Throws what progress() kept, or the failure of another rank.
+  void throw_if_failed();
   void wait(MpiOperation& operation, std::string_view what, std::string_view communicator);
   double wait_seconds() const { return wait_seconds_; }
 
@@ -54,6 +62,8 @@ class MpiContext {
   Pool<SmallAllReduce> small_;
   Pool<BlockExchange> exchanges_;
   std::vector<BlockExchange*> active_;
+  std::exception_ptr error_;  ///< of progress()
+  AbortChannel channel_;
   double wait_seconds_ = 0;
 };
 

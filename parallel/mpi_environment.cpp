@@ -1,8 +1,22 @@
 #include "parallel/mpi_environment.hpp"
 
+#include <unistd.h>
+
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
 #include "base/check.hpp"
+#include "base/log.hpp"
 
 namespace red::parallel {
+namespace {
+
+// Enough for everybody to hear why the run ends, on a busy machine too.
+constexpr double kLingerSeconds = 3;
+
+}  // namespace
 
 MpiEnvironment::MpiEnvironment(const MpiOptions& options) {
   int initialized = 0, provided = 0;
@@ -17,13 +31,50 @@ MpiEnvironment::MpiEnvironment(const MpiOptions& options) {
   RED_MPI(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
   MPI_Comm comm = MPI_COMM_NULL;
   RED_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &comm));
-  auto context = std::make_shared<MpiContext>(comm, options);
-  world_ = std::make_unique<MpiCommunicator>(std::move(context), comm, "world");
+  context_ = std::make_shared<MpiContext>(comm, options);
+  world_ = std::make_unique<MpiCommunicator>(context_, comm, "world");
 }
 
 MpiEnvironment::~MpiEnvironment() {
+  if (std::uncaught_exceptions() != 0) fail(static_cast<int>(ExitCode::internal), "left by an exception");
+  try {
+    Request request = world_->barrier();
+    world_->wait(request, "the end of the run");
+  } catch (const std::exception& error) {
+    fail(error);
+  }
   world_.reset();
+  context_->channel().close();
+  context_.reset();
   if (finalizes_) MPI_Finalize();
+}
+
+void MpiEnvironment::fail(int exit_code, std::string_view text) {
+  const Failure first = channel().abort(exit_code, text);
+  std::fflush(nullptr);
+  if (first.speaker == rank() && !channel().is_told()) {
+    log::rank_error("{}", first.text);
+    channel().told();
+  }
+  channel().linger(kLingerSeconds);
+  channel().close();
+  _exit(first.exit_code);
+}
+
+void MpiEnvironment::fail(const std::exception& error) {
+  const auto* own = dynamic_cast<const Error*>(&error);
+  if (own != nullptr) fail(static_cast<int>(own->code()), error.what());
+  fail(static_cast<int>(ExitCode::internal), fmt::format("unexpected: {}", error.what()));
+}
+
+std::optional<int> rank_from_launcher() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+    const char* value = std::getenv(name);
+    int rank = 0;
+    if (value != nullptr && std::from_chars(value, value + std::strlen(value), rank).ec == std::errc())
+      return rank;
+  }
+  return std::nullopt;
 }
 
 }  // namespace red::parallel

@@ -1,8 +1,13 @@
 // MPI from its start to its end, and the communicator of all ranks. One object in main, made first and gone
-// last.
+// last. When a rank fails, fail() ends the run on every rank with the exit code of the first failure:
+//   MpiEnvironment environment(options);
+//   try { run(environment.world()); } catch (const std::exception& error) { environment.fail(error); }
 #pragma once
 
+#include <exception>
 #include <memory>
+#include <optional>
+#include <string_view>
 
 #include "parallel/mpi_communicator.hpp"
 
@@ -12,6 +17,7 @@ class MpiEnvironment {
  public:
   /// Starts MPI unless it runs already (then it is left running at the end). Without mpirun: one rank.
   explicit MpiEnvironment(const MpiOptions& options = {});
+  /// The orderly end: waits for all ranks, and leaves like fail() when one of them failed meanwhile.
   ~MpiEnvironment();
   MpiEnvironment(const MpiEnvironment&) = delete;
   MpiEnvironment& operator=(const MpiEnvironment&) = delete;
@@ -20,10 +26,21 @@ class MpiEnvironment {
   int size() const { return world_->size(); }
   /// All other communicators are split off from it, and die before this object.
   Communicator& world() const { return *world_; }
+  AbortChannel& channel() const { return context_->channel(); }
+
+  /// Tells all ranks; exactly one of them prints the text of the run's first failure. Ends the process with
+  /// that failure's exit code: MPI may be beyond an orderly end, so nothing else is tried.
+  [[noreturn]] void fail(int exit_code, std::string_view text);
+  /// The same with the exit code that belongs to the error.
+  [[noreturn]] void fail(const std::exception& error);
 
  private:
   bool finalizes_ = false;
+  std::shared_ptr<MpiContext> context_;
   std::unique_ptr<MpiCommunicator> world_;
 };
+
+/// This process's rank as mpirun or srun gives it, known before MPI starts; empty when neither started it.
+std::optional<int> rank_from_launcher();
 
 }  // namespace red::parallel

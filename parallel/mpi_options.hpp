@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "parallel/abort_channel.hpp"
+
 namespace red::parallel {
 
 struct MpiOptions {
@@ -10,6 +12,7 @@ struct MpiOptions {
   double report_after_s = 1;  ///< a wait longer than this tells the others what it waits for
   int64_t max_elements = std::numeric_limits<int32_t>::max();  ///< of one MPI message
   int64_t segment_bytes = int64_t{128} << 10;                  ///< reductions work in segments of this size
+  AbortOptions abort;
 };
 
 }  // namespace red::parallel

@@ -1,0 +1,331 @@
+#include "parallel/abort_channel.hpp"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+
+#include "base/log.hpp"
+#include "parallel/mpi_check.hpp"
+
+namespace red::parallel {
+namespace {
+
+// A message is small and connections are idle: one that takes longer than this goes nowhere.
+constexpr double kSendSeconds = 1;
+
+constexpr int kCommunication = static_cast<int>(ExitCode::communication);
+
+}  // namespace
+
+AbortChannel::AbortChannel(MPI_Comm world, const AbortOptions& options)
+    : options_(options), host_(host_name()), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  RED_MPI(MPI_Comm_rank(world, &rank_));
+  RED_MPI(MPI_Comm_size(world, &size_));
+  for (StarConnection& connection : connect_star(world, options.connect_s)) {
+    Peer& peer = peers_.emplace_back();
+    peer.state.rank = connection.rank;
+    peer.state.host = connection.host;
+    peer.connection = std::move(connection);
+  }
+  if (!peers_.empty()) start_thread();
+}
+
+/// Signals are for the main thread.
+void AbortChannel::start_thread() {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void AbortChannel::wake() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const auto bytes = write(wake_.get(), &one, sizeof one);
+}
+
+void AbortChannel::throw_failure() const {
+  const std::lock_guard lock(mutex_);
+  throw RemoteFailure(failure_.value());
+}
+
+Failure AbortChannel::abort(int exit_code, std::string_view text) {
+  std::unique_lock lock(mutex_);
+  Failure own{rank_, exit_code, rank_, std::string(text)};
+  if (failure_) return *failure_;
+  if (peers_.empty() || is_hub()) {
+    decide(std::move(own));
+    return *failure_;
+  }
+  const MessageHead head{MessageKind::wish, rank_, exit_code};
+  send_message(peers_[0].connection.socket, head, text, kSendSeconds);
+  return await_verdict(lock, options_.answer_s, std::move(own));
+}
+
+Failure AbortChannel::overdue(std::string_view text) {
+  std::unique_lock lock(mutex_);
+  Failure own{rank_, kCommunication, rank_, std::string(text)};
+  if (failure_) return *failure_;
+  if (peers_.empty() || is_hub()) {
+    begin_inquiry(rank_, text);
+    finish_inquiry_if_due();
+  } else {
+    own.text += "; rank 0, which hears from all ranks what they wait for, does not answer";
+    send(peers_[0], MessageKind::overdue, text);
+  }
+  // Without rank 0 each rank is on its own. Rank 1 gives up first, so that where a launcher ends all once one
+  // has left, only one message is seen.
+  const double stagger = rank_ <= 1 ? 0 : 5;
+  return await_verdict(lock, options_.answer_s + 1 + stagger, std::move(own));
+}
+
+/// The run's first failure as rank 0 decides; when nothing comes, rank 0 is gone or stopped, and it is `own`.
+Failure AbortChannel::await_verdict(std::unique_lock<std::mutex>& lock, double seconds, Failure own) {
+  changed_.wait_for(lock, std::chrono::duration<double>(seconds), [this] { return failure_.has_value(); });
+  if (!failure_) decide(std::move(own));
+  return *failure_;
+}
+
+void AbortChannel::begin_wait(std::string_view what, std::string_view communicator) noexcept {
+  const std::lock_guard lock(mutex_);
+  own_.waiting = true;
+  own_.since = Clock::now();
+  own_.what_length = 0;
+  for (const std::string_view part : {what, std::string_view(" on communicator "), communicator}) {
+    const std::size_t count = std::min(part.size(), own_.what.size() - own_.what_length);
+    std::copy_n(part.begin(), count, own_.what.begin() + own_.what_length);
+    own_.what_length += count;
+  }
+}
+
+void AbortChannel::end_wait() noexcept {
+  const std::lock_guard lock(mutex_);
+  own_.waiting = false;
+  own_.since = Clock::now();
+  if (std::exchange(own_.published, false) && !is_hub()) {
+    send(peers_[0], MessageKind::status, {own_.what.data(), own_.what_length});
+  }
+}
+
+void AbortChannel::publish_wait() noexcept {
+  const std::lock_guard lock(mutex_);
+  own_.published = true;
+  if (!is_hub()) send(peers_[0], MessageKind::status, {own_.what.data(), own_.what_length});
+}
+
+RankState AbortChannel::own_state() const {
+  const double seconds = std::chrono::duration<double>(Clock::now() - own_.since).count();
+  return {rank_, host_, true, own_.waiting, seconds, std::string(own_.what.data(), own_.what_length)};
+}
+
+std::vector<RankState> AbortChannel::states() const {
+  const std::lock_guard lock(mutex_);
+  return states_locked();
+}
+
+std::vector<RankState> AbortChannel::states_locked() const {
+  std::vector<RankState> states = {own_state()};
+  if (is_hub()) {
+    for (const Peer& peer : peers_) states.push_back(peer.state);
+  }
+  return states;
+}
+
+/// Sends with this rank's state in the head.
+void AbortChannel::send(Peer& peer, MessageKind kind, std::string_view text) {
+  if (!peer.connection.socket) return;
+  MessageHead head{kind, rank_, own_.waiting ? 1 : 0};
+  head.seconds = std::chrono::duration<double>(Clock::now() - own_.since).count();
+  send_message(peer.connection.socket, head, text, kSendSeconds);
+}
+
+void AbortChannel::run() {
+  std::vector<pollfd> entries;
+  std::unique_lock lock(mutex_);
+  while (!stop_) {
+    entries.clear();
+    entries.push_back({wake_.get(), POLLIN, 0});
+    for (const Peer& peer : peers_)
+      entries.push_back({peer.connection.socket.get(), POLLIN, 0});  // poll skips -1
+    const int timeout = timeout_ms();
+    lock.unlock();
+    poll(entries.data(), entries.size(), timeout);
+    lock.lock();
+    uint64_t count = 0;
+    if (entries[0].revents != 0) [[maybe_unused]]
+      const auto bytes = read(wake_.get(), &count, sizeof count);
+    for (std::size_t i = 0; i < peers_.size(); ++i) {
+      if (entries[i + 1].revents != 0 && !stop_) take_messages(peers_[i]);
+    }
+    finish_inquiry_if_due();
+    end_process_if_due();
+  }
+}
+
+/// Until the next thing that is due without a message; -1: nothing is.
+int AbortChannel::timeout_ms() const {
+  std::optional<Clock::time_point> due;
+  if (inquiry_) due = inquiry_->end;
+  if (failure_) due = std::min(due.value_or(end_of_grace_), end_of_grace_);
+  if (!due) return -1;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(*due - Clock::now()).count();
+  return static_cast<int>(std::max<int64_t>(left, 0));
+}
+
+void AbortChannel::take_messages(Peer& peer) {
+  MessageHead head;
+  std::string_view text;
+  while (true) {
+    switch (peer.connection.reader->next(peer.connection.socket, head, text)) {
+      case MessageReader::Result::message:
+        handle(peer, head, text);
+        break;
+      case MessageReader::Result::nothing:
+        return;
+      case MessageReader::Result::closed:
+        return lost(peer);
+    }
+  }
+}
+
+void AbortChannel::handle(Peer& peer, const MessageHead& head, std::string_view text) {
+  switch (head.kind) {
+    case MessageKind::status:
+    case MessageKind::answer:
+      peer.state.waiting = head.code != 0;
+      peer.state.seconds = head.seconds;
+      peer.state.what = text;
+      peer.state.answers = true;
+      break;
+    case MessageKind::question:
+      send(peer, MessageKind::answer, {own_.what.data(), own_.what_length});
+      break;
+    case MessageKind::wish:
+      decide({head.rank, head.code, head.rank, std::string(text)});
+      break;
+    case MessageKind::overdue:
+      begin_inquiry(head.rank, text);
+      break;
+    case MessageKind::verdict:
+      decide({head.rank, head.code, head.speaker, std::string(text)});
+      break;
+    case MessageKind::told:
+      if (is_hub()) {
+        spread_told();
+      } else {
+        told_ = true;
+        changed_.notify_all();
+      }
+      break;
+    case MessageKind::goodbye:
+      peer.orderly = true;
+      break;
+    case MessageKind::hello:
+    case MessageKind::welcome:
+      break;
+  }
+}
+
+void AbortChannel::lost(Peer& peer) {
+  peer.connection.socket.reset();
+  changed_.notify_all();
+  if (peer.orderly || failure_) return;
+  Failure failure{peer.connection.rank, kCommunication, is_hub() ? 0 : 1,
+                  fmt::format("rank {} on {} died: its connection closed without a word",
+                              peer.connection.rank, peer.connection.host)};
+  // Told at once: a launcher that saw the death too may end this process any moment. When rank 0 is dead,
+  // rank 1 speaks.
+  const bool speaks = failure.speaker == rank_;
+  if (speaks) log::rank_error("{}", failure.text);
+  decide(std::move(failure));
+  if (speaks) spread_told();
+}
+
+void AbortChannel::decide(Failure failure) {
+  if (failure_) return;
+  failure_ = std::move(failure);
+  end_of_grace_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                     std::chrono::duration<double>(options_.grace_s));
+  if (is_hub()) {
+    const MessageHead head{MessageKind::verdict, failure_->rank, failure_->exit_code, failure_->speaker};
+    for (Peer& peer : peers_) {
+      if (peer.connection.socket) send_message(peer.connection.socket, head, failure_->text, kSendSeconds);
+    }
+  }
+  failed_.store(true, std::memory_order_release);
+  changed_.notify_all();
+  wake();
+}
+
+void AbortChannel::begin_inquiry(int rank, std::string_view text) {
+  if (failure_ || inquiry_) return;
+  inquiry_ = Inquiry{rank, std::string(text),
+                     Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                        std::chrono::duration<double>(options_.answer_s))};
+  for (Peer& peer : peers_) {
+    peer.state.answers = false;
+    send(peer, MessageKind::question, "");
+  }
+  wake();
+}
+
+void AbortChannel::finish_inquiry_if_due() {
+  if (!inquiry_ || failure_) return;
+  const bool all = std::all_of(peers_.begin(), peers_.end(), [](const Peer& p) { return p.state.answers; });
+  if (!all && Clock::now() < inquiry_->end) return;
+  const int rank = inquiry_->rank;
+  std::string text = wait_report(inquiry_->text, states_locked());
+  inquiry_.reset();
+  decide({rank, kCommunication, rank, std::move(text)});
+}
+
+/// For a rank that computes, or sits in a call that never returns: no wait of its main thread ends it.
+void AbortChannel::end_process_if_due() {
+  if (!failure_ || stop_ || Clock::now() < end_of_grace_) return;
+  log::rank_error("still running {:.0f} s after rank {} failed; ended", options_.grace_s, failure_->rank);
+  _exit(failure_->exit_code);
+}
+
+bool AbortChannel::is_told() const {
+  const std::lock_guard lock(mutex_);
+  return told_;
+}
+
+void AbortChannel::told() {
+  const std::lock_guard lock(mutex_);
+  spread_told();
+}
+
+void AbortChannel::spread_told() {
+  if (std::exchange(told_, true)) return;
+  for (Peer& peer : peers_) send(peer, MessageKind::told, "");
+  changed_.notify_all();
+}
+
+void AbortChannel::linger(double seconds) {
+  const std::chrono::duration<double> time(seconds);
+  std::unique_lock lock(mutex_);
+  changed_.wait_for(lock, time, [this] { return told_; });
+  if (!is_hub()) return;
+  changed_.wait_for(lock, time, [this] {
+    return std::none_of(peers_.begin(), peers_.end(),
+                        [](const Peer& p) { return static_cast<bool>(p.connection.socket); });
+  });
+}
+
+void AbortChannel::close() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (stop_) return;
+    stop_ = true;
+    for (Peer& peer : peers_) send(peer, MessageKind::goodbye, "");
+    wake();
+  }
+  if (thread_.joinable()) thread_.join();
+  peers_.clear();
+}
+
+}  // namespace red::parallel

@@ -1,0 +1,143 @@
+// The side channel between all ranks that is not MPI, because MPI may be what is stuck: a star of TCP
+// connections around rank 0, with one sleeping thread per rank. It carries the first failure of the run to
+// everyone, who waits for what, and the death of a rank (its connection closes). Rank 0 decides which failure
+// was the first.
+#pragma once
+
+#include <mpi.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "base/error.hpp"
+#include "parallel/star.hpp"
+#include "parallel/wait_report.hpp"
+
+namespace red::parallel {
+
+/// What ended the run.
+struct Failure {
+  int rank = 0;  ///< whom it happened to
+  int exit_code = static_cast<int>(ExitCode::internal);
+  int speaker = 0;  ///< the one rank that prints the text
+  std::string text;
+};
+
+/// What a wait throws when another rank failed.
+class RemoteFailure : public CommunicationError {
+ public:
+  explicit RemoteFailure(Failure failure)
+      : CommunicationError("rank {} failed: {}", failure.rank, failure.text), failure_(std::move(failure)) {}
+  const Failure& failure() const { return failure_; }
+
+ private:
+  Failure failure_;
+};
+
+struct AbortOptions {
+  double connect_s = 30;  ///< for all ranks to connect at start-up
+  double answer_s = 2;    ///< a rank that takes longer to answer counts as stopped
+  double grace_s = 10;    ///< a rank that has not left this long after a failure is ended by its own thread
+};
+
+class AbortChannel {
+ public:
+  /// Collective over world; every rank throws CommunicationError when one cannot connect.
+  AbortChannel(MPI_Comm world, const AbortOptions& options);
+  ~AbortChannel() { close(); }
+  AbortChannel(const AbortChannel&) = delete;
+  AbortChannel& operator=(const AbortChannel&) = delete;
+
+  /// Cheap enough for every turn of a waiting loop.
+  bool failed() const noexcept { return failed_.load(std::memory_order_acquire); }
+  [[noreturn]] void throw_failure() const;
+
+  /// Ends the run for everyone. Returns the run's first failure, which need not be this one.
+  Failure abort(int exit_code, std::string_view text);
+  /// A wait passed its deadline: asks all ranks what they do and ends the run with the answers in the text.
+  Failure overdue(std::string_view text);
+
+  /// What this rank does, for the report of overdue(): no allocation, no message.
+  void begin_wait(std::string_view what, std::string_view communicator) noexcept;
+  void end_wait() noexcept;
+  /// Sends rank 0 the wait that goes on. The next end_wait() takes it back.
+  void publish_wait() noexcept;
+  /// On rank 0: every rank's last known state. Elsewhere: the own one.
+  std::vector<RankState> states() const;
+
+  /// Whether the failure has been printed, here or elsewhere; told() says that it has.
+  bool is_told() const;
+  void told();
+  /// After a failure, before the process ends: waits until the failure has been printed, and on rank 0 until
+  /// the others have gone, whose news come through here; each at most this long. A launcher may end all ranks
+  /// as soon as one has left.
+  void linger(double seconds);
+  /// The orderly end: the others take the closed connection for no death.
+  void close() noexcept;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Peer {  ///< another end of the star: on rank 0 all other ranks, elsewhere rank 0
+    StarConnection connection;
+    RankState state;
+    bool orderly = false;  ///< said goodbye
+  };
+  struct Inquiry {
+    int rank = 0;
+    std::string text;
+    Clock::time_point end;
+  };
+  struct OwnState {
+    bool waiting = false, published = false;
+    std::array<char, 160> what{};
+    std::size_t what_length = 0;
+    Clock::time_point since = Clock::now();
+  };
+
+  bool is_hub() const { return rank_ == 0; }
+  void start_thread();
+  void wake();
+  void run();
+  int timeout_ms() const;
+  void take_messages(Peer& peer);
+  void handle(Peer& peer, const MessageHead& head, std::string_view text);
+  void lost(Peer& peer);
+  void decide(Failure failure);
+  void spread_told();
+  void begin_inquiry(int rank, std::string_view text);
+  void finish_inquiry_if_due();
+  void end_process_if_due();
+  RankState own_state() const;
+  std::vector<RankState> states_locked() const;
+  void send(Peer& peer, MessageKind kind, std::string_view text);
+  Failure await_verdict(std::unique_lock<std::mutex>& lock, double seconds, Failure otherwise);
+
+  AbortOptions options_;
+  int rank_ = 0;
+  int size_ = 1;
+  std::string host_;
+
+  mutable std::mutex mutex_;  ///< of everything below
+  std::condition_variable changed_;
+  std::vector<Peer> peers_;
+  OwnState own_;
+  std::optional<Failure> failure_;
+  std::optional<Inquiry> inquiry_;
+  Clock::time_point end_of_grace_;
+  std::atomic<bool> failed_{false};
+  bool told_ = false;
+  bool stop_ = false;
+  FileDescriptor wake_;  ///< eventfd: something changed that the thread should look at
+  std::thread thread_;
+};
+
+}  // namespace red::parallel

@@ -1,0 +1,142 @@
+// Real processes under mpirun that throw, die, stop or get stuck: what is printed, by how many, with which
+// exit code, how soon, and that no process stays behind.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+
+namespace red::parallel {
+namespace {
+
+struct Outcome {
+  int exit_code = -1;
+  std::string output;
+  double seconds = 0;
+  bool processes_left = false;
+};
+
+/// Whether a process has the marker among its arguments.
+bool is_running(const std::string& marker) {
+  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+    std::ifstream file(entry.path() / "cmdline");
+    std::string line{std::istreambuf_iterator<char>(file), {}};
+    if (line.find("abort_program") != std::string::npos && line.find(marker) != std::string::npos)
+      return true;
+  }
+  return false;
+}
+
+Outcome run(const std::string& mode, int num_ranks = 4) {
+  const std::string marker = "marker-" + std::to_string(getpid()) + "-" + mode;
+  const std::string command = std::string(RED_SOURCE_DIR "/launch/local.sh -n ") + std::to_string(num_ranks) +
+                              " " ABORT_PROGRAM " " + mode + " " + marker + " 2>&1";
+  Outcome outcome;
+  const auto start = std::chrono::steady_clock::now();
+  FILE* pipe = popen(command.c_str(), "r");
+  for (int c = fgetc(pipe); c != EOF; c = fgetc(pipe)) outcome.output.push_back(static_cast<char>(c));
+  const int status = pclose(pipe);
+  outcome.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  for (int turn = 0; turn < 20 && is_running(marker); ++turn) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  outcome.processes_left = is_running(marker);
+  return outcome;
+}
+
+int count(const std::string& text, const std::string& part) {
+  int found = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
+  return found;
+}
+
+/// One message, the right exit code, everything gone within 30 s of the trouble.
+void expect_end(const Outcome& outcome, int exit_code, const std::string& message) {
+  EXPECT_EQ(outcome.exit_code, exit_code) << outcome.output;
+  EXPECT_EQ(count(outcome.output, message), 1) << "expected: " << message << "\n" << outcome.output;
+  EXPECT_EQ(count(outcome.output, " error: "), 1) << outcome.output;
+  EXPECT_EQ(count(outcome.output, "all steps done"), 0);
+  EXPECT_LT(outcome.seconds, 30);
+  EXPECT_FALSE(outcome.processes_left);
+}
+
+TEST(AbortChannel, NothingHappens) {
+  for (const int num_ranks : {1, 4}) {
+    const Outcome outcome = run("none", num_ranks);
+    EXPECT_EQ(outcome.exit_code, 0);
+    EXPECT_EQ(outcome.output, "all steps done\n");
+  }
+}
+
+TEST(AbortChannel, ExceptionOnAnyRankEndsAllWithItsCode) {
+  expect_end(run("throw"), 3, "rank 1 error: token file broken.bin ends early");
+  expect_end(run("throw0"), 3, "rank 0 error: token file broken.bin ends early");
+  expect_end(run("throw0", 1), 3, "error: token file broken.bin ends early");
+  expect_end(run("unexpected"), 1, "rank 1 error: unexpected: somebody's vector");
+}
+
+TEST(AbortChannel, TheSameExceptionOnAllRanksIsPrintedOnce) {
+  expect_end(run("throw_everywhere"), 2, "model.heads = 3 does not divide model.width = 64");
+}
+
+TEST(AbortChannel, KilledRankIsNamed) {
+  // mpirun sees the death too, and its exit code wins when it is faster.
+  const Outcome outcome = run("kill");
+  EXPECT_TRUE(outcome.exit_code == 6 || outcome.exit_code == 137) << outcome.exit_code;
+  expect_end(outcome, outcome.exit_code, "rank 0 error: rank 1 on");
+  const Outcome outcome0 = run("kill0");
+  EXPECT_TRUE(outcome0.exit_code == 6 || outcome0.exit_code == 137) << outcome0.exit_code;
+  expect_end(outcome0, outcome0.exit_code, "rank 1 error: rank 0 on");
+}
+
+TEST(AbortChannel, RankThatLeavesInSilenceCountsAsDead) {
+  const Outcome outcome = run("exit");
+  EXPECT_NE(outcome.exit_code, 0);
+  expect_end(outcome, outcome.exit_code, "rank 0 error: rank 1 on");
+}
+
+TEST(AbortChannel, StuckRankIsNamedAfterTheDeadline) {
+  const Outcome outcome = run("stuck");
+  expect_end(outcome, 6, "held up by rank 1 on");
+  EXPECT_EQ(
+      count(outcome.output, "for all-reduce of the test on communicator world, more than the 3 s allowed"),
+      1);
+  EXPECT_EQ(count(outcome.output, "waits for nobody since"), 1) << outcome.output;
+  EXPECT_EQ(
+      count(outcome.output, "ranks 0, 2, 3 wait for all-reduce of the test on communicator world since"), 1)
+      << outcome.output;
+  EXPECT_GT(outcome.seconds, 3);
+}
+
+TEST(AbortChannel, StoppedRankIsNamed) {
+  const Outcome outcome = run("stop");
+  expect_end(outcome, 6, "held up by rank 1 on");
+  EXPECT_EQ(count(outcome.output, "does not answer: it was stopped"), 1) << outcome.output;
+}
+
+TEST(AbortChannel, StoppedRank0IsNamedByAnother) {
+  const Outcome outcome = run("stop0");
+  expect_end(outcome, 6, "rank 0, which hears from all ranks what they wait for, does not answer");
+}
+
+TEST(AbortChannel, OperationsThatDoNotMatch) {
+  expect_end(run("mismatch"), 6, "every rank waits, so their operations do not match");
+}
+
+TEST(AbortChannel, RankThatNeverWaitsIsEnded) {
+  // The rank spins without a call, so only the launcher or its own thread can end it.
+  const Outcome outcome = run("spin_and_throw");
+  EXPECT_EQ(outcome.exit_code, 3);
+  EXPECT_EQ(count(outcome.output, "rank 0 error: token file broken.bin ends early"), 1) << outcome.output;
+  EXPECT_LT(outcome.seconds, 30);
+  EXPECT_FALSE(outcome.processes_left);
+}
+
+}  // namespace
+}  // namespace red::parallel
