@@ -20,6 +20,10 @@ std::string usage(std::string_view parent, std::span<const Command> list) {
 
 std::span<const Command> commands() {
   static constexpr std::array list = {
+      Command{"train", "train a model, or go on with a run", run_train},
+      Command{"eval", "measure a trained model", run_eval},
+      Command{"generate", "continue prompts with a trained model", run_generate},
+      Command{"bench", "time training steps on synthetic tokens", run_bench},
       Command{"config", "check a configuration and print what comes out of it, or the list of keys",
               run_config},
   };

@@ -9,6 +9,10 @@
 namespace red::launch {
 
 // One declaration per command; the list in commands.cpp is in the order of --help.
+int run_train(std::span<const std::string> args);
+int run_eval(std::span<const std::string> args);
+int run_generate(std::span<const std::string> args);
+int run_bench(std::span<const std::string> args);
 int run_config(std::span<const std::string> args);
 
 struct Command {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "ops/blocks.hpp"
@@ -56,6 +57,11 @@ float* at(const Tensor& t, int64_t row, int64_t col) {
 }  // namespace
 
 void fill(Stream& stream, const Tensor& tensor, float value) {
+  if (tensor.dtype == DType::fp64) {  // device scalars and sums: a handful of elements
+    for (int64_t row = 0; row < tensor.rows; ++row)
+      std::fill_n(tensor.row_range(row, 1).as<double>(), tensor.cols, value);
+    return;
+  }
   const Tensor y = tensor.contiguous() ? as_one_row(tensor) : tensor;
   for_each_row(stream, y.rows, y.cols, [&](int64_t row, int64_t col, int64_t n) {
     HWY_DYNAMIC_DISPATCH(fill_row)(at(y, row, col), value, n);
@@ -64,6 +70,13 @@ void fill(Stream& stream, const Tensor& tensor, float value) {
 
 void copy(Stream& stream, const Tensor& y, const Tensor& x) {
   check_same_shape(y, x);
+  RED_CHECK(y.dtype == x.dtype, "{} from {}", name_of(y.dtype), name_of(x.dtype));
+  if (y.dtype == DType::fp64) {
+    for (int64_t row = 0; row < y.rows; ++row) {
+      std::copy_n(x.row_range(row, 1).as<double>(), y.cols, y.row_range(row, 1).as<double>());
+    }
+    return;
+  }
   if (y.rows > 1 && all_contiguous({&y, &x})) {
     copy(stream, as_one_row(y), as_one_row(x));
     return;

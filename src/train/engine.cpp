@@ -72,14 +72,14 @@ const parallel::Program& Engine::program(int num_micro_batches, bool train) {
 }
 
 /// sums_: what every rank adds, then the sum of all ranks.
-void Engine::sum_over_ranks(std::span<const data::MicroBatch> batches, bool with_gradients) {
+void Engine::sum_over_ranks(std::span<const data::MicroBatch> batches) {
   ops::fill(stream_, sums_, 0.0F);
-  if (with_gradients) {
+  timer_.measure(Phase::optimizer, [&] {
     for (const optim::ParameterShard& shard : shards_->shards()) {
       if (shard.owned)
         ops::sum_of_squares(stream_, scalar_at(sums_, ops::sum_gradient_squares), shard.gradient);
     }
-  }
+  });
   if (placement().has_head) {
     ops::copy(stream_, sums_.row_range(ops::sum_loss, 2), stage_.loss_sums());
     double targets = 0.0;
@@ -102,7 +102,7 @@ StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double l
     shards_->reduce();
     tied_->reduce();
   });
-  sum_over_ranks(batches, true);
+  sum_over_ranks(batches);
   ops::update_scalars(stream_, scalars_, updates_, sums_, learning_rate, options_.optimizer.decay,
                       options_.optimizer.gradient_clip);
   double host[ops::kStepScalars];
@@ -122,14 +122,14 @@ StepResult Engine::train_step(std::span<const data::MicroBatch> batches, double 
   return result;
 }
 
-Engine::Score Engine::score(std::span<const data::MicroBatch> batches) {
-  stage_.begin_step();
-  executor_.run(program(static_cast<int>(batches.size()), false), batches, model::ForwardMode::score, timer_);
-  sum_over_ranks(batches, false);
-  double host[ops::kStepSums];
-  copy_to_host(stream_, host, sums_.data, sizeof(host));
+std::span<const float> Engine::score(const data::MicroBatch& batch) {
+  executor_.run(program(1, false), {&batch, 1}, model::ForwardMode::score, timer_);
+  if (!placement().has_head) return {};
+  const Tensor& device = stage_.slot(executor_.slot_of(0)).log_probability;
+  log_probability_.resize(device.rows);
+  copy_to_host(stream_, log_probability_.data(), device.data, log_probability_.size() * sizeof(float));
   stream_.synchronize();
-  return {host[ops::sum_loss], host[ops::sum_cross_entropy], static_cast<int64_t>(host[ops::sum_targets])};
+  return log_probability_;
 }
 
 void Engine::hidden(const data::MicroBatch& batch) {

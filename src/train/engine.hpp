@@ -64,13 +64,10 @@ class Engine {
   /// The same without the update; gradients stay in gradient_shards(), summed, not divided by the targets.
   StepResult gradients(std::span<const data::MicroBatch> batches, double learning_rate);
 
-  /// Sums over the targets of all ranks' batches: {CE + z-loss, CE, targets}.
-  struct Score {
-    double loss = 0.0, cross_entropy = 0.0;
-    int64_t targets = 0;
-  };
-  Score score(std::span<const data::MicroBatch> batches);
-
+  /// Forward of one micro-batch without gradients: log-probabilities of its targets, (decoder tokens), on the
+  /// stage with the head; empty elsewhere. Valid until the next call. Stages run ahead of each other by
+  /// themselves.
+  std::span<const float> score(const data::MicroBatch& batch);
   /// Forward of one micro-batch up to the final norm; then stage().logits() works on the head's stage.
   void hidden(const data::MicroBatch& batch);
 
@@ -87,7 +84,7 @@ class Engine {
   static parallel::Placement placement_of(const EngineOptions& options, const parallel::Mesh& mesh);
   model::StageOptions stage_options() const;
   const parallel::Program& program(int num_micro_batches, bool train);
-  void sum_over_ranks(std::span<const data::MicroBatch> batches, bool with_gradients);
+  void sum_over_ranks(std::span<const data::MicroBatch> batches);
 
   EngineOptions options_;
   parallel::Mesh& mesh_;
@@ -102,7 +99,8 @@ class Engine {
   std::vector<std::pair<std::pair<int, bool>, parallel::Program>>
       programs_;  ///< by micro-batches and training
   Arena scalars_memory_;
-  Tensor sums_, scalars_, updates_;  ///< fp64: (kStepSums, 1), (kStepScalars, 1), (1, 1)
+  Tensor sums_, scalars_, updates_;     ///< fp64: (kStepSums, 1), (kStepScalars, 1), (1, 1)
+  std::vector<float> log_probability_;  ///< host copy for score()
   PhaseTimer timer_;
 };
 

@@ -1,0 +1,139 @@
+// redllm bench step: real training steps on synthetic tokens, timed.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "config/command_line.hpp"
+#include "config/validate.hpp"
+#include "data/synthetic_provider.hpp"
+#include "data/window_provider.hpp"
+#include "launch/commands.hpp"
+#include "launch/ranks.hpp"
+#include "train/batch_loader.hpp"
+#include "train/run_options.hpp"
+#include "train/step_report.hpp"
+
+namespace red::launch {
+namespace {
+
+config::CommandSpec step_spec() {
+  return {.name = "bench step",
+          .summary =
+              "Runs bench.warmup_steps and then bench.steps whole training steps on synthetic tokens and "
+              "prints the\n"
+              "median time, tokens/s, model GFLOP/s (docs/flops.md), memory, and seconds by phase of the "
+              "slowest\n"
+              "rank. train.global_batch defaults to one micro-batch per data rank.",
+          .options = {{"json", "", "one JSON object on one line", false}},
+          .takes_config = true,
+          .example = "build/release/redllm bench step --config configs/bench/red_tiny.ini --json"};
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+/// The median step, every phase and rate by its own median.
+train::StepMetrics measure(const Ranks& ranks, const config::RunConfig& config) {
+  const data::WindowShape shape = data::window_shape(config.data, config.model.has_encoder());
+  const data::SyntheticProvider provider(shape.encoder_length(), shape.decoder_length(),
+                                         config.model.vocab_size, config.data.seed);
+  train::Engine engine(train::training_options(config, {shape.encoder_length(), shape.decoder_length()}),
+                       ranks.mesh, ranks.stream);
+  engine.initialize_parameters();
+  train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
+                            config.train.micro_batch, ranks.mesh.layout().data, ranks.mesh.at().data);
+  train::StepReport report(engine, config.model, ranks.stream);
+  constexpr double kLearningRate = 1e-3;
+  std::vector<train::StepMetrics> steps;
+  for (int64_t i = 0; i < config.bench.warmup_steps + config.bench.steps; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    const auto batches = loader.load(static_cast<uint64_t>(i * config.train.global_batch));
+    const train::StepResult result = engine.train_step(batches, kLearningRate);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const train::StepMetrics metrics = report.gather(batches, result, seconds, loader.digest());
+    if (i >= config.bench.warmup_steps) steps.push_back(metrics);
+  }
+  const auto median_of = [&](auto field) {
+    std::vector<double> values;
+    for (const train::StepMetrics& m : steps) values.push_back(field(m));
+    return median(values);
+  };
+  train::StepMetrics middle = steps.back();
+  middle.step_s = median_of([](const auto& m) { return m.step_s; });
+  middle.tokens_per_s = median_of([](const auto& m) { return m.tokens_per_s; });
+  middle.model_gflops_per_s = median_of([](const auto& m) { return m.model_gflops_per_s; });
+  middle.peak_share = middle.model_gflops_per_s / report.peak_gflops();
+  for (std::size_t p = 0; p < middle.phase_s.size(); ++p) {
+    middle.phase_s[p] = median_of([p](const auto& m) { return m.phase_s[p]; });
+  }
+  return middle;
+}
+
+void print(const train::StepMetrics& m, const config::RunConfig& config, const Ranks& ranks, bool as_json) {
+  nlohmann::ordered_json json = {{"model", config.model.name},
+                                 {"kind", config.model.kind == model::Kind::red ? "red" : "dec"},
+                                 {"parameters", model::num_parameters(config.model)},
+                                 {"dtype", "fp32"},
+                                 {"ranks", ranks.world.size()},
+                                 {"layout", ranks.mesh.layout().to_string()},
+                                 {"threads", ranks.stream.threads().num_threads()},
+                                 {"gemm", ranks.stream.gemm().description},
+                                 {"micro_batch", config.train.micro_batch},
+                                 {"global_batch", config.train.global_batch},
+                                 {"window", config.data.window},
+                                 {"steps", config.bench.steps},
+                                 {"step_s", m.step_s},
+                                 {"tokens_per_s", m.tokens_per_s},
+                                 {"model_gflops_per_s", m.model_gflops_per_s},
+                                 {"peak_share", m.peak_share},
+                                 {"peak_rss_mib", m.peak_rss_mib},
+                                 {"loss", m.result.loss}};
+  for (std::size_t i = 0; i < m.phase_s.size(); ++i)
+    json["phase_s"][std::string(train::kPhaseNames[i])] = m.phase_s[i];
+  if (as_json) {
+    fmt::print("{}\n", json.dump());
+    return;
+  }
+  for (const auto& [key, value] : json.items()) {
+    if (key != "phase_s")
+      fmt::print("{:<20} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  for (const auto& [key, value] : json["phase_s"].items())
+    fmt::print("  {:<18} {:.4f} s\n", key, value.get<double>());
+}
+
+int step(std::span<const std::string> args) {
+  const config::CommandLine line(step_spec(), args);
+  if (line.help()) {
+    fmt::print("{}", config::help_text(step_spec()));
+    return 0;
+  }
+  config::Loaded loaded = config::load(line.sources());
+  config::RunConfig& config = loaded.config;
+  if (config.train.global_batch == 0)
+    config.train.global_batch = config.train.micro_batch * config.parallel.data;
+  config::validate(loaded, config::kBenchUse);
+  return run_on_ranks(
+      config, [&](int) { return config.parallel; },
+      [&](const Ranks& ranks) {
+        const train::StepMetrics metrics = measure(ranks, config);
+        if (ranks.world.rank() == 0) print(metrics, config, ranks, line.has("json"));
+        return 0;
+      });
+}
+
+}  // namespace
+
+int run_bench(std::span<const std::string> args) {
+  static constexpr std::array list = {
+      Command{"step", "time training steps on synthetic tokens", step},
+  };
+  return dispatch("redllm bench", list, args);
+}
+
+}  // namespace red::launch

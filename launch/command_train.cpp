@@ -1,0 +1,60 @@
+// redllm train: one run, from its configuration to its last step.
+#include <fmt/format.h>
+
+#include "base/log.hpp"
+#include "config/command_line.hpp"
+#include "config/print.hpp"
+#include "config/validate.hpp"
+#include "data/window_provider.hpp"
+#include "launch/commands.hpp"
+#include "launch/ranks.hpp"
+#include "launch/trained_model.hpp"
+#include "train/trainer.hpp"
+
+namespace red::launch {
+namespace {
+
+config::CommandSpec spec() {
+  return {
+      .name = "train",
+      .summary =
+          "Trains a model from token files, or goes on with a run: train.run_dir holds its configuration,\n"
+          "metrics (metrics.jsonl) and checkpoints. Start it with one process per rank; ranks = "
+          "parallel.data x\n"
+          "parallel.tensor x (parallel.encoder_stages + parallel.decoder_stages).",
+      .takes_config = true,
+      .example =
+          "launch/local.sh -n 4 build/release/redllm train --config configs/models/red_tiny.ini \\\n"
+          "  --config my_run.ini --parallel.data=2 --parallel.encoder_stages=1"};
+}
+
+int train_on(const Ranks& ranks, const config::Loaded& loaded) {
+  const config::RunConfig& config = loaded.config;
+  const data::Tokenizer tokenizer = load_tokenizer(config);
+  const auto provider =
+      data::make_training_provider(config.data, tokenizer.ids(), config.model.has_encoder());
+  for (const std::string& line : provider->describe()) log::info("{}", line);
+  log::info("{} thread(s) per rank, matrix products by {}", ranks.stream.threads().num_threads(),
+            ranks.stream.gemm().description);
+  train::Trainer trainer({config, config::print_effective(loaded), *provider, tokenizer.digest()}, ranks.mesh,
+                         ranks.stream);
+  trainer.run();
+  return 0;
+}
+
+}  // namespace
+
+int run_train(std::span<const std::string> args) {
+  const config::CommandLine line(spec(), args);
+  if (line.help()) {
+    fmt::print("{}", config::help_text(spec()));
+    return 0;
+  }
+  const config::Loaded loaded = config::load(line.sources());
+  config::validate(loaded, config::kTrainUse);
+  return run_on_ranks(
+      loaded.config, [&](int) { return loaded.config.parallel; },
+      [&](const Ranks& ranks) { return train_on(ranks, loaded); });
+}
+
+}  // namespace red::launch

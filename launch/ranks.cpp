@@ -1,0 +1,59 @@
+#include "launch/ranks.hpp"
+
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/log.hpp"
+#include "train/machine.hpp"
+
+namespace red::launch {
+namespace {
+
+/// As the launcher announces it, so that threads can be chosen before MPI starts.
+int ranks_on_this_host() {
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"}) {
+    const char* text = std::getenv(name);
+    int ranks = 0;
+    if (text != nullptr && std::from_chars(text, text + std::strlen(text), ranks).ec == std::errc() &&
+        ranks > 0) {
+      return ranks;
+    }
+  }
+  return 1;
+}
+
+}  // namespace
+
+int run_on_ranks(const config::RunConfig& config, const std::function<parallel::Layout(int)>& layout,
+                 const std::function<int(const Ranks&)>& body) {
+  constexpr std::size_t kScratchBytes = std::size_t{32} << 20;
+  const int threads =
+      config.train.threads > 0 ? config.train.threads : train::default_threads(ranks_on_this_host());
+  // The matrix library is checked before MPI starts: a crash inside it must not look like a lost rank.
+  Stream stream(threads, kScratchBytes, parse_gemm_choice(config.train.gemm));
+  parallel::MpiOptions options;
+  options.deadline_s = config.train.timeout_s;
+  parallel::MpiEnvironment mpi(options);
+  try {
+    log::set_rank(mpi.rank(), mpi.size());
+    const parallel::Layout chosen = layout(mpi.size());
+    parallel::validate(chosen, mpi.size(), config.model.has_encoder());
+    parallel::Mesh mesh(chosen, mpi.world(), config.model.has_encoder());
+    const int code = body({mpi.world(), mesh, stream});
+    stream.set_progress_hook({});
+    return code;
+  } catch (const std::exception& error) {
+    mpi.fail(error);
+  }
+}
+
+parallel::Layout layout_of_evaluation(const config::Loaded& loaded, int num_ranks) {
+  for (const char* key :
+       {"parallel.data", "parallel.tensor", "parallel.encoder_stages", "parallel.decoder_stages"}) {
+    if (loaded.origin(key) == "command line") return loaded.config.parallel;
+  }
+  return {num_ranks, 1, 0, 1};
+}
+
+}  // namespace red::launch

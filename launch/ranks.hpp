@@ -1,0 +1,28 @@
+// What a command that computes runs on: MPI, threads and the mesh, from start to orderly end. A failure on
+// any rank ends all of them with its exit code and one message.
+#pragma once
+
+#include <functional>
+
+#include "config/parse.hpp"
+#include "parallel/mesh.hpp"
+#include "parallel/mpi_environment.hpp"
+
+namespace red::launch {
+
+struct Ranks {
+  parallel::Communicator& world;
+  parallel::Mesh& mesh;
+  Stream& stream;
+};
+
+/// Starts the ranks, lays them out as `layout` says for their number, and runs `body` on each.
+int run_on_ranks(const config::RunConfig& config,
+                 const std::function<parallel::Layout(int num_ranks)>& layout,
+                 const std::function<int(const Ranks&)>& body);
+
+/// The layout of [parallel], where the command line sets one; otherwise all ranks share the data axis. For
+/// commands whose configuration comes from a checkpoint, whatever layout wrote it.
+parallel::Layout layout_of_evaluation(const config::Loaded& loaded, int num_ranks);
+
+}  // namespace red::launch

@@ -1,0 +1,20 @@
+// What this machine gives a rank: cores, memory used, and the arithmetic rate that a step is measured
+// against.
+#pragma once
+
+#include "device/stream.hpp"
+
+namespace red::train {
+
+/// Threads for this rank: the cores it is bound to, shared fairly among `ranks_on_host` ranks when they are
+/// bound to the same ones; at least 1.
+int default_threads(int ranks_on_host);
+
+/// Largest resident memory of this process so far, MiB.
+double peak_rss_mib();
+
+/// GFLOP/s of a large matrix product on the stream's threads: the best of a few, some tens of milliseconds in
+/// all. Ranks of one machine must measure at the same time, as they will compute.
+double measured_peak_gflops(Stream& stream);
+
+}  // namespace red::train

@@ -1,0 +1,48 @@
+#include <sched.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "ops/elementwise.hpp"
+#include "ops/matmul.hpp"
+#include "train/machine.hpp"
+
+namespace red::train {
+
+int default_threads(int ranks_on_host) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  const bool known = sched_getaffinity(0, sizeof(set), &set) == 0;
+  const int cores = known ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());
+  const int all = static_cast<int>(std::thread::hardware_concurrency());
+  // A rank bound to fewer cores than the machine has was given them for itself.
+  const bool bound = known && cores < all;
+  return std::max(1, bound ? cores : cores / std::max(1, ranks_on_host));
+}
+
+double peak_rss_mib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024.0;
+}
+
+double measured_peak_gflops(Stream& stream) {
+  constexpr int64_t n = 768;
+  constexpr int kRepeats = 4;
+  Arena arena("peak measurement", 3 * Arena::rounded(n * n * sizeof(float)));
+  const Tensor a = arena.allocate(n, n), b = arena.allocate(n, n), c = arena.allocate(n, n);
+  ops::fill(stream, a, 1.0F);
+  ops::fill(stream, b, 1.0F);
+  double best = 0.0;
+  for (int i = 0; i < kRepeats; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    ops::matmul(stream, c, a, ops::Transpose::no, b, ops::Transpose::no);
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    best = std::max(best, 2.0 * n * n * n / seconds / 1e9);
+  }
+  return best;
+}
+
+}  // namespace red::train

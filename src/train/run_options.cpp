@@ -1,0 +1,50 @@
+#include "train/run_options.hpp"
+
+#include <algorithm>
+
+namespace red::train {
+namespace {
+
+EngineOptions common_options(const config::RunConfig& config, const SampleLengths& lengths,
+                             int64_t micro_batch) {
+  EngineOptions options;
+  options.model = config.model;
+  options.optimizer = config.optimizer;
+  options.capacity = {micro_batch, micro_batch * lengths.encoder, micro_batch * lengths.decoder};
+  options.max_positions = lengths.encoder + lengths.decoder;
+  options.head_chunk = config.train.head_chunk;
+  options.z_loss = static_cast<float>(config.train.z_loss);
+  options.bucket_bytes = static_cast<std::size_t>(config.train.bucket_mib) << 20;
+  return options;
+}
+
+}  // namespace
+
+EngineOptions training_options(const config::RunConfig& config, const SampleLengths& lengths) {
+  EngineOptions options = common_options(config, lengths, config.train.micro_batch);
+  options.max_micro_batches =
+      static_cast<int>(config.train.global_batch / (config.train.micro_batch * config.parallel.data));
+  return options;
+}
+
+EngineOptions evaluation_options(const config::RunConfig& config, const SampleLengths& lengths,
+                                 int64_t micro_batch, int max_micro_batches) {
+  EngineOptions options = common_options(config, lengths, micro_batch);
+  options.max_micro_batches = max_micro_batches;
+  options.z_loss = 0.0F;
+  options.train = false;
+  return options;
+}
+
+data::DecoderPositions decoder_positions(const model::ModelConfig& config) {
+  return config.continuous_positions ? data::DecoderPositions::after_encoder
+                                     : data::DecoderPositions::from_zero;
+}
+
+optim::ScheduleConfig schedule_of(const config::RunConfig& config) {
+  optim::ScheduleConfig schedule = config.schedule;
+  if (schedule.total_steps == 0) schedule.total_steps = config.train.steps;
+  return schedule;
+}
+
+}  // namespace red::train

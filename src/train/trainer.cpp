@@ -1,0 +1,127 @@
+#include "train/trainer.hpp"
+
+#include <chrono>
+
+#include "base/log.hpp"
+#include "optim/learning_rate.hpp"
+#include "train/run_directory.hpp"
+
+namespace red::train {
+namespace {
+
+SampleLengths lengths_of(const data::SampleProvider& provider) {
+  return {provider.max_encoder_length(), provider.max_decoder_length()};
+}
+
+}  // namespace
+
+Trainer::Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stream)
+    : inputs_(inputs),
+      config_(inputs.config),
+      mesh_(mesh),
+      engine_(training_options(config_, lengths_of(inputs.provider)), mesh, stream),
+      loader_(inputs.provider, decoder_positions(config_.model), config_.train.global_batch,
+              config_.train.micro_batch, mesh.layout().data, mesh.at().data),
+      schedule_(schedule_of(config_)) {
+  start_or_resume();
+  report_ = std::make_unique<StepReport>(engine_, config_.model, stream);
+  const bool speaks = mesh_.world().rank() == 0;
+  if (speaks) metrics_ = std::make_unique<MetricsFile>(config_.train.run_dir / "metrics.jsonl", steps_done_);
+  progress_ = std::make_unique<Progress>(config_.train.steps, speaks);
+}
+
+void Trainer::start_or_resume() {
+  prepare_run_directory(config_.train.run_dir, inputs_.configuration, mesh_.world());
+  const auto checkpoint = checkpoint_to_resume(config_.train.run_dir, config_.checkpoint.resume);
+  if (!checkpoint) {
+    engine_.initialize_parameters();
+    log::info("starting at step 0: {} parameters, {}", model::num_parameters(config_.model),
+              mesh_.layout().to_string());
+    return;
+  }
+  const checkpoint::Reader reader(*checkpoint);
+  check_resume(reader.metadata(), config_, inputs_.tokenizer_digest, *checkpoint);
+  engine_.load(reader, true);
+  steps_done_ = first_step_ = reader.metadata().step;
+  first_sample_ = reader.metadata().sample_cursor;
+  last_saved_ = steps_done_;
+  log::info("resuming {} at step {}, written by {}", checkpoint->string(), steps_done_,
+            reader.metadata().layout);
+}
+
+/// Samples are counted, not steps: a resume goes on behind the last sample even with another global batch.
+uint64_t Trainer::first_sample(int64_t step) const {
+  return first_sample_ + static_cast<uint64_t>((step - 1 - first_step_) * config_.train.global_batch);
+}
+
+void Trainer::run() {
+  if (steps_done_ >= config_.train.steps) {
+    log::info("the run is at step {} already, train.steps is {}: nothing to do", steps_done_,
+              config_.train.steps);
+    return;
+  }
+  for (int64_t step = steps_done_ + 1; step <= config_.train.steps; ++step) {
+    train_step(step);
+    steps_done_ = step;
+    if (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0) save(step);
+  }
+  if (last_saved_ != steps_done_) save(steps_done_);
+}
+
+void Trainer::train_step(int64_t step) {
+  const auto begin = std::chrono::steady_clock::now();
+  std::span<const data::MicroBatch> batches;
+  engine_.timer().measure(Phase::data, [&] { batches = loader_.load(first_sample(step)); });
+  const double rate = optim::learning_rate(schedule_, step);
+  const StepResult result = engine_.train_step(batches, rate);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  last_loss_ = result.loss;
+  if (step % config_.train.log_every == 0 || step == config_.train.steps || !result.applied) {
+    StepMetrics metrics = report_->gather(batches, result, seconds, loader_.digest());
+    metrics.step = step;
+    metrics.learning_rate = rate;
+    metrics.first_sample = first_sample(step);
+    if (metrics_) metrics_->write(metrics);
+    progress_->show(metrics);
+  } else {
+    engine_.timer().clear();
+  }
+  if (!result.applied) {
+    report_skipped(step, result);
+  } else {
+    skipped_in_a_row_ = 0;
+  }
+}
+
+void Trainer::report_skipped(int64_t step, const StepResult& result) {
+  progress_->end_line();
+  const uint64_t first = first_sample(step);
+  log::warning("step {} is skipped: loss {}, gradient norm {}; samples {} to {}, digest in the metrics", step,
+               result.loss, result.gradient_norm, first, first + config_.train.global_batch - 1);
+  if (++skipped_in_a_row_ > config_.train.max_skipped_steps) {
+    throw NumericalError(
+        "{} steps in a row were not finite, the last is step {} (train.max_skipped_steps = {}): lower "
+        "schedule.peak, "
+        "look at the samples, or resume from an earlier checkpoint of {}",
+        skipped_in_a_row_, step, config_.train.max_skipped_steps, config_.train.run_dir.string());
+  }
+}
+
+void Trainer::save(int64_t step) {
+  progress_->end_line();
+  checkpoint::Metadata metadata;
+  metadata.step = step;
+  metadata.sample_cursor = first_sample(step + 1);
+  metadata.configuration = inputs_.configuration;
+  metadata.layout = mesh_.layout().to_string();
+  metadata.tokenizer_digest = inputs_.tokenizer_digest;
+  metadata.extra = engine_.checkpoint_extra();
+  const auto begin = std::chrono::steady_clock::now();
+  const std::vector<checkpoint::Shard> shards = engine_.checkpoint_shards();
+  checkpoint::save(checkpoints_dir(config_.train.run_dir), metadata, shards, mesh_.world());
+  last_saved_ = step;
+  log::info("saved step {} in {:.2f} s", step,
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+}
+
+}  // namespace red::train

@@ -1,0 +1,60 @@
+// A run: steps from where the newest checkpoint left off to train.steps, with metrics, progress and
+// checkpoints in the run's folder. It composes; what a step is, the engine knows.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "config/run_config.hpp"
+#include "train/batch_loader.hpp"
+#include "train/progress.hpp"
+#include "train/run_options.hpp"
+#include "train/step_report.hpp"
+
+namespace red::train {
+
+/// What the run is made of, from the command that starts it.
+struct TrainerInputs {
+  const config::RunConfig& config;
+  std::string configuration;  ///< effective, INI; saved with the run and with every checkpoint
+  const data::SampleProvider& provider;
+  std::string tokenizer_digest;
+};
+
+class Trainer {
+ public:
+  /// Builds the engine; loads the checkpoint that checkpoint.resume asks for, or makes initial parameters.
+  /// Collective. Throws ConfigError when the checkpoint does not fit the configuration.
+  Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stream);
+
+  /// Throws NumericalError after too many steps in a row that were not finite.
+  void run();
+
+  /// Loss of the last step, nats per target, z-loss included.
+  double last_loss() const { return last_loss_; }
+
+ private:
+  void start_or_resume();
+  void train_step(int64_t step);
+  void report_skipped(int64_t step, const StepResult& result);
+  void save(int64_t step);
+  uint64_t first_sample(int64_t step) const;
+
+  const TrainerInputs inputs_;
+  const config::RunConfig& config_;
+  parallel::Mesh& mesh_;
+  Engine engine_;
+  BatchLoader loader_;
+  optim::ScheduleConfig schedule_;
+  int64_t first_step_ = 0;     ///< steps done when this process started
+  uint64_t first_sample_ = 0;  ///< the next sample then
+  int64_t steps_done_ = 0;
+  int64_t last_saved_ = -1;
+  int64_t skipped_in_a_row_ = 0;
+  double last_loss_ = 0.0;
+  std::unique_ptr<StepReport> report_;
+  std::unique_ptr<MetricsFile> metrics_;  ///< rank 0
+  std::unique_ptr<Progress> progress_;
+};
+
+}  // namespace red::train

@@ -1,0 +1,91 @@
+// An engine for a golden file in some layout: its parameters loaded, its examples dealt out to ranks and
+// micro-batches.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "parallel/mpi_environment.hpp"
+#include "support/golden_file.hpp"
+#include "train/engine.hpp"
+
+namespace red::test {
+
+/// How a batch is cut up.
+enum class Form {
+  one_micro_batch,   ///< all of a rank's examples packed together
+  one_example_each,  ///< a micro-batch per example
+  from_padded_rows,  ///< as one_micro_batch, out of rows padded to the longest
+};
+
+inline std::vector<parallel::Layout> layouts_for(int num_ranks, model::Kind kind) {
+  std::vector<parallel::Layout> layouts{{num_ranks, 1, 0, 1}};
+  if (kind == model::Kind::red && num_ranks % 2 == 0) layouts.push_back({num_ranks / 2, 1, 1, 1});
+  return layouts;
+}
+
+/// The examples of data rank `rank` of `num_ranks`: contiguous, as even as can be, perhaps none.
+inline std::vector<data::Sample> part_of(const std::vector<data::Sample>& samples, int num_ranks, int rank) {
+  const auto count = static_cast<int>(samples.size());
+  return {samples.begin() + count * rank / num_ranks, samples.begin() + count * (rank + 1) / num_ranks};
+}
+
+std::vector<data::MicroBatch> micro_batches(const std::vector<data::Sample>& samples, Form form);
+
+class GoldenEngine {
+ public:
+  GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout& layout, const model::ModelConfig& model,
+               double z_loss, const optim::AdafactorConfig& optimizer,
+               const std::vector<std::vector<data::Sample>>& batches, const GoldenTensors& parameters);
+
+  train::Engine& engine() { return *engine_; }
+  const parallel::Mesh& mesh() const { return mesh_; }
+  /// This rank's micro-batches of a global batch.
+  std::vector<data::MicroBatch> deal(const std::vector<data::Sample>& batch, Form form) const;
+
+  /// Relative error of every tensor, in its norm, over all ranks: |got - expected| / max(|expected|, floor).
+  /// `get` gives a shard's (rows, cols) values; they are multiplied by `scale`.
+  template <class Get>
+  std::map<std::string, double> errors(const GoldenTensors& expected, double scale, double floor,
+                                       Get get) const;
+
+ private:
+  Stream stream_{1};
+  parallel::Mesh mesh_;
+  std::unique_ptr<train::Engine> engine_;
+};
+
+template <class Get>
+std::map<std::string, double> GoldenEngine::errors(const GoldenTensors& expected, double scale, double floor,
+                                                   Get get) const {
+  std::vector<double> squares(expected.size() * 2, 0.0);  // difference, expected; over the owned shards
+  for (const optim::ParameterShard& shard : engine_->shards().shards()) {
+    if (!shard.owned) continue;
+    const auto it = expected.find(shard.parameter->spec.name);
+    if (it == expected.end()) continue;
+    const auto index = static_cast<std::size_t>(std::distance(expected.begin(), it));
+    const Tensor got = get(shard);
+    for (int64_t i = 0; i < got.rows; ++i) {
+      const float* row = got.row_range(i, 1).template as<float>();
+      for (int64_t j = 0; j < got.cols; ++j) {
+        const double e = it->second.values[(shard.rows.begin + i) * it->second.cols + j];
+        squares[2 * index] += (row[j] * scale - e) * (row[j] * scale - e);
+        squares[2 * index + 1] += e * e;
+      }
+    }
+  }
+  parallel::Communicator& world = mesh_.world();
+  parallel::Request request = world.all_reduce(
+      make_tensor(squares.data(), static_cast<int64_t>(squares.size()), 1), parallel::ReduceOp::sum);
+  world.wait(request, "golden comparison");
+  std::map<std::string, double> result;
+  std::size_t index = 0;
+  for (const auto& [name, tensor] : expected) {
+    result[name] = std::sqrt(squares[2 * index]) / std::max(std::sqrt(squares[2 * index + 1]), floor);
+    ++index;
+  }
+  return result;
+}
+
+}  // namespace red::test

@@ -1,0 +1,129 @@
+// One batch through the model against float64: logits, log-probabilities, attention probabilities, loss,
+// gradients. Every file of the golden folder, in every layout of the ranks at hand, whole and cut into
+// micro-batches. Tolerances are of golden/README.md: fp32 arithmetic against float64.
+#include <gtest/gtest.h>
+
+#include "golden/golden_engine.hpp"
+
+namespace red::test {
+namespace {
+
+constexpr double kLogits = 1e-5;       // absolute; |logits| is about 1, a hundred fp32 roundings
+constexpr double kProbability = 1e-5;  // absolute, attention
+constexpr double kLoss = 1e-6;         // relative
+constexpr double kGradient =
+    1e-5;  // relative to max(own norm, 1e-3 x global norm): some are zero in exact maths
+
+class GoldenStepTest : public testing::Test {
+ protected:
+  parallel::MpiEnvironment& mpi() { return mpi_; }
+
+  /// f(file, layout) for all of them, with a trace that names both.
+  template <class F>
+  void for_each_case(F f) {
+    for (const auto& path : golden_files("step")) {
+      const GoldenStep golden = read_golden_step(path);
+      for (const parallel::Layout& layout : layouts_for(mpi().size(), golden.model.kind)) {
+        SCOPED_TRACE(fmt::format("{} on {}", golden.name, layout.to_string()));
+        std::vector<data::Sample> samples;
+        for (const GoldenExample& example : golden.examples) samples.push_back(example.sample);
+        GoldenEngine engine(mpi(), layout, golden.model, golden.z_loss, {}, {samples}, golden.parameters);
+        f(golden, samples, engine);
+      }
+    }
+  }
+
+ private:
+  parallel::MpiEnvironment mpi_;
+};
+
+TEST_F(GoldenStepTest, LossAndGradients) {
+  for_each_case(
+      [](const GoldenStep& golden, const std::vector<data::Sample>& samples, GoldenEngine& golden_engine) {
+        for (const Form form : {Form::one_micro_batch, Form::one_example_each, Form::from_padded_rows}) {
+          SCOPED_TRACE(fmt::format("form {}", static_cast<int>(form)));
+          train::Engine& engine = golden_engine.engine();
+          const auto batches = golden_engine.deal(samples, form);
+          const train::StepResult result = engine.gradients(batches, 0.0);
+          EXPECT_NEAR(result.loss / golden.loss, 1.0, kLoss);
+          EXPECT_EQ(result.targets, golden.num_targets);
+          EXPECT_NEAR(result.gradient_norm / golden.gradient_norm, 1.0, kGradient);
+          const auto errors = golden_engine.errors(
+              golden.gradients, 1.0 / static_cast<double>(golden.num_targets), 1e-3 * golden.gradient_norm,
+              [](const optim::ParameterShard& shard) { return shard.gradient; });
+          for (const auto& [name, error] : errors) EXPECT_LT(error, kGradient) << "gradient of " << name;
+        }
+      });
+}
+
+TEST_F(GoldenStepTest, LogitsAndLogProbabilities) {
+  for_each_case([](const GoldenStep& golden, const std::vector<data::Sample>&, GoldenEngine& golden_engine) {
+    train::Engine& engine = golden_engine.engine();
+    for (const GoldenExample& example : golden.examples) {
+      const auto batch = micro_batches({example.sample}, Form::one_micro_batch);
+      engine.hidden(batch.front());
+      if (engine.placement().has_head) {
+        std::vector<float> logits(example.logits.values.size());
+        const Tensor out = make_tensor(logits.data(), example.logits.rows, example.logits.cols);
+        engine.stage().logits(out, 0);
+        double worst = 0.0;
+        for (std::size_t i = 0; i < logits.size(); ++i) {
+          worst = std::max(worst, std::abs(logits[i] - example.logits.values[i]));
+        }
+        EXPECT_LT(worst, kLogits) << "logits of example " << example.sample.id;
+      }
+      const std::span<const float> got = engine.score(batch.front());
+      EXPECT_EQ(got.size(), engine.placement().has_head ? example.log_probability.size() : 0);
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        EXPECT_NEAR(got[i], example.log_probability[i], kLogits)
+            << "example " << example.sample.id << " token " << i;
+      }
+    }
+  });
+}
+
+/// "decoder.layers.3.cross_attention" -> kind and layer.
+std::pair<model::AttentionKind, int64_t> block_of(const std::string& name) {
+  const auto layer = std::stoll(name.substr(std::string("encoder.layers.").size()));
+  if (name.ends_with("cross_attention")) return {model::AttentionKind::cross, layer};
+  return {
+      name.starts_with("encoder") ? model::AttentionKind::encoder_self : model::AttentionKind::decoder_self,
+      layer};
+}
+
+TEST_F(GoldenStepTest, AttentionProbabilities) {
+  for_each_case(
+      [](const GoldenStep& golden, const std::vector<data::Sample>& samples, GoldenEngine& golden_engine) {
+        train::Engine& engine = golden_engine.engine();
+        // All examples in one micro-batch: the probe has to find each of them.
+        const auto batches = micro_batches(samples, Form::one_micro_batch);
+        engine.gradients(batches, 0.0);
+        const parallel::StagePlacement& here = engine.placement();
+        int64_t rows_checked = 0;
+        for (std::size_t sequence = 0; sequence < golden.examples.size(); ++sequence) {
+          for (const auto& [name, expected] : golden.examples[sequence].attention) {
+            const auto [kind, layer] = block_of(name);
+            const bool encoder = kind == model::AttentionKind::encoder_self;
+            if (layer < (encoder ? here.encoder_begin : here.decoder_begin) ||
+                layer >= (encoder ? here.encoder_end : here.decoder_end)) {
+              continue;
+            }
+            for (int64_t head = 0; head < expected.heads; ++head) {
+              std::vector<float> got(expected.num_queries * expected.num_keys);
+              engine.stage().attention_probabilities(
+                  make_tensor(got.data(), expected.num_queries, expected.num_keys), engine.slot_of(0), kind,
+                  layer, static_cast<int64_t>(sequence), head, 0);
+              double worst = 0.0;
+              const double* e = expected.values.data() + head * expected.num_queries * expected.num_keys;
+              for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::abs(got[i] - e[i]));
+              EXPECT_LT(worst, kProbability) << name << " head " << head << " of example " << sequence;
+              rows_checked += expected.num_queries;
+            }
+          }
+        }
+        EXPECT_GT(rows_checked, 0);
+      });
+}
+
+}  // namespace
+}  // namespace red::test

@@ -1,0 +1,56 @@
+// Forty training steps against float64: loss normalised over the whole batch, clipping, schedule and
+// Adafactor together, in every layout of the ranks at hand.
+#include <gtest/gtest.h>
+
+#include "golden/golden_engine.hpp"
+#include "optim/learning_rate.hpp"
+
+namespace red::test {
+namespace {
+
+constexpr double kLoss = 1e-5;  // relative, at every step; fp32 against float64
+constexpr double kNorm = 1e-4;  // relative; a norm sees every element's error, a loss only the sum's
+// Relative, in the norm of a parameter after all steps. Adafactor's first step is the sign of the gradient,
+// so elements whose gradient is zero but for rounding may go either way.
+constexpr double kParameters = 1e-3;
+
+class GoldenTrajectoryTest : public testing::Test {
+ protected:
+  parallel::MpiEnvironment& mpi() { return mpi_; }
+
+  void follow(const GoldenTrajectory& golden, const parallel::Layout& layout, Form form) {
+    GoldenEngine golden_engine(mpi(), layout, golden.model, golden.z_loss, golden.optimizer, golden.steps,
+                               golden.parameters);
+    for (std::size_t i = 0; i < golden.steps.size(); ++i) {
+      const double rate = optim::learning_rate(golden.schedule, static_cast<int64_t>(i) + 1);
+      EXPECT_NEAR(rate, golden.learning_rate[i], 1e-12);
+      const train::StepResult result =
+          golden_engine.engine().train_step(golden_engine.deal(golden.steps[i], form), rate);
+      EXPECT_NEAR(result.loss / golden.loss[i], 1.0, kLoss) << "step " << i + 1;
+      EXPECT_NEAR(result.gradient_norm / golden.gradient_norm[i], 1.0, kNorm) << "step " << i + 1;
+      EXPECT_TRUE(result.applied);
+    }
+    const auto errors = golden_engine.errors(golden.final_parameters, 1.0, 0.0,
+                                             [](const optim::ParameterShard& shard) { return shard.weight; });
+    for (const auto& [name, error] : errors) EXPECT_LT(error, kParameters) << name;
+  }
+
+ private:
+  parallel::MpiEnvironment mpi_;
+};
+
+TEST_F(GoldenTrajectoryTest, EveryStepOfEveryRun) {
+  for (const auto& path : golden_files("trajectory")) {
+    const GoldenTrajectory golden = read_golden_trajectory(path);
+    for (const parallel::Layout& layout : layouts_for(mpi().size(), golden.model.kind)) {
+      for (const Form form : {Form::one_micro_batch, Form::one_example_each}) {
+        SCOPED_TRACE(
+            fmt::format("{} on {}, form {}", golden.name, layout.to_string(), static_cast<int>(form)));
+        follow(golden, layout, form);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace red::test
