@@ -1,6 +1,7 @@
 #include "checkpoint/h5.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "base/log.hpp"
 
@@ -95,10 +96,24 @@ void write_dataset(hid_t parent, const std::string& name, hid_t type, hsize_t nu
            "cannot write dataset '{}'", name);
 }
 
-herr_t append_error(unsigned depth, const H5E_error2_t* error, void* text) {
+/// HDF5's file driver reports system errors with time, descriptor and addresses, on two lines: keeps what it
+/// tried and why it failed.
+std::string shortened(const std::string& description) {
+  const std::size_t number = description.find("errno = "), reason = description.find("error message = '");
+  if (number == std::string::npos || reason == std::string::npos) return description;
+  const std::size_t reason_begin = reason + std::string("error message = '").size();
+  return fmt::format("{}: {} (errno {})", description.substr(0, description.find_first_of(":,")),
+                     description.substr(reason_begin, description.find('\'', reason_begin) - reason_begin),
+                     std::atoi(description.c_str() + number + std::string("errno = ").size()));
+}
+
+/// One entry of the stack; entries that were given already, as they are when a file is flushed again and
+/// again, are left out.
+herr_t append_error(unsigned, const H5E_error2_t* error, void* text) {
   auto& out = *static_cast<std::string*>(text);
-  if (depth > 0) out += "; ";
-  out += fmt::format("{}: {}", error->func_name ? error->func_name : "?", error->desc ? error->desc : "?");
+  const std::string entry = fmt::format("{}: {}", error->func_name ? error->func_name : "?",
+                                        error->desc ? shortened(error->desc) : "?");
+  if (out.find(entry) == std::string::npos) out += (out.empty() ? "" : "; ") + entry;
   return 0;
 }
 
@@ -123,7 +138,12 @@ std::string take_error_stack() {
 
 void report_unclosed(const char* kind) noexcept {
   try {
-    log::rank_warning("an HDF5 {} could not be closed: {}", kind, take_error_stack());
+    // One reason is enough: the error that led here is on its way with all of them.
+    const std::string stack = take_error_stack();
+    const std::size_t system = stack.find(" (errno ");
+    const std::size_t begin = system == std::string::npos ? std::string::npos : stack.rfind("; ", system);
+    log::rank_warning("an HDF5 {} could not be closed: {}", kind,
+                      stack.substr(begin == std::string::npos ? 0 : begin + 2).substr(0, 200));
   } catch (
       ...) {  // NOLINT(bugprone-empty-catch): out of memory while reporting; nothing is left to say it with
   }

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -13,6 +14,9 @@
 
 namespace red::checkpoint {
 namespace {
+
+/// Of one system call: the kernel reads ahead of several calls better than within a single long one.
+constexpr std::size_t kReadBytes = std::size_t{8} << 20;
 
 [[noreturn]] void fail(const std::string& what, const std::filesystem::path& path, int error) {
   throw IoError("cannot {} '{}': {} (errno {})", what, path.string(), std::strerror(error), error);
@@ -75,6 +79,12 @@ void PosixFile::write_at(uint64_t offset, const void* data, std::size_t num_byte
   }
 }
 
+void PosixFile::begin_sync(uint64_t offset, std::size_t num_bytes) const noexcept {
+  // The result does not matter: what this call cannot do, fsync does, and says so when it fails.
+  static_cast<void>(::sync_file_range(descriptor_, static_cast<off_t>(offset), static_cast<off_t>(num_bytes),
+                                      SYNC_FILE_RANGE_WRITE));
+}
+
 void PosixFile::sync() const {
   check(::fsync(descriptor_) == 0, "sync", path_);
 }
@@ -87,7 +97,8 @@ void read_at(int descriptor, const std::string& file_name, uint64_t offset, void
              std::size_t num_bytes) {
   char* next = static_cast<char*>(data);
   while (num_bytes > 0) {
-    const ssize_t got = ::pread(descriptor, next, num_bytes, static_cast<off_t>(offset));
+    const ssize_t got =
+        ::pread(descriptor, next, std::min(num_bytes, kReadBytes), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(fmt::format("read {} bytes at {} of", num_bytes, offset), file_name, errno);
     if (got == 0) throw DataError("'{}' ends at byte {}, {} bytes too early", file_name, offset, num_bytes);

@@ -28,6 +28,9 @@ class PosixFile {
   void reserve(uint64_t num_bytes) const;
   /// All of it, whatever the kernel takes at a time.
   void write_at(uint64_t offset, const void* data, std::size_t num_bytes) const;
+  /// Asks the kernel to begin moving these bytes to the disk, so that sync() finds little left to wait for.
+  /// Only a hint: sync() reports what goes wrong.
+  void begin_sync(uint64_t offset, std::size_t num_bytes) const noexcept;
   /// To the disk, not only to the kernel.
   void sync() const;
   /// Network file systems report late errors here.

@@ -91,36 +91,48 @@ void check_structure(const PosixFile& file, const std::vector<Extent>& extents) 
   }
 }
 
+/// Where bulk bytes go in, a chunk at a time.
+struct BulkWriter {
+  const PosixFile& file;
+  const std::function<void()>& between_chunks;
+  std::vector<std::byte> staging;
+
+  void write(uint64_t offset, const std::byte* data, std::size_t num_bytes) const {
+    for (std::size_t begin = 0; begin < num_bytes; begin += kChunkBytes) {
+      const std::size_t count = std::min(kChunkBytes, num_bytes - begin);
+      file.write_at(offset + begin, data + begin, count);
+      file.begin_sync(offset + begin, count);
+      between_chunks();
+    }
+  }
+};
+
 /// Rows one after another; contiguous ones straight from the tensor's memory, others through the staging
 /// buffer.
-void write_bytes(const PosixFile& file, const Extent& extent, std::vector<std::byte>& staging,
-                 const std::function<void()>& between_chunks) {
+void write_bytes(BulkWriter& out, const Extent& extent) {
   const Shard& shard = *extent.shard;
   const std::size_t element = size_of(shard.tensor.dtype);
   const std::size_t row_bytes = static_cast<std::size_t>(shard.num_cols) * element;
   const std::size_t stride_bytes = static_cast<std::size_t>(shard.row_stride) * element;
   const auto* source = static_cast<const std::byte*>(shard.data);
-  const bool contiguous = shard.num_rows == 1 || stride_bytes == row_bytes;
-  if (contiguous || row_bytes > kChunkBytes) {
-    const std::size_t piece = contiguous ? extent.num_bytes : row_bytes;
-    for (uint64_t done = 0; done < extent.num_bytes; done += piece, source += stride_bytes) {
-      for (std::size_t begin = 0; begin < piece; begin += kChunkBytes) {
-        file.write_at(extent.offset + done + begin, source + begin, std::min(kChunkBytes, piece - begin));
-        between_chunks();
-      }
-    }
+  if (shard.num_rows == 1 || stride_bytes == row_bytes) {
+    out.write(extent.offset, source, extent.num_bytes);
     return;
   }
-  staging.resize(kChunkBytes);
+  if (row_bytes > kChunkBytes) {
+    for (int64_t row = 0; row < shard.num_rows; ++row)
+      out.write(extent.offset + static_cast<uint64_t>(row) * row_bytes,
+                source + static_cast<std::size_t>(row) * stride_bytes, row_bytes);
+    return;
+  }
+  out.staging.resize(kChunkBytes);
   const auto rows_at_once = static_cast<int64_t>(kChunkBytes / row_bytes);
   for (int64_t row = 0; row < shard.num_rows; row += rows_at_once) {
-    const int64_t count = std::min(rows_at_once, shard.num_rows - row);
-    for (int64_t r = 0; r < count; ++r)
-      std::memcpy(staging.data() + static_cast<std::size_t>(r) * row_bytes,
-                  source + static_cast<std::size_t>(row + r) * stride_bytes, row_bytes);
-    file.write_at(extent.offset + static_cast<uint64_t>(row) * row_bytes, staging.data(),
-                  static_cast<std::size_t>(count) * row_bytes);
-    between_chunks();
+    const auto count = static_cast<std::size_t>(std::min(rows_at_once, shard.num_rows - row));
+    for (std::size_t r = 0; r < count; ++r)
+      std::memcpy(out.staging.data() + r * row_bytes,
+                  source + (static_cast<std::size_t>(row) + r) * stride_bytes, row_bytes);
+    out.write(extent.offset + static_cast<uint64_t>(row) * row_bytes, out.staging.data(), count * row_bytes);
   }
 }
 
@@ -131,8 +143,8 @@ uint64_t write_shard_file(const std::filesystem::path& path, const ShardIdentity
   PosixFile file = PosixFile::create(path);
   const std::vector<Extent> extents = create_structure(file, identity, shards);
   check_structure(file, extents);
-  std::vector<std::byte> staging;
-  for (const Extent& extent : extents) write_bytes(file, extent, staging, between_chunks);
+  BulkWriter out{file, between_chunks, {}};
+  for (const Extent& extent : extents) write_bytes(out, extent);
   file.sync();
   const uint64_t num_bytes = file.num_bytes();
   file.close();
