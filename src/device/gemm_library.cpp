@@ -1,8 +1,12 @@
 #include "device/gemm_library.hpp"
 
+#include <mutex>
 #include <utility>
+#include <vector>
 
 #include "base/error.hpp"
+#include "base/log.hpp"
+#include "device/gemm_check.hpp"
 #include "device/gemm_libraries.hpp"
 
 namespace red {
@@ -12,6 +16,69 @@ constexpr std::pair<GemmChoice, std::string_view> kNames[] = {{GemmChoice::autom
                                                               {GemmChoice::openblas, "openblas"},
                                                               {GemmChoice::onednn, "onednn"},
                                                               {GemmChoice::plain, "plain"}};
+
+/// A library after its check. Made once: checking costs milliseconds, and what crashed must not be called
+/// again.
+struct Tried {
+  GemmLibrary library;
+  detail::TriedGemm result;
+};
+
+Tried try_library(GemmChoice choice, const detail::GemmCandidate& candidate) {
+  if (!candidate.library) {
+    return {{},
+            {choice, detail::Verdict::missing, fmt::format("it cannot be loaded: {}", candidate.problem)}};
+  }
+  // One check at a time: it holds the process's signal handlers.
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  const std::string problem = detail::check_gemm(candidate.library->sgemm);
+  if (!problem.empty()) return {*candidate.library, {choice, detail::Verdict::wrong, problem}};
+  const double gflops = detail::measure_gemm(candidate.library->sgemm);
+  return {*candidate.library, {choice, detail::Verdict::right, "", gflops}};
+}
+
+const Tried& tried_openblas() {
+  static const Tried tried = try_library(GemmChoice::openblas, detail::load_openblas());
+  return tried;
+}
+
+const Tried& tried_onednn() {
+  static const Tried tried = try_library(GemmChoice::onednn, detail::load_onednn());
+  return tried;
+}
+
+const GemmLibrary& plain_library() {
+  static const GemmLibrary plain{GemmChoice::plain, detail::plain_sgemm, "plain loops"};
+  return plain;
+}
+
+const GemmLibrary& usable(const Tried& tried) {
+  if (tried.result.verdict == detail::Verdict::right) return tried.library;
+  throw ConfigError(
+      "train.gemm = {}: this library cannot be used here: {}; set train.gemm = auto or another one",
+      name_of(tried.result.choice), tried.result.problem);
+}
+
+const GemmLibrary& choose_library() {
+  const Tried& openblas = tried_openblas();
+  const Tried& onednn = tried_onednn();
+  const GemmChoice best = detail::choose_gemm({openblas.result, onednn.result});
+  for (const Tried* tried : {&openblas, &onednn}) {
+    // A library that computes wrongly is news; one that is missing only where none is left.
+    const detail::Verdict verdict = tried->result.verdict;
+    if (verdict == detail::Verdict::wrong ||
+        (verdict == detail::Verdict::missing && best == GemmChoice::plain)) {
+      log::rank_warning("matrix products go without {}: {}", name_of(tried->result.choice),
+                        tried->result.problem);
+    }
+  }
+  if (best == GemmChoice::openblas) return openblas.library;
+  if (best == GemmChoice::onednn) return onednn.library;
+  log::rank_warning(
+      "matrix products use plain loops, several times slower than OpenBLAS (package libopenblas0)");
+  return plain_library();
+}
 
 }  // namespace
 
@@ -30,13 +97,18 @@ GemmChoice parse_gemm_choice(std::string_view text) {
 }
 
 const GemmLibrary& gemm_library(GemmChoice choice) {
-  static const GemmLibrary plain{GemmChoice::plain, detail::plain_sgemm, "plain loops"};
-  static const detail::GemmCandidate openblas = detail::load_openblas();
-  if (choice == GemmChoice::plain || (choice == GemmChoice::automatic && !openblas.library)) return plain;
-  if (choice == GemmChoice::onednn || !openblas.library) {
-    throw ConfigError("the GEMM library {} cannot be used: {}", name_of(choice), openblas.problem);
+  switch (choice) {
+    case GemmChoice::plain:
+      return plain_library();
+    case GemmChoice::openblas:
+      return usable(tried_openblas());
+    case GemmChoice::onednn:
+      return usable(tried_onednn());
+    case GemmChoice::automatic:
+      break;
   }
-  return *openblas.library;
+  static const GemmLibrary& best = choose_library();
+  return best;
 }
 
 }  // namespace red

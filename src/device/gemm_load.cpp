@@ -7,6 +7,7 @@
 #include <initializer_list>
 
 #include "base/check.hpp"
+#include "device/crash_guard.hpp"
 #include "device/gemm_libraries.hpp"
 
 namespace red::detail {
@@ -17,21 +18,32 @@ struct LoadedLibrary {
   void* handle = nullptr;
   std::string problem;
 
-  explicit LoadedLibrary(std::initializer_list<const char*> names) {
+  LoadedLibrary(std::initializer_list<const char*> names, const char* last_words) {
+    // The loader's locks are held in here: a crash can be announced, not survived.
+    const CrashGuard guard(last_words);
     for (const char* name : names) {
       handle = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-      if (handle != nullptr) return;
+      if (handle != nullptr) {
+        problem.clear();
+        return;
+      }
       if (!problem.empty()) problem += "; ";
       problem += dlerror();
     }
   }
 
   template <class Function>
+  Function* find_if_there(const char* symbol) const {
+    return handle == nullptr ? nullptr : reinterpret_cast<Function*>(dlsym(handle, symbol));
+  }
+
+  /// Its absence is a problem.
+  template <class Function>
   Function* find(const char* symbol) {
-    void* address = handle == nullptr ? nullptr : dlsym(handle, symbol);
+    Function* address = find_if_there<Function>(symbol);
     if (handle != nullptr && address == nullptr && problem.empty())
       problem = fmt::format("it has no {}", symbol);
-    return reinterpret_cast<Function*>(address);
+    return address;
   }
 };
 
@@ -55,7 +67,8 @@ class OneOpenBlasThread {
 
 struct OpenBlas {
   OneOpenBlasThread one_thread;
-  LoadedLibrary library{"libopenblas.so.0", "libopenblas.so"};
+  LoadedLibrary library{{"libopenblas.so.0", "libopenblas.so"},
+                        "OpenBLAS crashed while it was loaded; set train.gemm = onednn or plain\n"};
   decltype(&cblas_sgemm) sgemm = library.find<decltype(cblas_sgemm)>("cblas_sgemm");
   decltype(&openblas_set_num_threads) set_num_threads =
       library.find<decltype(openblas_set_num_threads)>("openblas_set_num_threads");
@@ -80,6 +93,33 @@ void openblas_sgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, in
         narrow(m), narrow(n), narrow(k), alpha, a, narrow(lda), b, narrow(ldb), beta, c, narrow(ldc));
 }
 
+struct OneDnn {
+  LoadedLibrary library{{"libdnnl.so.3", "libdnnl.so.2", "libdnnl.so"},
+                        "oneDNN crashed while it was loaded; set train.gemm = openblas or plain\n"};
+  decltype(&dnnl_sgemm) sgemm = library.find<decltype(dnnl_sgemm)>("dnnl_sgemm");
+  decltype(&dnnl_version) version = library.find<decltype(dnnl_version)>("dnnl_version");
+  /// Of the OpenMP that it was built with; null with another threading.
+  void (*set_num_threads)(int) = library.find_if_there<void(int)>("omp_set_num_threads");
+};
+
+const OneDnn& onednn() {
+  static const OneDnn loaded;
+  return loaded;
+}
+
+void onednn_sgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
+                  const float* a, int64_t lda, const float* b, int64_t ldb, float beta, float* c,
+                  int64_t ldc) {
+  static const auto sgemm = onednn().sgemm;
+  static const auto set_num_threads = onednn().set_num_threads;
+  // OpenMP keeps this per thread, and any library on the thread may have changed it.
+  if (set_num_threads != nullptr) set_num_threads(1);
+  const dnnl_status_t status =
+      sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  RED_CHECK(status == dnnl_success, "dnnl_sgemm: status {}, m {}, n {}, k {}, lda {}, ldb {}, ldc {}",
+            static_cast<int>(status), m, n, k, lda, ldb, ldc);
+}
+
 }  // namespace
 
 GemmCandidate load_openblas() {
@@ -91,7 +131,16 @@ GemmCandidate load_openblas() {
 }
 
 GemmCandidate load_onednn() {
-  return {std::nullopt, "not supported yet"};
+  const OneDnn& dnn = onednn();
+  if (!dnn.library.problem.empty()) return {std::nullopt, dnn.library.problem};
+  const dnnl_version_t& version = *dnn.version();
+  if (version.cpu_runtime == DNNL_RUNTIME_OMP ? dnn.set_num_threads == nullptr
+                                              : version.cpu_runtime != DNNL_RUNTIME_SEQ) {
+    return {std::nullopt, "it was built with threads of its own that cannot be held to one"};
+  }
+  return {GemmLibrary{GemmChoice::onednn, onednn_sgemm,
+                      fmt::format("oneDNN {}.{}.{}", version.major, version.minor, version.patch)},
+          ""};
 }
 
 }  // namespace red::detail

@@ -1,8 +1,8 @@
 #include "ops/matmul.hpp"
 
-#include <cmath>
+#include <iostream>
 #include <limits>
-#include <tuple>
+#include <vector>
 
 #include "ops/matmul_tiles.hpp"
 #include "support/compare.hpp"
@@ -19,6 +19,20 @@ using test::reference_matmul;
 using test::transposed;
 
 constexpr Transpose kTransposes[] = {Transpose::no, Transpose::yes};
+
+/// Every GEMM library that this machine has.
+std::vector<GemmChoice> usable_libraries() {
+  std::vector<GemmChoice> choices{GemmChoice::plain};
+  for (const GemmChoice choice : {GemmChoice::openblas, GemmChoice::onednn}) {
+    try {
+      gemm_library(choice);
+      choices.push_back(choice);
+    } catch (const ConfigError& missing) {
+      std::cout << missing.what() << "\n";
+    }
+  }
+  return choices;
+}
 
 /// The stored form of an operand, with padded rows.
 FloatTensor stored(const Matrix& m, Transpose transpose, int64_t padding) {
@@ -41,7 +55,7 @@ TEST(Matmul, ByHand) {
 TEST(Matmul, EqualsFloat64AtOddSizesInAllForms) {
   constexpr int64_t shapes[][3] = {{1, 1, 1},    {3, 5, 7},      {17, 1, 33},    {1, 65, 9},
                                    {65, 67, 63}, {129, 31, 257}, {300, 301, 77}, {515, 130, 129}};
-  for (const GemmChoice choice : {GemmChoice::automatic, GemmChoice::plain}) {
+  for (const GemmChoice choice : usable_libraries()) {
     Stream stream(2, 1 << 20, choice);
     for (const auto& [m, n, k] : shapes) {
       const Matrix a = random_matrix(m, k, 1), b = random_matrix(k, n, 2), c = random_matrix(m, n, 3);
@@ -59,7 +73,7 @@ TEST(Matmul, EqualsFloat64AtOddSizesInAllForms) {
 }
 
 TEST(Matmul, IgnoresOldContentsWhenBetaIsZero) {
-  for (const GemmChoice choice : {GemmChoice::automatic, GemmChoice::plain}) {
+  for (const GemmChoice choice : usable_libraries()) {
     Stream stream(1, 1 << 20, choice);
     const Matrix a = random_matrix(33, 9, 1), b = random_matrix(9, 35, 2);
     const FloatTensor c(Matrix(33, 35, std::numeric_limits<double>::quiet_NaN()));
@@ -69,7 +83,7 @@ TEST(Matmul, IgnoresOldContentsWhenBetaIsZero) {
 }
 
 TEST(Matmul, EmptySizes) {
-  for (const GemmChoice choice : {GemmChoice::automatic, GemmChoice::plain}) {
+  for (const GemmChoice choice : usable_libraries()) {
     Stream stream(2, 1 << 20, choice);
     matmul(stream, FloatTensor(0, 3), FloatTensor(0, 2), Transpose::no, FloatTensor(2, 3), Transpose::no);
     matmul(stream, FloatTensor(3, 0), FloatTensor(3, 2), Transpose::no, FloatTensor(2, 0), Transpose::no);
@@ -85,17 +99,29 @@ TEST(Matmul, EmptySizes) {
 
 TEST(Matmul, BitEqualForAnyNumberOfThreads) {
   constexpr int64_t shapes[][3] = {{700, 300, 129}, {128, 96, 2049}, {33, 1500, 65}};
-  for (const auto& [m, n, k] : shapes) {
-    const Matrix a = random_matrix(m, k, 1), b = random_matrix(k, n, 2);
-    std::vector<float> first;
-    for (const int num_threads : {1, 2, 3}) {
-      Stream stream(num_threads);
-      const FloatTensor c(m, n);
-      matmul(stream, c, FloatTensor(a), Transpose::no, FloatTensor(b), Transpose::no);
-      if (num_threads == 1) first = c.elements();
-      EXPECT_EQ(c.elements(), first) << num_threads << " threads";
+  for (const GemmChoice choice : usable_libraries()) {
+    for (const auto& [m, n, k] : shapes) {
+      const Matrix a = random_matrix(m, k, 1), b = random_matrix(k, n, 2);
+      std::vector<float> first;
+      for (const int num_threads : {1, 2, 3}) {
+        Stream stream(num_threads, 0, choice);
+        const FloatTensor c(m, n);
+        matmul(stream, c, FloatTensor(a), Transpose::no, FloatTensor(b), Transpose::no);
+        if (num_threads == 1) first = c.elements();
+        EXPECT_EQ(c.elements(), first) << num_threads << " threads, " << name_of(choice);
+      }
     }
   }
+}
+
+TEST(Matmul, CallsTheProgressHookBetweenTiles) {
+  Stream stream(1);
+  int64_t calls = 0;
+  stream.set_progress_hook([&] { ++calls; });
+  matmul(stream, FloatTensor(1024, 512), FloatTensor(1024, 256), Transpose::no, FloatTensor(256, 512),
+         Transpose::no);
+  EXPECT_EQ(calls, matmul_tiles(1024, 512, 256).count());
+  EXPECT_GE(calls, 8);
 }
 
 TEST(Matmul, RefusesShapesThatDoNotFit) {

@@ -1,0 +1,149 @@
+#include "device/gemm_library.hpp"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+
+#include "base/error.hpp"
+#include "device/crash_guard.hpp"
+#include "device/gemm_check.hpp"
+#include "device/gemm_libraries.hpp"
+#include "device/stream.hpp"
+
+namespace red {
+namespace {
+
+using detail::check_gemm;
+using detail::choose_gemm;
+using detail::TriedGemm;
+using detail::Verdict;
+
+#define RED_GEMM_PARAMETERS                                                                    \
+  bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, \
+      const float *b, int64_t ldb, float beta, float *c, int64_t ldc
+
+// Libraries with one fault each.
+void wrong_in_one_element(RED_GEMM_PARAMETERS) {
+  detail::plain_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  if (m > 40 && n > 30) c[40 * ldc + 30] += 1e-3F;
+}
+void ignores_a_transpose(RED_GEMM_PARAMETERS) {
+  detail::plain_sgemm(ta, tb && m < 64, m, n, k, alpha, a, lda, b, tb && m >= 64 ? n : ldb, beta, c, ldc);
+}
+void reads_c_with_beta_0(RED_GEMM_PARAMETERS) {
+  const float old = c[0];
+  detail::plain_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  c[0] += beta * old;
+}
+void writes_behind_rows(RED_GEMM_PARAMETERS) {
+  detail::plain_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  if (ldc > n) c[n] = 0.0F;
+}
+void illegal_instruction(RED_GEMM_PARAMETERS) {
+  detail::plain_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  if (k > 100) std::raise(SIGILL);
+}
+void bad_access(RED_GEMM_PARAMETERS) {
+  detail::plain_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  if (k > 100) std::raise(SIGSEGV);
+}
+
+TEST(CheckGemm, PassesTheLibrariesOfThisMachine) {
+  EXPECT_EQ(check_gemm(detail::plain_sgemm), "");
+  int num_loaded = 0;
+  for (const detail::GemmCandidate& candidate : {detail::load_openblas(), detail::load_onednn()}) {
+    if (!candidate.library) continue;  // a machine may lack it
+    ++num_loaded;
+    EXPECT_EQ(check_gemm(candidate.library->sgemm), "") << candidate.library->description;
+    EXPECT_GT(detail::measure_gemm(candidate.library->sgemm), 0.0);
+    EXPECT_FALSE(candidate.library->description.empty());
+  }
+  RecordProperty("libraries", num_loaded);
+}
+
+TEST(CheckGemm, FindsWrongResults) {
+  EXPECT_NE(check_gemm(wrong_in_one_element).find("element (40, 30)"), std::string::npos);
+  EXPECT_NE(check_gemm(ignores_a_transpose).find("second transposed"), std::string::npos);
+  EXPECT_NE(check_gemm(reads_c_with_beta_0).find("is nan"), std::string::npos);
+  EXPECT_NE(check_gemm(writes_behind_rows).find("writes behind row 0"), std::string::npos);
+}
+
+TEST(CheckGemm, SurvivesCrashes) {
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    EXPECT_NE(check_gemm(illegal_instruction).find("crashes on this CPU: Illegal instruction"),
+              std::string::npos);
+    EXPECT_NE(check_gemm(bad_access).find("crashes on this CPU: Segmentation fault"), std::string::npos);
+  }
+  EXPECT_EQ(check_gemm(detail::plain_sgemm), "");
+}
+
+TEST(CrashGuard, GivesTheHandlersBack) {
+  struct sigaction before {
+  }, after{};
+  sigaction(SIGSEGV, nullptr, &before);
+  {
+    const detail::CrashGuard guard("");
+    sigaction(SIGSEGV, nullptr, &after);
+    EXPECT_NE(before.sa_handler, after.sa_handler);
+    EXPECT_EQ(guard.run([](int64_t) {}), 0);
+    EXPECT_EQ(guard.run([](int64_t) { std::raise(SIGBUS); }), SIGBUS);
+    EXPECT_THROW(guard.run([](int64_t) { throw LogicError("inside"); }), LogicError);
+  }
+  sigaction(SIGSEGV, nullptr, &after);
+  EXPECT_EQ(before.sa_handler, after.sa_handler);
+}
+
+TEST(CrashGuardDeathTest, ACrashElsewhereEndsTheProgramWithItsMessage) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  EXPECT_EXIT(
+      {
+        const detail::CrashGuard guard("the library crashed\n");
+        std::raise(SIGILL);
+      },
+      testing::KilledBySignal(SIGILL), "the library crashed");
+}
+
+TEST(ChooseGemm, ByResultFirstAndByClearlyMoreSpeed) {
+  const TriedGemm openblas{GemmChoice::openblas, Verdict::right, "", 80.0};
+  const TriedGemm fast{GemmChoice::onednn, Verdict::right, "", 120.0};
+  const TriedGemm similar{GemmChoice::onednn, Verdict::right, "", 90.0};
+  const TriedGemm wrong{GemmChoice::openblas, Verdict::wrong, "it crashes", 0.0};
+  const TriedGemm missing{GemmChoice::onednn, Verdict::missing, "no file", 0.0};
+  EXPECT_EQ(choose_gemm({openblas, similar}), GemmChoice::openblas);
+  EXPECT_EQ(choose_gemm({openblas, fast}), GemmChoice::onednn);
+  EXPECT_EQ(choose_gemm({wrong, similar}), GemmChoice::onednn);
+  EXPECT_EQ(choose_gemm({openblas, missing}), GemmChoice::openblas);
+  EXPECT_EQ(choose_gemm({wrong, missing}), GemmChoice::plain);
+}
+
+TEST(GemmLibrary, IsWhatWasAskedForOrAnError) {
+  EXPECT_EQ(gemm_library(GemmChoice::plain).choice, GemmChoice::plain);
+  for (const GemmChoice choice : {GemmChoice::openblas, GemmChoice::onednn}) {
+    try {
+      EXPECT_EQ(gemm_library(choice).choice, choice);
+    } catch (const ConfigError& error) {  // a machine may lack it
+      EXPECT_NE(std::string(error.what()).find("set train.gemm = auto"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(GemmLibrary, AutoStaysTheSame) {
+  const GemmLibrary& once = gemm_library();
+  EXPECT_NE(once.choice, GemmChoice::automatic);
+  EXPECT_EQ(&gemm_library(), &once);
+  Stream stream(1), plain(1, 0, GemmChoice::plain);
+  EXPECT_EQ(&stream.gemm(), &once);
+  EXPECT_EQ(plain.gemm().choice, GemmChoice::plain);
+}
+
+TEST(GemmChoice, NamesAreThoseOfTheConfiguration) {
+  for (const GemmChoice choice :
+       {GemmChoice::automatic, GemmChoice::openblas, GemmChoice::onednn, GemmChoice::plain}) {
+    EXPECT_EQ(parse_gemm_choice(name_of(choice)), choice);
+  }
+  EXPECT_EQ(name_of(GemmChoice::automatic), "auto");
+  EXPECT_THROW(parse_gemm_choice("mkl"), ConfigError);
+}
+
+}  // namespace
+}  // namespace red
