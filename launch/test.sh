@@ -95,18 +95,11 @@ shell_check() {
   git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 }
 
-# Open MPI and UCX keep memory until the process ends; what we leak is reported all the same.
-sanitizer_environment() {
-  export LSAN_OPTIONS="suppressions=$PWD/tests/support/lsan.supp:print_suppressions=0"
-  export UBSAN_OPTIONS=print_stacktrace=1
-}
-
 if [ "$install" = yes ]; then
   check "packages" launch/packages.sh build test text || exit 1
 else
   launch/packages.sh --check build test text || true
 fi
-if [ "$preset" = asan ]; then sanitizer_environment; fi
 if check "build, $preset" build "$preset"; then
   run_tests "$preset"
   if [ "$quick" = no ]; then
@@ -123,7 +116,6 @@ check "order of the folders" python3 cmake/check_layers.py
 if [ "$quick" = no ]; then
   check "clang-tidy" python3 cmake/check_tidy.py "build/$preset" --jobs "$jobs"
   if [ "$preset" = release ]; then
-    sanitizer_environment
     if check "build, asan" build asan; then run_tests asan; fi
   fi
 fi
