@@ -8,6 +8,7 @@ find_package(nlohmann_json REQUIRED)                                # nlohmann-j
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)                       # libssl-dev
 find_package(simdjson REQUIRED)                                     # libsimdjson-dev
 find_package(PkgConfig REQUIRED)
+pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)                  # libzstd-dev
 pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)   # libsentencepiece-dev
 pkg_check_modules(hwy REQUIRED IMPORTED_TARGET libhwy)                    # libhwy-dev
 pkg_check_modules(openblas REQUIRED IMPORTED_TARGET openblas)              # libopenblas-dev

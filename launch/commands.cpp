@@ -20,6 +20,8 @@ std::string usage(std::string_view parent, std::span<const Command> list) {
 
 std::span<const Command> commands() {
   static constexpr std::array list = {
+      Command{"tokenizer", "make a tokenizer, encode and decode with it", run_tokenizer},
+      Command{"data", "make, check and show token files", run_data},
       Command{"train", "train a model, or go on with a run", run_train},
       Command{"eval", "measure a trained model", run_eval},
       Command{"generate", "continue prompts with a trained model", run_generate},

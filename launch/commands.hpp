@@ -9,6 +9,8 @@
 namespace red::launch {
 
 // One declaration per command; the list in commands.cpp is in the order of --help.
+int run_tokenizer(std::span<const std::string> args);
+int run_data(std::span<const std::string> args);
 int run_train(std::span<const std::string> args);
 int run_eval(std::span<const std::string> args);
 int run_generate(std::span<const std::string> args);

@@ -11,7 +11,7 @@ build=(
   libboost-program-options-dev libboost-iostreams-dev
   libfmt-dev libsimdjson-dev nlohmann-json3-dev
   libopenblas-dev libdnnl-dev libhwy-dev
-  libsentencepiece-dev libssl-dev
+  libsentencepiece-dev libssl-dev libzstd-dev
   libgtest-dev # the build configures the tests with everything else
 )
 test=(

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "config/parse.hpp"
+#include "device/stream.hpp"
 #include "parallel/mesh.hpp"
 #include "parallel/mpi_environment.hpp"
 
