@@ -1,0 +1,171 @@
+// What a step promises in every layout: micro-batches do not matter, the samples do not depend on ranks, copies of the
+// tied embedding stay the same, a step that is not finite changes nothing, and nothing is allocated.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "support/count_allocations.hpp"
+#include "train/small_run.hpp"
+
+namespace red::test {
+namespace {
+
+class EngineTest : public testing::Test {
+ protected:
+  parallel::MpiEnvironment mpi_;
+  Stream stream_{1};
+
+  struct Setup {
+    Setup(parallel::MpiEnvironment& mpi, Stream& stream, const parallel::Layout& layout, config::RunConfig config)
+        : mesh(layout, mpi.world(), config.model.has_encoder()), provider(small_provider(config.model.kind)),
+          config((config.parallel = layout, config)),
+          engine(train::training_options(this->config, {provider.max_encoder_length(), provider.max_decoder_length()}),
+                 mesh, stream),
+          loader(provider, train::decoder_positions(config.model), config.train.global_batch, config.train.micro_batch,
+                 layout.data, mesh.at().data) {
+      engine.initialize_parameters();
+    }
+    parallel::Mesh mesh;
+    data::SyntheticProvider provider;
+    config::RunConfig config;
+    train::Engine engine;
+    train::BatchLoader loader;
+  };
+
+  template <class F>
+  void in_every_layout(F f) {
+    for (const model::Kind kind : {model::Kind::red, model::Kind::dec}) {
+      for (const parallel::Layout& layout : layouts(mpi_.size(), kind)) {
+        SCOPED_TRACE(layout.to_string());
+        f(kind, layout);
+      }
+    }
+  }
+  void sum(double* values, int64_t count) { reduce(values, count, parallel::ReduceOp::sum); }
+  void reduce(double* values, int64_t count, parallel::ReduceOp op) {
+    parallel::Request request = mpi_.world().all_reduce(make_tensor(values, count, 1), op);
+    mpi_.world().wait(request, "test");
+  }
+};
+
+// Sums in another order: fp32 rounding, relative to the norm.
+TEST_F(EngineTest, OneLargeMicroBatchEqualsManySmall) {
+  in_every_layout([&](model::Kind kind, const parallel::Layout& layout) {
+    config::RunConfig config = small_config(kind);
+    config.train.global_batch = 32;
+    std::vector<std::vector<train::StepResult>> results;
+    for (const int64_t micro_batch : {int64_t{1}, 32 / layout.data}) {
+      config.train.micro_batch = micro_batch;
+      Setup setup(mpi_, stream_, layout, config);
+      auto& steps = results.emplace_back();
+      for (uint64_t t = 0; t < 3; ++t) steps.push_back(setup.engine.train_step(setup.loader.load(32 * t), 0.01));
+    }
+    for (std::size_t t = 0; t < 3; ++t) {
+      EXPECT_NEAR(results[0][t].loss / results[1][t].loss, 1.0, 1e-6) << "step " << t + 1;
+      EXPECT_NEAR(results[0][t].gradient_norm / results[1][t].gradient_norm, 1.0, 1e-5) << "step " << t + 1;
+      EXPECT_EQ(results[0][t].targets, 32 * kDecoderLength);
+    }
+  });
+}
+
+TEST_F(EngineTest, DigestOfAStepDoesNotDependOnTheRanks) {
+  in_every_layout([&](model::Kind kind, const parallel::Layout& layout) {
+    const config::RunConfig config = small_config(kind);
+    Setup setup(mpi_, stream_, layout, config);
+    train::StepReport report(setup.engine, config.model, stream_);
+    const auto batches = setup.loader.load(40);
+    const train::StepResult result = setup.engine.train_step(batches, 0.01);
+    const train::StepMetrics metrics = report.gather(batches, result, 1.0, setup.loader.digest());
+    train::BatchLoader alone(setup.provider, train::decoder_positions(config.model), config.train.global_batch, 2, 1, 0);
+    alone.load(40);
+    EXPECT_EQ(metrics.sample_digest, alone.digest());
+    alone.load(41);
+    EXPECT_NE(metrics.sample_digest, alone.digest());
+  });
+}
+
+TEST_F(EngineTest, CopiesOfTheTiedEmbeddingStayTheSameBits) {
+  in_every_layout([&](model::Kind kind, const parallel::Layout& layout) {
+    Setup setup(mpi_, stream_, layout, small_config(kind));
+    for (uint64_t t = 0; t < 50; ++t) setup.engine.train_step(setup.loader.load(8 * t), 0.01);
+    const Tensor embedding = setup.engine.parameters().find("embedding.weight").weight.value;
+    std::vector<double> most(embedding.as<float>(), embedding.as<float>() + embedding.size());
+    std::vector<double> least = most;
+    reduce(most.data(), static_cast<int64_t>(most.size()), parallel::ReduceOp::max);
+    reduce(least.data(), static_cast<int64_t>(least.size()), parallel::ReduceOp::min);
+    EXPECT_EQ(most, least);
+  });
+}
+
+TEST_F(EngineTest, AStepThatIsNotFiniteChangesNothing) {
+  in_every_layout([&](model::Kind kind, const parallel::Layout& layout) {
+    Setup setup(mpi_, stream_, layout, small_config(kind));
+    train::Engine& engine = setup.engine;
+    engine.train_step(setup.loader.load(0), 0.01);
+    // One rank's loss is poisoned: by an infinite gain, put back afterwards.
+    const bool poisoner = engine.placement().has_head && setup.mesh.at().data == 0;
+    float* gain = poisoner ? engine.parameters().find("decoder.final_norm.gain").weight.value.as<float>() : nullptr;
+    const float before = poisoner ? *gain : 0.0F;
+    if (poisoner) *gain = std::numeric_limits<float>::infinity();
+    std::vector<std::vector<float>> saved;
+    for (const checkpoint::Shard& shard : engine.checkpoint_shards()) {
+      auto& values = saved.emplace_back();
+      for (int64_t i = 0; i < shard.num_rows; ++i) {
+        const float* row = static_cast<const float*>(shard.data) + i * shard.row_stride;
+        values.insert(values.end(), row, row + shard.num_cols);
+      }
+    }
+    EXPECT_FALSE(engine.train_step(setup.loader.load(8), 0.01).applied);
+    std::size_t index = 0;
+    for (const checkpoint::Shard& shard : engine.checkpoint_shards()) {
+      std::vector<float> now;
+      for (int64_t i = 0; i < shard.num_rows; ++i) {
+        const float* row = static_cast<const float*>(shard.data) + i * shard.row_stride;
+        now.insert(now.end(), row, row + shard.num_cols);
+      }
+      EXPECT_EQ(now, saved[index++]) << shard.tensor.path;
+    }
+    if (poisoner) *gain = before;
+    EXPECT_TRUE(engine.train_step(setup.loader.load(16), 0.01).applied);
+  });
+}
+
+TEST_F(EngineTest, TooManySkippedStepsEndTheRunOnAllRanks) {
+  SharedFolder folder(mpi_.world());
+  config::RunConfig config = small_config(model::Kind::dec);
+  config.schedule.peak = 1e30;
+  config.schedule.warmup_steps = 0;
+  config.train.steps = 40;
+  config.train.max_skipped_steps = 2;
+  EXPECT_THROW(run(mpi_, {mpi_.size(), 1, 0, 1}, config, folder.path() / "run"), NumericalError);
+  folder.barrier();
+}
+
+TEST_F(EngineTest, NothingIsAllocatedAfterTheSecondStep) {
+  in_every_layout([&](model::Kind kind, const parallel::Layout& layout) {
+    Setup setup(mpi_, stream_, layout, small_config(kind));
+    const auto step = [&](uint64_t t) { setup.engine.train_step(setup.loader.load(8 * t), 0.01); };
+    for (uint64_t t = 0; t < 2; ++t) step(t);
+    const std::size_t buffers = Buffer::num_allocations();
+    const int64_t news = num_allocations();
+    for (uint64_t t = 2; t < 12; ++t) step(t);
+    EXPECT_EQ(Buffer::num_allocations(), buffers);
+    EXPECT_EQ(num_allocations(), news);
+  });
+}
+
+TEST_F(EngineTest, ParametersOfAllStagesAreTheModel) {
+  in_every_layout([&](model::Kind kind, const parallel::Layout& layout) {
+    Setup setup(mpi_, stream_, layout, small_config(kind));
+    double owned[1] = {0.0};
+    for (const optim::ParameterShard& shard : setup.engine.shards().shards()) {
+      if (shard.owned) owned[0] += static_cast<double>(shard.weight.size());
+    }
+    sum(owned, 1);
+    EXPECT_EQ(static_cast<int64_t>(owned[0]), model::num_parameters(setup.config.model));
+  });
+}
+
+}  // namespace
+}  // namespace red::test

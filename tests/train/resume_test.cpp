@@ -1,0 +1,110 @@
+// A resumed run is the run that was not interrupted: N + M steps equal N, stop, resume, M, bit for bit in the same
+// layout and within 1e-5 in any other, for parameters, optimizer state and loss.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "train/small_run.hpp"
+
+namespace red::test {
+namespace {
+
+/// Relative difference in the norm, the largest over all tensors.
+double distance(const std::map<std::string, std::vector<float>>& a, const std::map<std::string, std::vector<float>>& b) {
+  EXPECT_EQ(a.size(), b.size());
+  double worst = 0.0;
+  for (const auto& [name, values] : a) {
+    const auto it = b.find(name);
+    EXPECT_TRUE(it != b.end()) << name;
+    if (it == b.end()) continue;
+    double difference = 0.0, norm = 0.0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      difference += std::pow(static_cast<double>(values[i]) - it->second[i], 2);
+      norm += std::pow(static_cast<double>(values[i]), 2);
+    }
+    if (difference > 0.0) worst = std::max(worst, std::sqrt(difference / norm));
+  }
+  return worst;
+}
+
+class ResumeTest : public testing::Test {
+ protected:
+  parallel::MpiEnvironment mpi_;
+  SharedFolder folder_{mpi_.world()};
+
+  void check(const config::RunConfig& whole) {
+    config::RunConfig half = whole;
+    half.train.steps = 3;
+    const auto all_layouts = layouts(mpi_.size(), whole.model.kind);
+    for (std::size_t from = 0; from < all_layouts.size(); ++from) {
+      const std::filesystem::path straight = folder_.path() / fmt::format("straight-{}", from);
+      const double loss = run(mpi_, all_layouts[from], whole, straight);
+      const auto expected = checkpoint_tensors(straight);
+      for (std::size_t to = 0; to < all_layouts.size(); ++to) {
+        SCOPED_TRACE(fmt::format("{} to {}", all_layouts[from].to_string(), all_layouts[to].to_string()));
+        const std::filesystem::path resumed = folder_.path() / fmt::format("resumed-{}-{}", from, to);
+        run(mpi_, all_layouts[from], half, resumed);
+        const double resumed_loss = run(mpi_, all_layouts[to], whole, resumed);
+        const auto got = checkpoint_tensors(resumed);
+        if (from == to) {
+          EXPECT_EQ(resumed_loss, loss);
+          EXPECT_EQ(got, expected);
+        } else {
+          EXPECT_NEAR(resumed_loss / loss, 1.0, 1e-5);
+          EXPECT_LT(distance(expected, got), 1e-5);
+        }
+        folder_.barrier();
+      }
+    }
+  }
+};
+
+TEST_F(ResumeTest, RedLlm) { check(small_config(model::Kind::red)); }
+
+TEST_F(ResumeTest, DecLlm) { check(small_config(model::Kind::dec)); }
+
+TEST_F(ResumeTest, FactoredState) {
+  config::RunConfig config = small_config(model::Kind::red);
+  config.optimizer.factored = true;
+  config.optimizer.min_dim_to_factor = 16;
+  check(config);
+}
+
+TEST_F(ResumeTest, MetricsBehindTheCheckpointAreMovedAway) {
+  config::RunConfig config = small_config(model::Kind::dec);
+  config.train.steps = 2;
+  const parallel::Layout layout{mpi_.size(), 1, 0, 1};
+  const std::filesystem::path dir = folder_.path() / "metrics";
+  run(mpi_, layout, config, dir);
+  if (mpi_.rank() == 0) {
+    std::ofstream(dir / "metrics.jsonl", std::ios::app) << "{\"step\":3,\"loss\":1.0}\n{\"step\":4,\"lo";  // a crash
+  }
+  folder_.barrier();
+  config.train.steps = 4;
+  run(mpi_, layout, config, dir);
+  folder_.barrier();
+  std::ifstream in(dir / "metrics.jsonl");
+  std::vector<int> steps;
+  for (std::string line; std::getline(in, line);) steps.push_back(std::stoi(line.substr(line.find(':') + 1)));
+  EXPECT_EQ(steps, (std::vector{1, 2, 3, 4}));
+  EXPECT_TRUE(std::filesystem::exists(dir / "metrics.jsonl.after-step-2.removed"));
+}
+
+TEST_F(ResumeTest, AnotherModelIsRefused) {
+  config::RunConfig config = small_config(model::Kind::dec);
+  config.train.steps = 1;
+  const parallel::Layout layout{mpi_.size(), 1, 0, 1};
+  run(mpi_, layout, config, folder_.path() / "model");
+  config.model.d_ff = 48;
+  try {
+    run(mpi_, layout, config, folder_.path() / "model");
+    ADD_FAILURE() << "resumed a model of another shape";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find("model.d_ff = 48, in the checkpoint 40"), std::string::npos) << error.what();
+  }
+  folder_.barrier();
+}
+
+}  // namespace
+}  // namespace red::test
