@@ -120,7 +120,7 @@ CommandLine::CommandLine(const CommandSpec& spec, std::span<const std::string> a
     throw ConfigError("command line: something is missing; usage: redllm {} {}", spec.name, spec.usage);
 }
 
-std::string CommandLine::get(const std::string& name, std::string fallback) const {
+std::string CommandLine::get(const std::string& name, const std::string& fallback) const {
   const auto it = values_.find(name);
   return it == values_.end() ? fallback : it->second.back();
 }

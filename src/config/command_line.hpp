@@ -40,8 +40,8 @@ class CommandLine {
 
   bool help() const { return help_; }
   bool has(const std::string& name) const { return values_.contains(name); }
-  std::string get(const std::string& name, std::string fallback = {}) const;  ///< the last one given
-  std::vector<std::string> get_all(const std::string& name) const;            ///< of a repeatable option
+  std::string get(const std::string& name, const std::string& fallback = {}) const;  ///< the last one given
+  std::vector<std::string> get_all(const std::string& name) const;  ///< of a repeatable option
   /// A number in [low, high]; throws ConfigError otherwise.
   int64_t get_integer(const std::string& name, int64_t fallback, int64_t low, int64_t high) const;
   double get_number(const std::string& name, double fallback, double low, double high) const;

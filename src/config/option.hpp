@@ -47,16 +47,16 @@ struct Option : OptionInfo {
   std::function<std::string(Config&, std::string_view)> set;
   std::function<std::string(const Config&)> get;  ///< as an INI file would spell it, unquoted
 
-  Option& in(std::string text) {
-    unit = std::move(text);
+  Option& in(std::string_view text) {
+    unit = text;
     return *this;
   }
   Option& needed(unsigned uses) {
     needed_for = uses;
     return *this;
   }
-  Option& aka(std::vector<std::string> names) {
-    also_called = std::move(names);
+  Option& aka(const std::vector<std::string>& names) {
+    also_called = names;
     return *this;
   }
 };
@@ -116,10 +116,9 @@ class Section {
 
   /// A whole or a floating-point number, by the field's type.
   template <class Field, class T = std::remove_reference_t<std::invoke_result_t<Field, Config&>>>
-  Option<Config>& number(std::string key, Field field, std::type_identity_t<Range<T>> range,
-                         std::string help) {
-    Option<Config>& option =
-        add(std::move(key), std::is_integral_v<T> ? "integer" : "number", std::move(help));
+  Option<Config>& number(std::string_view key, Field field, std::type_identity_t<Range<T>> range,
+                         std::string_view help) {
+    Option<Config>& option = add(key, std::is_integral_v<T> ? "integer" : "number", help);
     option.range = range.to_string();
     option.set = [field, range](Config& config, std::string_view text) {
       return detail::parse_number<T>(text, range, field(config));
@@ -128,8 +127,8 @@ class Section {
   }
 
   template <class Field>
-  Option<Config>& boolean(std::string key, Field field, std::string help) {
-    Option<Config>& option = add(std::move(key), "yes or no", std::move(help));
+  Option<Config>& boolean(std::string_view key, Field field, std::string_view help) {
+    Option<Config>& option = add(key, "yes or no", help);
     option.set = [field](Config& config, std::string_view text) {
       return detail::parse_boolean(text, field(config));
     };
@@ -138,10 +137,10 @@ class Section {
 
   /// An enum, or a string with a fixed set of values; each with its spelling.
   template <class Field, class T = std::remove_reference_t<std::invoke_result_t<Field, Config&>>>
-  Option<Config>& choice(std::string key, Field field,
+  Option<Config>& choice(std::string_view key, Field field,
                          std::type_identity_t<std::vector<std::pair<T, std::string>>> values,
-                         std::string help) {
-    Option<Config>& option = add(std::move(key), "choice", std::move(help));
+                         std::string_view help) {
+    Option<Config>& option = add(key, "choice", help);
     for (const auto& [value, spelling] : values) {
       option.range += (option.range.empty() ? "" : " | ") + spelling;
       option.choices.push_back(spelling);
@@ -163,8 +162,8 @@ class Section {
 
   /// A short name: letters, digits, '.', '_', '-'.
   template <class Field>
-  Option<Config>& name(std::string key, Field field, std::string help) {
-    Option<Config>& option = add(std::move(key), "name", std::move(help));
+  Option<Config>& name(std::string_view key, Field field, std::string_view help) {
+    Option<Config>& option = add(key, "name", help);
     option.range = "letters, digits, '.', '_', '-'";
     option.set = [field](Config& config, std::string_view text) {
       std::string complaint = detail::name_complaint(text);
@@ -176,8 +175,8 @@ class Section {
 
   /// A file, a folder or the prefix of files, relative to the working directory. Field: path or string.
   template <class Field>
-  Option<Config>& path(std::string key, Field field, std::string help) {
-    Option<Config>& option = add(std::move(key), "path", std::move(help));
+  Option<Config>& path(std::string_view key, Field field, std::string_view help) {
+    Option<Config>& option = add(key, "path", help);
     option.set = [field](Config& config, std::string_view text) {
       // The effective configuration is a file of lines.
       if (text.find_first_of("\n\r") != std::string_view::npos) return "holds a line break";
@@ -189,12 +188,12 @@ class Section {
   }
 
  private:
-  Option<Config>& add(std::string key, std::string type, std::string help) {
+  Option<Config>& add(std::string_view key, std::string_view type, std::string_view help) {
     Option<Config>& option = table_.emplace_back();
     option.section = name_;
-    option.key = std::move(key);
-    option.type = std::move(type);
-    option.help = std::move(help);
+    option.key = key;
+    option.type = type;
+    option.help = help;
     return option;
   }
   Option<Config>& readable(Option<Config>& option, std::function<std::string(const Config&)> get) {

@@ -1,10 +1,7 @@
 #include "config/option_table.hpp"
 
 // FIELD(train.steps): the way to a field, for reading and for writing.
-#define FIELD(member)         \
-  [](auto& config) -> auto& { \
-    return config.member;     \
-  }
+#define FIELD(member) ([](auto& config) -> auto& { return (config.member); })
 
 namespace red::config {
 namespace {

@@ -131,6 +131,7 @@ void check_sources(const Loaded& loaded) {
   }
   // A source whose share is below one sample of a block is refused by the mixture itself.
   std::vector<data::Mixture::Share> shares;
+  shares.reserve(sources.size());
   for (const data::SourceConfig& source : sources) shares.push_back({source.name, source.weight});
   with_origin(loaded, [&] { data::Mixture(shares, loaded.config.data.block, loaded.config.data.seed); });
 }

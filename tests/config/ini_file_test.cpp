@@ -129,7 +129,7 @@ TEST(ReadIni, RefusesCirclesAndAvalanches) {
   // 2^12 files by twelve levels of two includes.
   for (int i = 0; i < 12; ++i) {
     const std::string next = std::to_string(i + 1) + ".ini\n";
-    files.write(std::to_string(i) + ".ini", "include = " + next + "include = " + next);
+    files.write(std::to_string(i) + ".ini", fmt::format("include = {0}include = {0}", next));
   }
   files.write("12.ini", "");
   message = config_error([&] { read_ini(files.folder() / "0.ini"); });

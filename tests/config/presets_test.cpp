@@ -115,7 +115,7 @@ TEST(Presets, BenchmarksAreWhole) {
   int count = 0;
   for (const std::string kind : {"red", "dec"}) {
     for (const std::string size : {"150m", "tiny"}) {
-      const Loaded loaded = load_preset({"bench/" + kind + "_" + size + ".ini"});
+      const Loaded loaded = load_preset({fmt::format("bench/{}_{}.ini", kind, size)});
       EXPECT_NO_THROW(validate(loaded, kBenchUse));
       const RunConfig& c = loaded.config;
       EXPECT_EQ(c.data.window, size == "tiny" ? 512 : 2048);

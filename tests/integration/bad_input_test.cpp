@@ -151,7 +151,7 @@ TEST(Program, PrintsTheEffectiveConfigurationThatGivesItselfAgain) {
   const WorkingDirectory directory({{"x.ini", first.out}});
   const ChildResult second = run_child({kProgram, "config", "show", "--config", "x.ini"}, directory.path());
   ASSERT_EQ(second.exit_code, 0) << second.err;
-  const auto without_origins = [](std::string text) {
+  const auto without_origins = [](const std::string& text) {
     std::string result;
     for (std::size_t begin = 0; begin < text.size();) {
       const std::size_t end = std::min(text.find('\n', begin), text.size());

@@ -79,6 +79,7 @@ ChildResult run_child(const std::vector<std::string>& command, const std::filesy
                       double deadline_s) {
   std::vector<std::string> words = command;
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   Pipe out, err;
