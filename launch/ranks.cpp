@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "base/log.hpp"
+#include "launch/mpi_run.hpp"
 #include "train/machine.hpp"
 
 namespace red::launch {
@@ -34,18 +34,14 @@ int run_on_ranks(const config::RunConfig& config, const std::function<parallel::
   Stream stream(threads, kScratchBytes, parse_gemm_choice(config.train.gemm));
   parallel::MpiOptions options;
   options.deadline_s = config.train.timeout_s;
-  parallel::MpiEnvironment mpi(options);
-  try {
-    log::set_rank(mpi.rank(), mpi.size());
+  return run_under_mpi(options, [&](parallel::MpiEnvironment& mpi) {
     const parallel::Layout chosen = layout(mpi.size());
     parallel::validate(chosen, mpi.size(), config.model.has_encoder());
     parallel::Mesh mesh(chosen, mpi.world(), config.model.has_encoder());
     const int code = body({mpi.world(), mesh, stream});
     stream.set_progress_hook({});
     return code;
-  } catch (const std::exception& error) {
-    mpi.fail(error);
-  }
+  });
 }
 
 parallel::Layout layout_of_evaluation(const config::Loaded& loaded, int num_ranks) {
