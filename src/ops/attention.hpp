@@ -5,6 +5,7 @@
 // and key tokens k_offsets[b] ... All pointers are device memory.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "device/stream.hpp"
@@ -51,5 +52,10 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
 void attention_probabilities(Stream& stream, const Tensor& probabilities, const Tensor& q, const Tensor& keys,
                              const Tensor& lse, const AttentionLayout& layout, const AttentionMask& mask,
                              int64_t sequence, int64_t head, int64_t first_row);
+
+/// Bytes that these ops take at most from a stream's scratch memory, about 0.8 MiB per thread at k = 128; for
+/// the plan of memory. longest_keys: of any one sequence.
+std::size_t attention_scratch_bytes(int num_threads, int64_t num_heads, int64_t head_dim,
+                                    int64_t num_sequences, int64_t longest_keys);
 
 }  // namespace red::ops

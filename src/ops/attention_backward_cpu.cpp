@@ -23,8 +23,8 @@ namespace red::ops {
 namespace {
 
 // Multiples of every kMr. All that a task keeps fits an L2 cache of 512 KiB at k = 128.
-constexpr int64_t kQueryTile = 60, kKeyBlock = 120;
-constexpr int64_t kScoreStride = 144;  // a multiple of every kNr, and no power of two
+constexpr int64_t kQueryTile = 96, kKeyBlock = kAttentionKeyBlock;
+constexpr int64_t kScoreStride = kKeyBlock + 16;  // no power of two: rows fall into different cache sets
 
 struct BackwardArgs {
   HeadColumns dq, dk, dv, d_o, q, keys, values;
@@ -32,6 +32,7 @@ struct BackwardArgs {
   const float* delta = nullptr;  // (h, Tq)
   int64_t lse_stride = 0, delta_stride = 0;
   float scale = 0;
+  const CallerPoll* poll = nullptr;
 };
 
 struct BackwardTask {
@@ -41,10 +42,12 @@ struct BackwardTask {
 };
 
 /// Returns when the block before has added its part of dq to tile `tile`.
-void wait_for_block(const BackwardTask& task, int64_t tile) {
+void wait_for_block(const BackwardTask& task, int64_t tile, const CallerPoll& poll) {
   const std::atomic_ref before(task.progress[task.block - 1]);
   for (int spins = 0; before.load(std::memory_order_acquire) <= tile; ++spins) {
-    if (spins > 1000) std::this_thread::yield();
+    if (spins < 1000) continue;
+    poll();
+    std::this_thread::yield();
   }
 }
 
@@ -165,7 +168,8 @@ class BackwardTile {
     const FloatVec scale = hn::Set(d, args_.scale);
     const FloatVec lse = hn::Set(d, args_.lse[task_.head * args_.lse_stride + token_ + i]);
     const FloatVec delta = hn::Set(d, args_.delta[task_.head * args_.delta_stride + token_ + i]);
-    for (int64_t j = 0; j < num_keys_; j += lanes) {
+    // Up to whole groups of keys, as sum_over_queries reads them.
+    for (int64_t j = 0; j < round_up(num_keys_, kMr); j += lanes) {
       const FloatVec index = hn::Iota(d, static_cast<float>(j));
       const auto inside = hn::And(hn::Ge(index, begin), hn::Lt(index, end));
       const FloatVec p = exp_of(hn::MulSub(hn::Load(d, p_row + j), scale, lse));
@@ -241,9 +245,8 @@ void backward_task(const BackwardArgs& args, const BackwardTask& task, float* sc
   pack_transposed(scratch + at.keys_t, args.keys.at(token, task.head), args.keys.stride, num_keys, k);
   pack_transposed(scratch + at.values_t, args.values.at(token, task.head), args.values.stride, num_keys, k);
   pack_panels(scratch + at.keys, kKeyBlock, args.keys.at(token, task.head), args.keys.stride, num_keys, k);
-  std::fill(scratch + at.dk, scratch + at.queries, 0.0F);
-  // Columns beyond the keys are read, for rows of dk and dv that nobody reads.
-  std::fill(scratch + at.probabilities, scratch + at.total, 0.0F);
+  std::fill_n(scratch + at.dk, round_up(num_keys, kMr) * at.padded_dim, 0.0F);
+  std::fill_n(scratch + at.dv, round_up(num_keys, kMr) * at.padded_dim, 0.0F);
 
   for (int64_t tile = 0; tile * kQueryTile < sequence.num_queries(); ++tile) {
     const int64_t query = tile * kQueryTile;
@@ -254,10 +257,11 @@ void backward_task(const BackwardArgs& args, const BackwardTask& task, float* sc
     if (task.block < first_block || task.block > last_block) continue;
     BackwardTile work(args, task, scratch, query);
     work.run();
-    if (task.block > first_block) wait_for_block(task, tile);
+    if (task.block > first_block) wait_for_block(task, tile, *args.poll);
     work.add_dq(task.block == first_block);
     std::atomic_ref(task.progress[task.block])
         .store(static_cast<int32_t>(tile + 1), std::memory_order_release);
+    (*args.poll)();
   }
   store_block(args.dk, token, task.head, scratch + at.dk, at.padded_dim, num_keys);
   store_block(args.dv, token, task.head, scratch + at.dv, at.padded_dim, num_keys);
@@ -273,6 +277,10 @@ namespace red::ops {
 
 HWY_EXPORT(backward_task);
 HWY_EXPORT(backward_scratch_size);
+
+int64_t attention_backward_piece(int64_t head_dim) {
+  return HWY_DYNAMIC_DISPATCH(backward_scratch_size)(head_dim);
+}
 
 void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, const Tensor& dv,
                         const Tensor& d_o, const Tensor& delta, const Tensor& q, const Tensor& keys,
@@ -294,6 +302,8 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
   args.lse_stride = lse.row_stride;
   args.delta_stride = delta.row_stride;
   args.scale = 1.0F / std::sqrt(static_cast<float>(k));
+  const CallerPoll poll(stream);
+  args.poll = &poll;
 
   // All first blocks, then all second blocks, ...: blocks of one head rarely wait for each other, and with a
   // causal mask the longest come first. A sequence without keys still has one block, for its zeros in dq.
@@ -302,7 +312,7 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
   const ArenaScope scope(stream.scratch());
   auto* progress = stream.scratch().allocate<int32_t>(heads, blocks).as<int32_t>();
   std::fill_n(progress, num_tasks, 0);
-  const TaskScratch scratch(stream, num_tasks, HWY_DYNAMIC_DISPATCH(backward_scratch_size)(k));
+  const TaskScratch scratch(stream, num_tasks, attention_backward_piece(k));
   std::atomic<int64_t> next{0};
   stream.parallel_for(num_tasks, [&](int64_t) {
     const int64_t i = next.fetch_add(1, std::memory_order_relaxed), block = i / heads;

@@ -20,9 +20,9 @@
 namespace red::ops {
 namespace {
 
-// Multiples of every kMr. A block's queries and outputs, one tile of keys and values and the scores fit an L2
-// cache of 512 KiB at k = 128.
-constexpr int64_t kQueryBlock = 264, kQueryTile = 36, kKeyTile = 128;
+// kQueryBlock / 2 and kQueryTile are multiples of every kMr. One tile of keys and values and the scores fit
+// an L2 cache of 512 KiB at k = 128; a block's queries and outputs pass through it.
+constexpr int64_t kQueryBlock = 528, kQueryTile = 60, kKeyTile = 192;
 constexpr int64_t kScoreStride = kKeyTile + 16;  // not a power of two: rows fall into different cache sets
 
 struct ForwardArgs {
@@ -30,6 +30,7 @@ struct ForwardArgs {
   float* lse = nullptr;  // (h, Tq)
   int64_t lse_stride = 0;
   float scale = 0;
+  const CallerPoll* poll = nullptr;
 };
 
 struct ForwardTask {
@@ -260,6 +261,7 @@ void forward_task(const ForwardArgs& args, const ForwardTask& task, float* scrat
     for (int64_t row = begin / kMr * kMr; row < end; row += kQueryTile) {
       ForwardTile(args, scratch, rows, tile, row, std::min(kQueryTile, task.count - row)).run();
     }
+    (*args.poll)();
   }
   finish_block(args, task, scratch + at.out, at.padded_dim, rows);
 }
@@ -275,6 +277,10 @@ namespace red::ops {
 HWY_EXPORT(forward_task);
 HWY_EXPORT(forward_scratch_size);
 
+int64_t attention_forward_piece(int64_t head_dim) {
+  return HWY_DYNAMIC_DISPATCH(forward_scratch_size)(head_dim);
+}
+
 void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,
                        const Tensor& keys, const Tensor& values, const AttentionLayout& layout,
                        const AttentionMask& mask) {
@@ -288,17 +294,25 @@ void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const
   args.lse = lse.as<float>();
   args.lse_stride = lse.row_stride;
   args.scale = 1.0F / std::sqrt(static_cast<float>(k));
+  const CallerPoll poll(stream);
+  args.poll = &poll;
 
-  // Later blocks come first: with a causal mask they are the longest.
-  const int64_t blocks = most_blocks(layout.q_offsets, layout.num_sequences, kQueryBlock);
-  const int64_t heads = layout.num_sequences * layout.num_heads, num_tasks = blocks * heads;
+  // Every block copies the keys it sees into panels, so blocks are large, unless that leaves threads idle. A
+  // row's result is the same in any block. Later blocks come first: with a causal mask they are the longest.
+  const int64_t heads = layout.num_sequences * layout.num_heads;
+  int64_t most = kQueryBlock, blocks = most_blocks(layout.q_offsets, layout.num_sequences, most);
+  if (blocks * heads < 4 * stream.threads().num_threads()) {
+    most = kQueryBlock / 2;
+    blocks = most_blocks(layout.q_offsets, layout.num_sequences, most);
+  }
+  const int64_t num_tasks = blocks * heads;
   const ArenaScope scope(stream.scratch());
-  const TaskScratch scratch(stream, num_tasks, HWY_DYNAMIC_DISPATCH(forward_scratch_size)(k));
+  const TaskScratch scratch(stream, num_tasks, attention_forward_piece(k));
   stream.parallel_for(num_tasks, [&](int64_t i) {
     const int64_t head = i % layout.num_heads, block = blocks - 1 - i / heads;
     const AttentionSequence sequence(layout, mask, i % heads / layout.num_heads);
     // A sequence's blocks are about equally long.
-    const int64_t own = (sequence.num_queries() + kQueryBlock - 1) / kQueryBlock;
+    const int64_t own = (sequence.num_queries() + most - 1) / most;
     if (block >= own) return;
     const int64_t size = ((sequence.num_queries() + own - 1) / own + 11) / 12 * 12, first = block * size;
     if (first >= sequence.num_queries()) return;

@@ -1,5 +1,7 @@
 #include "ops/attention_ranges.hpp"
 
+#include "ops/attention_tasks.hpp"
+
 namespace red::ops {
 namespace {
 
@@ -31,6 +33,14 @@ void check_attention_layout(const AttentionLayout& layout, const AttentionMask& 
   if (mask.q_documents == nullptr) return;
   check_documents(mask.q_documents, layout.q_offsets, layout.num_sequences);
   check_documents(mask.k_documents, layout.k_offsets, layout.num_sequences);
+}
+
+std::size_t attention_scratch_bytes(int num_threads, int64_t num_heads, int64_t head_dim,
+                                    int64_t num_sequences, int64_t longest_keys) {
+  const int64_t blocks = std::max<int64_t>(1, (longest_keys + kAttentionKeyBlock - 1) / kAttentionKeyBlock);
+  const auto progress = static_cast<std::size_t>(num_sequences * num_heads * blocks) * sizeof(int32_t);
+  const int64_t piece = std::max(attention_forward_piece(head_dim), attention_backward_piece(head_dim));
+  return Arena::rounded(progress) + TaskScratch::num_bytes(num_threads, piece);
 }
 
 }  // namespace red::ops

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <thread>
 
 #include "ops/attention_ranges.hpp"
 
@@ -45,6 +46,27 @@ inline int64_t most_blocks(const int32_t* offsets, int64_t num_sequences, int64_
   return most;
 }
 
+/// Calls the stream's progress hook from inside a task, where that runs on the stream's own thread: tasks of
+/// long sequences take many milliseconds.
+class CallerPoll {
+ public:
+  explicit CallerPoll(Stream& stream) : threads_(stream.threads()), caller_(std::this_thread::get_id()) {}
+  void operator()() const {
+    if (std::this_thread::get_id() == caller_) threads_.call_hook();
+  }
+
+ private:
+  const ThreadPool& threads_;
+  std::thread::id caller_;
+};
+
+/// Keys of one task of the backward pass.
+constexpr int64_t kAttentionKeyBlock = 192;
+
+/// Scratch memory of one task, in floats.
+int64_t attention_forward_piece(int64_t head_dim);
+int64_t attention_backward_piece(int64_t head_dim);
+
 /// Equal pieces of scratch memory, as many as tasks can run at once. A task takes one and gives it back.
 class TaskScratch {
  public:
@@ -55,6 +77,12 @@ class TaskScratch {
     const Tensor all = stream.scratch().allocate<float>(num_, (num_floats + 15) / 16 * 16);
     data_ = all.as<float>();
     stride_ = all.row_stride;
+  }
+
+  static std::size_t num_bytes(int64_t num_pieces, int64_t num_floats) {
+    const auto pieces = static_cast<std::size_t>(num_pieces);
+    return Arena::rounded(pieces * sizeof(int32_t)) +
+           pieces * Arena::rounded(static_cast<std::size_t>(num_floats) * sizeof(float));
   }
 
   class Piece {

@@ -116,8 +116,8 @@ inline HWY_ATTR void pack_panels(float* HWY_RESTRICT panels, int64_t panel_rows,
 }
 
 /// to[i kNr + r] = from[r stride + i] for r < 4, i < width
-inline HWY_ATTR void transpose_four_rows(float* HWY_RESTRICT to, const float* HWY_RESTRICT from, int64_t stride,
-                                         int64_t width) {
+inline HWY_ATTR void transpose_four_rows(float* HWY_RESTRICT to, const float* HWY_RESTRICT from,
+                                         int64_t stride, int64_t width) {
   int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
   const hn::FixedTag<float, 4> d;

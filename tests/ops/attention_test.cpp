@@ -23,7 +23,7 @@ constexpr test::Tolerance kClose = {.absolute = 5e-6, .relative = 5e-6};
 // Gradients of keys sum over up to 700 queries.
 constexpr test::Tolerance kGradientsClose = {.absolute = 3e-5, .relative = 3e-5};
 
-/// The tensors of one case: q, keys and values are columns of one fused matrix where the lengths agree.
+/// The tensors of one case, all with different row strides.
 struct Device {
   explicit Device(const AttentionCase& c)
       : q(c.q, 8),
@@ -132,6 +132,42 @@ TEST(Attention, ThreadsDoNotChangeABit) {
                          device.dk.elements(), device.dv.elements()};
     });
   }
+}
+
+TEST(Attention, ScratchMemoryIsAsPlanned) {
+  for (const AttentionCase& c : test::attention_cases()) {
+    SCOPED_TRACE(c.name);
+    for_every_cpu_target([&] {
+      constexpr int num_threads = 2;
+      int64_t longest = 0;
+      for (std::size_t s = 0; s + 1 < c.k_offsets.size(); ++s) {
+        longest = std::max<int64_t>(longest, c.k_offsets[s + 1] - c.k_offsets[s]);
+      }
+      const std::size_t planned = attention_scratch_bytes(
+          num_threads, c.heads, c.q.cols / c.heads, static_cast<int64_t>(c.q_offsets.size()) - 1, longest);
+      Stream stream(num_threads, planned);
+      const Device device(c);
+      device.forward(stream, c);
+      device.backward(stream, c);
+      EXPECT_LE(stream.scratch().peak(), planned);
+    });
+  }
+}
+
+TEST(Attention, PollsInsideLongTasks) {
+  // One head of 1,500 tokens: 3 tasks forward with 8 tiles of keys each at most, 8 tasks backward.
+  const AttentionCase c = test::random_case("long", {1500}, {1500}, 1, 16, 5);
+  Stream stream(1);
+  const Device device(c);
+  int polls = 0;
+  stream.set_progress_hook([&] { ++polls; });
+  device.forward(stream, c);
+  EXPECT_GE(polls, 16);
+  attention_delta(stream, device.delta, device.d_o, device.o, nullptr);
+  polls = 0;
+  attention_backward(stream, device.dq, device.dk, device.dv, device.d_o, device.delta, device.q, device.keys,
+                     device.values, device.lse, c.layout(), c.mask());
+  EXPECT_GE(polls, 100);
 }
 
 TEST(Attention, QueriesThatSeeNothingGiveExactZeros) {

@@ -149,6 +149,7 @@ inline std::vector<AttentionCase> attention_cases() {
   add("full, ragged", {37, 1, 150}, {37, 1, 150}, 2, 16);
   add("full, long", {401}, {401}, 1, 128);
   add("cross, other lengths", {33, 0, 70, 5}, {140, 9, 0, 300}, 3, 40);
+  add("full, several blocks of queries", {1100}, {60}, 1, 8);
   add("causal, long", {700}, {700}, 1, 32).causal = true;
   add("causal, ragged", {1, 64, 131}, {1, 64, 131}, 2, 128).causal = true;
   add("causal, fewer keys", {200}, {90}, 1, 16).causal = true;
