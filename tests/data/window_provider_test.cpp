@@ -6,7 +6,7 @@
 #include <set>
 
 #include "base/philox.hpp"
-#include "data/count_allocations.hpp"
+#include "support/count_allocations.hpp"
 #include "data/sample_digest.hpp"
 #include "data/test_files.hpp"
 
@@ -314,9 +314,9 @@ TEST_F(Windows, GetAllocatesNothingAfterTheFirst) {
     const auto provider = make_training_provider(config, ids, has_encoder);
     Sample sample;
     provider->get(0, sample);
-    const int64_t before = num_allocations();
+    const int64_t before = test::num_allocations();
     for (uint64_t i = 0; i < 500; ++i) provider->get(i * 7919, sample);
-    EXPECT_EQ(num_allocations(), before);
+    EXPECT_EQ(test::num_allocations(), before);
   }
 }
 

@@ -1,5 +1,5 @@
-// Adafactor over the shards of 1, 2 and 4 data ranks against T5X's own rule in float32: parameters after each step and
-// the state after the last. 1e-6 relative in the norm: both sides round in fp32.
+// Adafactor over the shards of 1, 2 and 4 data ranks against T5X's own rule in float32: parameters after each
+// step and the state after the last. 1e-6 relative in the norm: both sides round in fp32.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -51,8 +51,10 @@ double error(const Tensor& got, int64_t begin, const std::vector<double>& expect
   return difference == 0.0 ? 0.0 : std::sqrt(difference / std::max(norm, 1e-300));
 }
 
-/// T5X names its statistics by the length of the dims, we by rows and columns: v_row is the mean over the columns.
-const std::vector<double>& row_statistic(const GoldenTensors& state, const model::ParameterSpec& spec, bool of_rows) {
+/// T5X names its statistics by the length of the dims, we by rows and columns: v_row is the mean over the
+/// columns.
+const std::vector<double>& row_statistic(const GoldenTensors& state, const model::ParameterSpec& spec,
+                                         bool of_rows) {
   const bool rows_are_longer = spec.rows > spec.cols;
   return state.at(of_rows == rows_are_longer ? "v_col" : "v_row").values;
 }

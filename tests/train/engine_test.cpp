@@ -1,5 +1,6 @@
-// What a step promises in every layout: micro-batches do not matter, the samples do not depend on ranks, copies of the
-// tied embedding stay the same, a step that is not finite changes nothing, and nothing is allocated.
+// What a step promises in every layout: micro-batches do not matter, the samples do not depend on ranks,
+// copies of the tied embedding stay the same, a step that is not finite changes nothing, and nothing is
+// allocated.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -17,13 +18,16 @@ class EngineTest : public testing::Test {
   Stream stream_{1};
 
   struct Setup {
-    Setup(parallel::MpiEnvironment& mpi, Stream& stream, const parallel::Layout& layout, config::RunConfig config)
-        : mesh(layout, mpi.world(), config.model.has_encoder()), provider(small_provider(config.model.kind)),
+    Setup(parallel::MpiEnvironment& mpi, Stream& stream, const parallel::Layout& layout,
+          config::RunConfig config)
+        : mesh(layout, mpi.world(), config.model.has_encoder()),
+          provider(small_provider(config.model.kind)),
           config((config.parallel = layout, config)),
-          engine(train::training_options(this->config, {provider.max_encoder_length(), provider.max_decoder_length()}),
+          engine(train::training_options(this->config,
+                                         {provider.max_encoder_length(), provider.max_decoder_length()}),
                  mesh, stream),
-          loader(provider, train::decoder_positions(config.model), config.train.global_batch, config.train.micro_batch,
-                 layout.data, mesh.at().data) {
+          loader(provider, train::decoder_positions(config.model), config.train.global_batch,
+                 config.train.micro_batch, layout.data, mesh.at().data) {
       engine.initialize_parameters();
     }
     parallel::Mesh mesh;
@@ -59,7 +63,8 @@ TEST_F(EngineTest, OneLargeMicroBatchEqualsManySmall) {
       config.train.micro_batch = micro_batch;
       Setup setup(mpi_, stream_, layout, config);
       auto& steps = results.emplace_back();
-      for (uint64_t t = 0; t < 3; ++t) steps.push_back(setup.engine.train_step(setup.loader.load(32 * t), 0.01));
+      for (uint64_t t = 0; t < 3; ++t)
+        steps.push_back(setup.engine.train_step(setup.loader.load(32 * t), 0.01));
     }
     for (std::size_t t = 0; t < 3; ++t) {
       EXPECT_NEAR(results[0][t].loss / results[1][t].loss, 1.0, 1e-6) << "step " << t + 1;
@@ -77,7 +82,8 @@ TEST_F(EngineTest, DigestOfAStepDoesNotDependOnTheRanks) {
     const auto batches = setup.loader.load(40);
     const train::StepResult result = setup.engine.train_step(batches, 0.01);
     const train::StepMetrics metrics = report.gather(batches, result, 1.0, setup.loader.digest());
-    train::BatchLoader alone(setup.provider, train::decoder_positions(config.model), config.train.global_batch, 2, 1, 0);
+    train::BatchLoader alone(setup.provider, train::decoder_positions(config.model),
+                             config.train.global_batch, 2, 1, 0);
     alone.load(40);
     EXPECT_EQ(metrics.sample_digest, alone.digest());
     alone.load(41);
@@ -105,7 +111,8 @@ TEST_F(EngineTest, AStepThatIsNotFiniteChangesNothing) {
     engine.train_step(setup.loader.load(0), 0.01);
     // One rank's loss is poisoned: by an infinite gain, put back afterwards.
     const bool poisoner = engine.placement().has_head && setup.mesh.at().data == 0;
-    float* gain = poisoner ? engine.parameters().find("decoder.final_norm.gain").weight.value.as<float>() : nullptr;
+    float* gain =
+        poisoner ? engine.parameters().find("decoder.final_norm.gain").weight.value.as<float>() : nullptr;
     const float before = poisoner ? *gain : 0.0F;
     if (poisoner) *gain = std::numeric_limits<float>::infinity();
     std::vector<std::vector<float>> saved;

@@ -1,5 +1,5 @@
-// A resumed run is the run that was not interrupted: N + M steps equal N, stop, resume, M, bit for bit in the same
-// layout and within 1e-5 in any other, for parameters, optimizer state and loss.
+// A resumed run is the run that was not interrupted: N + M steps equal N, stop, resume, M, bit for bit in the
+// same layout and within 1e-5 in any other, for parameters, optimizer state and loss.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,7 +11,8 @@ namespace red::test {
 namespace {
 
 /// Relative difference in the norm, the largest over all tensors.
-double distance(const std::map<std::string, std::vector<float>>& a, const std::map<std::string, std::vector<float>>& b) {
+double distance(const std::map<std::string, std::vector<float>>& a,
+                const std::map<std::string, std::vector<float>>& b) {
   EXPECT_EQ(a.size(), b.size());
   double worst = 0.0;
   for (const auto& [name, values] : a) {
@@ -60,9 +61,13 @@ class ResumeTest : public testing::Test {
   }
 };
 
-TEST_F(ResumeTest, RedLlm) { check(small_config(model::Kind::red)); }
+TEST_F(ResumeTest, RedLlm) {
+  check(small_config(model::Kind::red));
+}
 
-TEST_F(ResumeTest, DecLlm) { check(small_config(model::Kind::dec)); }
+TEST_F(ResumeTest, DecLlm) {
+  check(small_config(model::Kind::dec));
+}
 
 TEST_F(ResumeTest, FactoredState) {
   config::RunConfig config = small_config(model::Kind::red);
@@ -78,7 +83,8 @@ TEST_F(ResumeTest, MetricsBehindTheCheckpointAreMovedAway) {
   const std::filesystem::path dir = folder_.path() / "metrics";
   run(mpi_, layout, config, dir);
   if (mpi_.rank() == 0) {
-    std::ofstream(dir / "metrics.jsonl", std::ios::app) << "{\"step\":3,\"loss\":1.0}\n{\"step\":4,\"lo";  // a crash
+    std::ofstream(dir / "metrics.jsonl", std::ios::app)
+        << "{\"step\":3,\"loss\":1.0}\n{\"step\":4,\"lo";  // a crash
   }
   folder_.barrier();
   config.train.steps = 4;
@@ -101,7 +107,8 @@ TEST_F(ResumeTest, AnotherModelIsRefused) {
     run(mpi_, layout, config, folder_.path() / "model");
     ADD_FAILURE() << "resumed a model of another shape";
   } catch (const ConfigError& error) {
-    EXPECT_NE(std::string(error.what()).find("model.d_ff = 48, in the checkpoint 40"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("model.d_ff = 48, in the checkpoint 40"), std::string::npos)
+        << error.what();
   }
   folder_.barrier();
 }

@@ -78,12 +78,14 @@ class SharedFolder {
   std::filesystem::path path_;
 };
 
-/// Runs to config.train.steps in `layout`, going on from what the run's folder holds. Returns the last step's loss.
+/// Runs to config.train.steps in `layout`, going on from what the run's folder holds. Returns the last step's
+/// loss.
 inline double run(parallel::MpiEnvironment& mpi, const parallel::Layout& layout, config::RunConfig config,
                   const std::filesystem::path& run_dir) {
   config.parallel = layout;
   config.train.run_dir = run_dir;
-  config.train.micro_batch = std::min<int64_t>(config.train.micro_batch, config.train.global_batch / layout.data);
+  config.train.micro_batch =
+      std::min<int64_t>(config.train.micro_batch, config.train.global_batch / layout.data);
   Stream stream(1);
   parallel::Mesh mesh(layout, mpi.world(), config.model.has_encoder());
   const data::SyntheticProvider provider = small_provider(config.model.kind);

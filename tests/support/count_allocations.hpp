@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-namespace red::data {
+namespace red::test {
 
 int64_t num_allocations();
 
-}  // namespace red::data
+}  // namespace red::test

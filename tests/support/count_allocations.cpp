@@ -1,4 +1,4 @@
-#include "data/count_allocations.hpp"
+#include "support/count_allocations.hpp"
 
 #include <atomic>
 #include <cstdlib>
@@ -8,11 +8,11 @@ namespace {
 std::atomic<int64_t> count{0};
 }  // namespace
 
-namespace red::data {
+namespace red::test {
 int64_t num_allocations() {
   return count;
 }
-}  // namespace red::data
+}  // namespace red::test
 
 void* operator new(std::size_t size) {
   ++count;
