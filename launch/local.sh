@@ -13,10 +13,15 @@ if [ "${1:-}" != -n ] || [ $# -lt 3 ]; then usage; fi
 ranks=$2
 shift 2
 [[ $ranks =~ ^[1-9][0-9]*$ ]] || usage
+if ! command -v "$1" >/dev/null; then # mpirun --quiet would say nothing
+  echo "launch/local.sh: there is no program $1" >&2
+  exit 2
+fi
 
 options=(--oversubscribe --bind-to none --quiet)
 options+=(--mca btl_vader_single_copy_mechanism none) # process_vm_readv is refused in many containers
 options+=(--mca btl "self,vader")
+options+=(--mca pml_ob1_send_pipeline_depth 16) # more of a long message moves with each poll
 if [ "$(id -u)" = 0 ]; then options+=(--allow-run-as-root); fi
 if [ "$ranks" -gt "$(nproc)" ]; then options+=(--mca mpi_yield_when_idle 1); fi
 exec mpirun -n "$ranks" "${options[@]}" "$@"

@@ -18,8 +18,10 @@ class GatherFailures : public testing::EmptyTestEventListener {
  public:
   void OnTestPartResult(const testing::TestPartResult& result) override {
     if (!result.failed()) return;
-    text_ += std::string(result.file_name() ? result.file_name() : "?") + ":" +
-             std::to_string(result.line_number()) + "\n" + result.message() + "\n";
+    if (result.file_name() != nullptr) {  // an exception has no place
+      text_ += std::string(result.file_name()) + ":" + std::to_string(result.line_number()) + "\n";
+    }
+    text_ += std::string(result.message()) + "\n";
   }
 
   void OnTestEnd(const testing::TestInfo&) override {
@@ -61,13 +63,14 @@ int main(int argc, char** argv) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   testing::TestEventListeners& listeners = testing::UnitTest::GetInstance()->listeners();
   auto* printer = listeners.Release(listeners.default_result_printer());
-  listeners.Append(new GatherFailures);
-  // After the gatherer, so that a failure it adds on rank 0 is printed with the test it belongs to.
+  // Ends of tests go through the listeners backwards: the gatherer after the printer, so that a failure it
+  // adds on rank 0 is counted before the printer says how the test ended.
   if (rank == 0) {
     listeners.Append(printer);
   } else {
     delete printer;
   }
+  listeners.Append(new GatherFailures);
   int failed = RUN_ALL_TESTS();
   MPI_Allreduce(MPI_IN_PLACE, &failed, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
   // While Open MPI's plug-ins are still loaded, or nothing could tell their leaks from ours.
