@@ -19,20 +19,20 @@ class EngineTest : public testing::Test {
 
   struct Setup {
     Setup(parallel::MpiEnvironment& mpi, Stream& stream, const parallel::Layout& layout,
-          config::RunConfig config)
-        : mesh(layout, mpi.world(), config.model.has_encoder()),
-          provider(small_provider(config.model.kind)),
-          config((config.parallel = layout, config)),
-          engine(train::training_options(this->config,
-                                         {provider.max_encoder_length(), provider.max_decoder_length()}),
-                 mesh, stream),
-          loader(provider, train::decoder_positions(config.model), config.train.global_batch,
-                 config.train.micro_batch, layout.data, mesh.at().data) {
+          config::RunConfig run)
+        : config((run.parallel = layout, run)),
+          mesh(layout, mpi.world(), run.model.has_encoder()),
+          provider(small_provider(run.model.kind)),
+          engine(
+              train::training_options(config, {provider.max_encoder_length(), provider.max_decoder_length()}),
+              mesh, stream),
+          loader(provider, train::decoder_positions(run.model), run.train.global_batch, run.train.micro_batch,
+                 layout.data, mesh.at().data) {
       engine.initialize_parameters();
     }
+    config::RunConfig config;
     parallel::Mesh mesh;
     data::SyntheticProvider provider;
-    config::RunConfig config;
     train::Engine engine;
     train::BatchLoader loader;
   };
@@ -59,7 +59,7 @@ TEST_F(EngineTest, OneLargeMicroBatchEqualsManySmall) {
     config::RunConfig config = small_config(kind);
     config.train.global_batch = 32;
     std::vector<std::vector<train::StepResult>> results;
-    for (const int64_t micro_batch : {int64_t{1}, 32 / layout.data}) {
+    for (const int64_t micro_batch : std::vector<int64_t>{1, 32 / layout.data}) {
       config.train.micro_batch = micro_batch;
       Setup setup(mpi_, stream_, layout, config);
       auto& steps = results.emplace_back();
@@ -110,10 +110,10 @@ TEST_F(EngineTest, AStepThatIsNotFiniteChangesNothing) {
     train::Engine& engine = setup.engine;
     engine.train_step(setup.loader.load(0), 0.01);
     // One rank's loss is poisoned: by an infinite gain, put back afterwards.
-    const bool poisoner = engine.placement().has_head && setup.mesh.at().data == 0;
+    const bool has_gain = engine.placement().has_head, poisoner = has_gain && setup.mesh.at().data == 0;
     float* gain =
-        poisoner ? engine.parameters().find("decoder.final_norm.gain").weight.value.as<float>() : nullptr;
-    const float before = poisoner ? *gain : 0.0F;
+        has_gain ? engine.parameters().find("decoder.final_norm.gain").weight.value.as<float>() : nullptr;
+    const float before = has_gain ? *gain : 0.0F;
     if (poisoner) *gain = std::numeric_limits<float>::infinity();
     std::vector<std::vector<float>> saved;
     for (const checkpoint::Shard& shard : engine.checkpoint_shards()) {
@@ -133,7 +133,7 @@ TEST_F(EngineTest, AStepThatIsNotFiniteChangesNothing) {
       }
       EXPECT_EQ(now, saved[index++]) << shard.tensor.path;
     }
-    if (poisoner) *gain = before;
+    if (has_gain) *gain = before;  // the other data ranks got the bad row with the rest of the parameters
     EXPECT_TRUE(engine.train_step(setup.loader.load(16), 0.01).applied);
   });
 }

@@ -95,6 +95,7 @@ TEST_F(ResumeTest, MetricsBehindTheCheckpointAreMovedAway) {
   for (std::string line; std::getline(in, line);) steps.push_back(std::stoi(line.substr(line.find(':') + 1)));
   EXPECT_EQ(steps, (std::vector{1, 2, 3, 4}));
   EXPECT_TRUE(std::filesystem::exists(dir / "metrics.jsonl.after-step-2.removed"));
+  folder_.barrier();
 }
 
 TEST_F(ResumeTest, AnotherModelIsRefused) {
