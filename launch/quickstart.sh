@@ -9,13 +9,13 @@ usage() {
 usage: launch/quickstart.sh [--no-install] [--fresh] [--steps N] [--out DIR] [--text FILE...]
   --no-install  use the packages that are there; without it, missing Debian packages are installed
   --fresh       start over; without it, finished parts are kept and the training resumes
-  --steps N     optimizer steps (default 120)
+  --steps N     optimizer steps (default 150)
   --out DIR     where everything goes (default build/quickstart)
   --text FILE...  your own .txt or .jsonl files, each a source by its name, instead of the packages' text
 END
 }
 
-install=yes fresh=no steps=120 out=build/quickstart files=()
+install=yes fresh=no steps=150 out=build/quickstart files=()
 while [ $# -gt 0 ]; do
   case $1 in
     --no-install) install=no ;;
