@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "config_files.hpp"
 
 namespace red::config {
@@ -76,6 +78,40 @@ TEST(ScanIni, RefusesWhatIsNoIni) {
     const std::string message = config_error([&] { scan_ini(one.text, "x.ini"); });
     EXPECT_TRUE(message.starts_with(one.message)) << message;
   }
+}
+
+TEST(ScanIni, AnyBytesGiveKeysOrAConfigError) {
+  const std::string pieces[] = {"[train]\n",
+                                "steps = 1\n",
+                                "x = \"a\\\"b\" # c\n",
+                                "[data.source.w]\r\n",
+                                "=",
+                                "[",
+                                "]",
+                                "\"",
+                                "\\",
+                                "#",
+                                "\n",
+                                "include = a\n",
+                                ".",
+                                " ",
+                                "\xff"};
+  std::mt19937 random(5);
+  int refused = 0, read = 0;
+  for (int trial = 0; trial < 5000; ++trial) {
+    std::string text;
+    for (unsigned i = random() % 8; i > 0; --i) text += pieces[random() % std::size(pieces)];
+    if (!text.empty() && random() % 4 == 0) text[random() % text.size()] = static_cast<char>(random() % 256);
+    try {
+      for (const IniEntry& entry : scan_ini(text, "x").entries) EXPECT_FALSE(entry.name.empty());
+      ++read;
+    } catch (const ConfigError& error) {
+      EXPECT_TRUE(std::string(error.what()).starts_with("x:")) << error.what();
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 500);
+  EXPECT_GT(read, 500);
 }
 
 TEST(ReadIni, PutsIncludesBeforeTheFileThatNamesThem) {
