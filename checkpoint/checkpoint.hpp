@@ -42,10 +42,6 @@ void save(const std::filesystem::path& checkpoints_dir, const Metadata& metadata
 /// there.
 std::optional<std::filesystem::path> find_latest(const std::filesystem::path& checkpoints_dir);
 
-/// The checkpoint that a user means: `path` itself, or the latest of a run folder or of its checkpoints
-/// folder. Throws DataError when there is none.
-std::filesystem::path find_checkpoint(const std::filesystem::path& path);
-
 struct ShardFile {
   std::string name;
   uint64_t num_bytes = 0;

@@ -7,7 +7,6 @@
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "checkpoint/checkpoint.hpp"
-#include "checkpoint/manifest.hpp"
 #include "checkpoint/posix_file.hpp"
 #include "checkpoint/shard_layout.hpp"
 
@@ -122,18 +121,6 @@ std::optional<fs::path> find_latest(const fs::path& checkpoints_dir) {
   log::warning("'{}' names '{}', which is not there; using '{}'", pointer.string(), name,
                superseded.string());
   return superseded;
-}
-
-fs::path find_checkpoint(const fs::path& path) {
-  if (!is_there(path)) throw DataError("'{}': no such folder", path.string());
-  if (is_there(path / kIndexName)) return path;
-  for (const fs::path& checkpoints_dir : {path, path / "checkpoints"}) {
-    if (const auto latest = find_latest(checkpoints_dir)) return *latest;
-  }
-  throw DataError(
-      "'{0}' is neither a checkpoint (it has no {1}) nor the folder of a run with one (neither {2} nor "
-      "checkpoints/{2} is there)",
-      path.string(), kIndexName, kLatest);
 }
 
 }  // namespace red::checkpoint

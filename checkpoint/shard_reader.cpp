@@ -9,10 +9,10 @@ namespace red::checkpoint {
 namespace {
 
 constexpr std::size_t kStagingBytes = std::size_t{8} << 20;
-/// Runs that fill less than one part in this many of their rows are read one by one; denser ones through the
-/// staging buffer, gaps included.
+/// Short runs of long rows are read one by one; runs that fill at least one part in kSparse of their rows,
+/// and rows within a page, which the disk reads whole anyway, go through the staging buffer, gaps included.
 constexpr std::size_t kSparse = 4;
-constexpr std::size_t kSmallRun = 512;  ///< bytes for which a system call of its own costs more than the gaps
+constexpr std::size_t kPageBytes = 4096;
 
 int descriptor_of(const h5::File& file, const std::string& name) {
   void* descriptor = nullptr;
@@ -77,7 +77,7 @@ void ShardReader::read_rows(const OpenShard& shard, uint64_t offset, std::size_t
     return;
   }
   const auto rows_at_once = static_cast<int64_t>(kStagingBytes / file_stride);
-  if (rows_at_once < 2 || (!dense && run_bytes * kSparse < file_stride && run_bytes >= kSmallRun)) {
+  if (rows_at_once < 2 || (run_bytes * kSparse < file_stride && file_stride > kPageBytes)) {
     for (int64_t row = 0; row < num_rows; ++row)
       read_at(shard.descriptor, shard.name, offset + static_cast<uint64_t>(row) * file_stride,
               data + static_cast<std::size_t>(row) * stride, run_bytes);

@@ -13,6 +13,7 @@
 #include "config/command_line.hpp"
 #include "config/ini_file.hpp"
 #include "launch/commands.hpp"
+#include "launch/trained_model.hpp"
 
 namespace red::launch {
 namespace {
@@ -94,7 +95,7 @@ void print_table(const std::filesystem::path& folder, const Reader& reader, bool
   print_line("samples", fmt::format("{} consumed", metadata.sample_cursor));
   print_line("written by", metadata.layout);
   print_line("tokenizer", metadata.tokenizer_digest.empty() ? "none" : metadata.tokenizer_digest);
-  print_line("files", fmt::format("{} shards, {:.1f} MiB", reader.shard_files().size(),
+  print_line("files", fmt::format("{} shards, {:.2f} MiB", reader.shard_files().size(),
                                   static_cast<double>(num_bytes_of(reader)) / (1 << 20)));
   for (const auto& [name, group] : groups_of(reader))
     print_line(name, fmt::format("{} tensors, {} elements", group.num_tensors, group.num_elements));
@@ -159,7 +160,7 @@ int inspect_checkpoint(std::span<const std::string> args) {
     fmt::print("{}", config::help_text(spec));
     return 0;
   }
-  const std::filesystem::path folder = checkpoint::find_checkpoint(line.positional().front());
+  const std::filesystem::path folder = find_checkpoint(line.positional().front());
   const Reader reader(folder);
   if (line.has("json")) {
     print_json(folder, reader, line.has("tensors"));

@@ -10,7 +10,7 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
     if (!std::filesystem::is_directory(dir)) continue;
     if (const auto latest = checkpoint::find_latest(dir)) return *latest;
   }
-  throw ConfigError("--checkpoint {}: neither a checkpoint (no index.h5 in it) nor a run's folder with one",
+  throw ConfigError("'{}' is neither a checkpoint (no index.h5 in it) nor a run's folder with one",
                     path.string());
 }
 

@@ -105,6 +105,23 @@ TEST_F(SaveTest, RowsLongerThanTheStagingBuffer) {
   EXPECT_EQ(corner[1], values[2 * (cols + padding) + cols - 1]);
 }
 
+TEST_F(SaveTest, ColumnsOfLongRows) {
+  // Rows of 12,000 bytes: a few columns are read row by row, half of them through the staging buffer.
+  constexpr int64_t rows = 50, cols = 3000;
+  const LogicalTensor tensor{"parameters/long_rows", rows, cols, DType::fp32};
+  OwnedShards source(0);
+  if (rank() == 0) source.add(tensor, whole(tensor));
+  source.fill(1);
+  save(folder(), metadata_of(1), source.shards(), world());
+  const Reader reader(*find_latest(folder()));
+  OwnedShards target(2);
+  target.add(tensor, {3, 40, 700, 11});
+  target.add(tensor, {0, rows, 1000, 1500});
+  target.add(tensor, {rows - 1, 1, cols - 1, 1});
+  for (const Shard& shard : target.shards()) reader.read(shard);
+  EXPECT_EQ(target.count_wrong(1), 0);
+}
+
 TEST_F(SaveTest, EqualSavesAreEqualFiles) {
   OwnedShards owned = shards_of(tilings()[2], rank(), size(), 1);
   owned.fill(1);

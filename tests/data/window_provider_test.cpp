@@ -6,9 +6,9 @@
 #include <set>
 
 #include "base/philox.hpp"
-#include "support/count_allocations.hpp"
 #include "data/sample_digest.hpp"
 #include "data/test_files.hpp"
+#include "support/count_allocations.hpp"
 
 namespace red::data {
 namespace {
