@@ -99,10 +99,11 @@ void write_dataset(hid_t parent, const std::string& name, hid_t type, hsize_t nu
 /// HDF5's file driver reports system errors with time, descriptor and addresses, on two lines: keeps what it
 /// tried and why it failed.
 std::string shortened(const std::string& description) {
+  const std::string tried = description.substr(0, description.find(": time = "));
   const std::size_t number = description.find("errno = "), reason = description.find("error message = '");
-  if (number == std::string::npos || reason == std::string::npos) return description;
+  if (number == std::string::npos || reason == std::string::npos) return tried;
   const std::size_t reason_begin = reason + std::string("error message = '").size();
-  return fmt::format("{}: {} (errno {})", description.substr(0, description.find_first_of(":,")),
+  return fmt::format("{}: {} (errno {})", tried.substr(0, tried.find(", errno")),
                      description.substr(reason_begin, description.find('\'', reason_begin) - reason_begin),
                      std::atoi(description.c_str() + number + std::string("errno = ").size()));
 }
