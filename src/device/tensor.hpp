@@ -32,7 +32,7 @@ struct Tensor {
   Tensor row_range(int64_t begin, int64_t count) const {
     RED_CHECK(begin >= 0 && count >= 0 && begin + count <= rows, "rows {} + {} of {}", begin, count, rows);
     Tensor t = *this;
-    t.data += static_cast<std::size_t>(begin * row_stride) * size_of(dtype);
+    if (!empty()) t.data += static_cast<std::size_t>(begin * row_stride) * size_of(dtype);
     t.rows = count;
     return t;
   }
@@ -40,7 +40,7 @@ struct Tensor {
   Tensor col_range(int64_t begin, int64_t count) const {
     RED_CHECK(begin >= 0 && count >= 0 && begin + count <= cols, "cols {} + {} of {}", begin, count, cols);
     Tensor t = *this;
-    t.data += static_cast<std::size_t>(begin) * size_of(dtype);
+    if (!empty()) t.data += static_cast<std::size_t>(begin) * size_of(dtype);
     t.cols = count;
     return t;
   }
