@@ -8,21 +8,42 @@
 namespace red::parallel {
 namespace {
 
+// Scratch of one exchange, in each direction; more only where there are so many ranks that messages would be
+// shorter than the least.
+constexpr int64_t kWindowBytes = int64_t{1} << 20;
+constexpr int64_t kLeastSegmentBytes = 4096;
+
 // An advance() that never ends would starve its caller when the peers are fast.
 constexpr int kPasses = 4;
 
+/// Two rounds at least, so that one is under way while the other is added up; more where ranks are few.
+int64_t window_for(int num_peers) {
+  return num_peers == 0 ? 0 : num_peers * std::max<int64_t>(2, 8 / num_peers);
+}
+
 }  // namespace
 
-BlockExchange::BlockExchange(MpiContext& context)
-    : MpiOperation(context), arrivals_(kWindow * static_cast<std::size_t>(context.options().segment_bytes)) {
-  requests_.fill(MPI_REQUEST_NULL);
+BlockExchange::BlockExchange(MpiContext& context) : MpiOperation(context) {
+  // Room for any group of ranks, so that reuse never allocates: up to five ranks the window has at most 8
+  // messages.
+  const int64_t widest = std::max<int64_t>(8, window_for(context.world_size() - 1));
+  for (Window* window : {&incoming_, &outgoing_}) {
+    window->arrived.resize(widest);
+    window->requests.resize(widest, MPI_REQUEST_NULL);
+  }
+  indices_.resize(widest);
+  statuses_.resize(widest);
+  arrivals_ = Buffer(static_cast<std::size_t>(std::max(kWindowBytes, widest * kLeastSegmentBytes)));
 }
 
 void BlockExchange::start(const Task& task) {
   task_ = task;
   done_ = false;
-  const auto element_bytes = static_cast<int64_t>(size_of(task.dtype));
-  segment_ = std::min(context_.options().segment_bytes / element_bytes, context_.options().max_elements);
+  window_ = window_for(num_peers());
+  const MpiOptions& options = context_.options();
+  const int64_t bytes = std::min(options.segment_bytes,
+                                 std::max(kLeastSegmentBytes, kWindowBytes / std::max<int64_t>(window_, 1)));
+  segment_ = std::min(bytes / static_cast<int64_t>(size_of(task.dtype)), options.max_elements);
   if (task.own == nullptr) task_.own = element(task.blocks, block_begin(task.place.rank));
   begin_phase(task.reduce);
   context_.activate(*this);
@@ -32,9 +53,8 @@ void BlockExchange::start(const Task& task) {
 void BlockExchange::begin_phase(bool reducing) {
   reducing_ = reducing;
   const int64_t largest = block_size(0);
-  num_pieces_ = (largest + segment_ - 1) / segment_ * (task_.place.size - 1);
-  incoming_ = {};
-  outgoing_ = {};
+  num_messages_ = (largest + segment_ - 1) / segment_ * num_peers();
+  for (Window* window : {&incoming_, &outgoing_}) window->begin = window->next = 0;
 }
 
 int64_t BlockExchange::block_begin(int block) const {
@@ -46,16 +66,16 @@ int64_t BlockExchange::block_size(int block) const {
   return block_begin(block + 1) - block_begin(block);
 }
 
+/// Message `index` as this rank receives or sends it. A round goes to the neighbours at distance 1, 2, ...:
+/// what a rank sends as its i-th message is what the peer expects as its i-th.
 BlockExchange::Piece BlockExchange::piece(int64_t index, bool incoming) const {
-  // Neighbours at distance 1, 2, ... for each segment: what a rank sends i-th to a peer is what that peer
-  // receives i-th.
-  const auto [rank, size] = std::pair(task_.place.rank, task_.place.size);
-  const int distance = 1 + static_cast<int>(index % (size - 1));
+  const int rank = task_.place.rank, size = task_.place.size;
+  const int distance = 1 + static_cast<int>(index % num_peers());
   Piece piece;
   piece.peer = (incoming ? rank + distance : rank + size - distance) % size;
   // While reducing, elements belong to the block of whom they go to; while gathering, of whom they come from.
   piece.block = reducing_ == incoming ? rank : piece.peer;
-  piece.offset = index / (size - 1) * segment_;
+  piece.offset = index / num_peers() * segment_;
   piece.count = std::clamp<int64_t>(block_size(piece.block) - piece.offset, 0, segment_);
   return piece;
 }
@@ -64,79 +84,92 @@ std::byte* BlockExchange::element(std::byte* base, int64_t index) const {
   return base + static_cast<std::size_t>(index) * size_of(task_.dtype);
 }
 
-/// Starts as many messages as the windows hold. Pieces without elements (blocks differ by one) are none.
-bool BlockExchange::post() {
-  bool changed = false;
-  const MPI_Datatype type = mpi_type(task_.dtype);
-  const int tag = task_.place.tag + (reducing_ ? 0 : 1);
-  for (; incoming_.next < std::min(num_pieces_, incoming_.begin + kWindow); ++incoming_.next) {
-    const Piece p = piece(incoming_.next, true);
-    const auto slot = static_cast<int>(incoming_.next % kWindow);
-    std::byte* target = reducing_ ? element(arrivals_.data(), slot * segment_)
-                                  : element(task_.blocks, block_begin(p.block) + p.offset);
-    incoming_.arrived[slot] = p.count == 0;
-    if (p.count != 0) {
-      RED_MPI(MPI_Irecv(target, static_cast<int>(p.count), type, p.peer, tag, task_.place.comm,
-                        &requests_[slot]));
-    }
-    changed = true;
-  }
-  for (; outgoing_.next < std::min(num_pieces_, outgoing_.begin + kWindow); ++outgoing_.next) {
-    const Piece p = piece(outgoing_.next, false);
-    const auto slot = static_cast<int>(outgoing_.next % kWindow);
-    std::byte* source =
-        reducing_ ? element(task_.blocks, block_begin(p.block) + p.offset) : element(task_.own, p.offset);
-    outgoing_.arrived[slot] = p.count == 0;
-    if (p.count != 0) {
-      RED_MPI(MPI_Isend(source, static_cast<int>(p.count), type, p.peer, tag, task_.place.comm,
-                        &requests_[kWindow + slot]));
-    }
-    changed = true;
-  }
-  return changed;
+std::byte* BlockExchange::arrival(int64_t index) const {
+  return element(arrivals_.data(), index % window_ * segment_);
 }
 
-bool BlockExchange::collect() {
-  std::array<int, 2 * kWindow> indices{};
-  std::array<MPI_Status, 2 * kWindow> statuses;
-  int count = 0;
-  RED_MPI(MPI_Testsome(2 * kWindow, requests_.data(), &count, indices.data(), statuses.data()));
-  if (count == MPI_UNDEFINED) return false;
-  for (int i = 0; i < count; ++i) {
-    const int slot = indices[i];
-    if (slot < kWindow) {
-      incoming_.arrived[slot] = true;
-    } else {
-      outgoing_.arrived[slot - kWindow] = true;
-    }
+/// Starts as many messages as the windows hold. Those without elements (blocks differ by one) are none.
+bool BlockExchange::post() {
+  const MPI_Datatype type = mpi_type(task_.dtype);
+  const int tag = task_.place.tag + (reducing_ ? 0 : 1);
+  const int64_t before = incoming_.next + outgoing_.next;
+  for (; incoming_.next < std::min(num_messages_, incoming_.begin + window_); ++incoming_.next) {
+    const Piece p = piece(incoming_.next, true);
+    const int64_t slot = incoming_.next % window_;
+    incoming_.arrived[slot] = static_cast<char>(p.count == 0);
+    if (p.count == 0) continue;
+    std::byte* target = reducing_ ? arrival(slot) : element(task_.blocks, block_begin(p.block) + p.offset);
+    RED_MPI(MPI_Irecv(target, static_cast<int>(p.count), type, p.peer, tag, task_.place.comm,
+                      &incoming_.requests[slot]));
   }
+  for (; outgoing_.next < std::min(num_messages_, outgoing_.begin + window_); ++outgoing_.next) {
+    const Piece p = piece(outgoing_.next, false);
+    const int64_t slot = outgoing_.next % window_;
+    outgoing_.arrived[slot] = static_cast<char>(p.count == 0);
+    if (p.count == 0) continue;
+    std::byte* source =
+        reducing_ ? element(task_.blocks, block_begin(p.block) + p.offset) : element(task_.own, p.offset);
+    RED_MPI(MPI_Isend(source, static_cast<int>(p.count), type, p.peer, tag, task_.place.comm,
+                      &outgoing_.requests[slot]));
+  }
+  return incoming_.next + outgoing_.next != before;
+}
+
+bool BlockExchange::collect(Window& window) {
+  int count = 0;
+  RED_MPI(MPI_Testsome(static_cast<int>(window_), window.requests.data(), &count, indices_.data(),
+                       statuses_.data()));
+  if (count == MPI_UNDEFINED) return false;
+  for (int i = 0; i < count; ++i) window.arrived[indices_[i]] = 1;
   return count != 0;
 }
 
-/// Takes what has arrived out of the windows, in order: the order of the sum must not depend on timing.
+/// Takes out of the windows what has arrived, incoming messages by whole rounds.
 bool BlockExchange::retire() {
   const int64_t before = incoming_.begin + outgoing_.begin;
-  for (; incoming_.begin < incoming_.next && incoming_.arrived[incoming_.begin % kWindow];
-       ++incoming_.begin) {
-    if (!reducing_) continue;
-    const Piece p = piece(incoming_.begin, true);
-    const std::byte* arrival = element(arrivals_.data(), incoming_.begin % kWindow * segment_);
-    std::byte* sum = element(task_.own, p.offset);
-    const bool first = incoming_.begin % (task_.place.size - 1) == 0;
-    const std::byte* so_far = first ? element(task_.blocks, block_begin(p.block) + p.offset) : sum;
-    reduce_blocks(task_.dtype, task_.op, sum, so_far, arrival, p.count);
+  auto has_arrived = [this](const Window& window, int64_t count) {
+    if (window.begin + count > window.next) return false;
+    for (int64_t i = window.begin; i < window.begin + count; ++i) {
+      if (window.arrived[i % window_] == 0) return false;
+    }
+    return true;
+  };
+  for (; has_arrived(incoming_, num_peers()); incoming_.begin += num_peers()) {
+    if (reducing_) sum_up_round(incoming_.begin);
   }
-  while (outgoing_.begin < outgoing_.next && outgoing_.arrived[outgoing_.begin % kWindow]) ++outgoing_.begin;
+  while (has_arrived(outgoing_, 1)) ++outgoing_.begin;
   return incoming_.begin + outgoing_.begin != before;
+}
+
+/// own = x of rank 0 + x of rank 1 + ..., from left to right, of the round that begins with message `first`.
+/// The sum so far lies in an arrival: own may be this rank's x, which is not read before its turn.
+void BlockExchange::sum_up_round(int64_t first) {
+  const int rank = task_.place.rank, size = task_.place.size;
+  const Piece own = piece(first, true);
+  if (own.count == 0) return;
+  auto x_of = [&](int r) {
+    if (r == rank) return element(task_.blocks, block_begin(rank) + own.offset);
+    return arrival(first + (r - rank + size) % size - 1);
+  };
+  std::byte* scratch = x_of(rank == 0 ? 1 : 0);
+  std::byte* result = element(task_.own, own.offset);
+  const std::byte* so_far = x_of(0);
+  for (int r = 1; r < size; ++r) {
+    std::byte* out = r == size - 1 ? result : scratch;
+    reduce_blocks(task_.dtype, task_.op, out, so_far, x_of(r), own.count);
+    so_far = out;
+  }
 }
 
 bool BlockExchange::advance() {
   if (done_) return true;
+  if (num_peers() == 0) return done_ = true;
   for (int pass = 0; pass < kPasses; ++pass) {
     bool changed = post();
-    changed |= collect();
+    changed |= collect(incoming_);
+    changed |= collect(outgoing_);
     changed |= retire();
-    if (incoming_.begin == num_pieces_ && outgoing_.begin == num_pieces_) {
+    if (incoming_.begin == num_messages_ && outgoing_.begin == num_messages_) {
       // A gather may write where this rank sent from: all its sends have ended here.
       if (!reducing_ || !task_.gather) return done_ = true;
       begin_phase(false);

@@ -3,8 +3,6 @@
 // pieces move in a window, in an order that both ends know (docs/adr/0003 says why not MPI's own reductions).
 #pragma once
 
-#include <array>
-#include <string_view>
 #include <vector>
 
 #include "device/buffer.hpp"
@@ -84,9 +82,8 @@ class SmallAllReduce final : public PlainOperation {
   int size_ = 1;
 };
 
-/// A vector of n elements lies in `size` blocks, by rank. First (reduce) each rank collects and adds up its
-/// own block, as block + that of rank + 1 + that of rank + 2 ..., then (gather) it sends the block to all
-/// others.
+/// A vector of n elements lies in `size` blocks, by rank. First (reduce) each rank collects its own block
+/// from all and adds it up in the order of ranks, then (gather) it sends the block to all others.
 class BlockExchange final : public MpiOperation {
  public:
   struct Task {
@@ -105,37 +102,41 @@ class BlockExchange final : public MpiOperation {
   void give_back() noexcept override;
 
  private:
-  static constexpr int kWindow = 8;  ///< pieces in flight in each direction
-
-  /// Pieces begin ... next - 1 are in flight or have arrived; each has the slot of its index modulo kWindow.
+  /// Messages in one direction. A round is one segment of every other rank's block. Messages begin ... next -
+  /// 1 are in flight or have arrived; message i has slot i modulo the window.
   struct Window {
     int64_t begin = 0, next = 0;
-    std::array<bool, kWindow> arrived{};
+    std::vector<char> arrived;
+    std::vector<MPI_Request> requests;
   };
   struct Piece {
     int peer = 0;
+    int block = 0;       ///< whose block its elements belong to
     int64_t offset = 0;  ///< in elements, within the block
     int64_t count = 0;
-    int block = 0;
   };
 
+  int num_peers() const { return task_.place.size - 1; }
   int64_t block_begin(int block) const;
   int64_t block_size(int block) const;
-  /// Piece `index` as rank sends it or receives it; block: whose block its elements belong to.
   Piece piece(int64_t index, bool incoming) const;
   std::byte* element(std::byte* base, int64_t index) const;
-  bool post();
-  bool collect();
-  bool retire();
+  std::byte* arrival(int64_t index) const;
   void begin_phase(bool reducing);
+  bool post();
+  bool collect(Window& window);
+  bool retire();
+  void sum_up_round(int64_t first);
 
   Task task_;
   bool reducing_ = false;
-  int64_t segment_ = 0;     ///< elements of one piece
-  int64_t num_pieces_ = 0;  ///< of this phase, in each direction
+  int64_t segment_ = 0;       ///< elements of one message
+  int64_t window_ = 0;        ///< messages in flight in each direction, whole rounds
+  int64_t num_messages_ = 0;  ///< of this phase, in each direction
   Window incoming_, outgoing_;
-  std::array<MPI_Request, 2 * kWindow> requests_{};  ///< incoming, then outgoing
-  Buffer arrivals_;                                  ///< (kWindow, segment)
+  std::vector<int> indices_;
+  std::vector<MPI_Status> statuses_;
+  Buffer arrivals_;  ///< (window, segment)
 };
 
 }  // namespace red::parallel

@@ -11,7 +11,7 @@ struct MpiOptions {
   double deadline_s = 600;    ///< a wait longer than this ends the run
   double report_after_s = 1;  ///< a wait longer than this tells the others what it waits for
   int64_t max_elements = std::numeric_limits<int32_t>::max();  ///< of one MPI message
-  int64_t segment_bytes = int64_t{128} << 10;                  ///< reductions work in segments of this size
+  int64_t segment_bytes = int64_t{128} << 10;  ///< longest message of a reduction or gathering
   AbortOptions abort;
 };
 
