@@ -22,9 +22,15 @@ extern "C" void red_on_crash(int signal) {
   ::raise(signal);
 }
 
+/// The handlers belong to the process.
+std::mutex& handlers_mutex() {
+  static std::mutex mutex;
+  return mutex;
+}
+
 }  // namespace
 
-CrashGuard::CrashGuard(const char* message) {
+CrashGuard::CrashGuard(const char* message) : only_one_(handlers_mutex()) {
   last_words = message;
   struct sigaction ours {};
   ours.sa_handler = red_on_crash;

@@ -4,14 +4,15 @@
 #include <array>
 #include <csetjmp>
 #include <csignal>
+#include <mutex>
 
 #include "base/thread_pool.hpp"
 
 namespace red::detail {
 
 /// While one lives, SIGILL, SIGSEGV, SIGBUS and SIGFPE of this thread inside run() end the call instead of
-/// the program; outside run() and on other threads they print `message` and end the program as before. One at
-/// a time.
+/// the program; outside run() and on other threads they print `message` and end the program as before. A
+/// second one waits until the first is gone, so a thread must not hold two.
 ///
 /// A forked child would be the cleaner judge, but fork is unsafe once MPI runs. What died must not be called
 /// again: it may hold locks and half-written state.
@@ -29,6 +30,7 @@ class CrashGuard {
 
  private:
   static constexpr std::array kSignals = {SIGILL, SIGSEGV, SIGBUS, SIGFPE};
+  std::unique_lock<std::mutex> only_one_;
   std::array<struct sigaction, kSignals.size()> before_{};
 };
 

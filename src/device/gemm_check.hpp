@@ -11,7 +11,7 @@ namespace red::detail {
 
 /// Compares products of small odd shapes with plain float64 loops: all transposes, padded rows, beta 0 and 1.
 /// Empty when all are right, otherwise what is wrong. A library that dies of an illegal instruction or a bad
-/// access in here is caught and reported like a wrong result. Not to be called by two threads at once.
+/// access in here is caught and reported like a wrong result.
 std::string check_gemm(GemmFunction sgemm);
 
 /// GFLOP/s of one tile of a larger product, by the calling thread's CPU time, so that other processes on the

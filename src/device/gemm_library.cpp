@@ -1,6 +1,5 @@
 #include "device/gemm_library.hpp"
 
-#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -29,9 +28,6 @@ Tried try_library(GemmChoice choice, const detail::GemmCandidate& candidate) {
     return {{},
             {choice, detail::Verdict::missing, fmt::format("it cannot be loaded: {}", candidate.problem)}};
   }
-  // One check at a time: it holds the process's signal handlers.
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
   const std::string problem = detail::check_gemm(candidate.library->sgemm);
   if (!problem.empty()) return {*candidate.library, {choice, detail::Verdict::wrong, problem}};
   const double gflops = detail::measure_gemm(candidate.library->sgemm);

@@ -65,10 +65,14 @@ class OneOpenBlasThread {
   bool ours_;
 };
 
+LoadedLibrary load_openblas_library() {
+  const OneOpenBlasThread while_loading;
+  return {{"libopenblas.so.0", "libopenblas.so"},
+          "OpenBLAS crashed while it was loaded; set train.gemm = onednn or plain\n"};
+}
+
 struct OpenBlas {
-  OneOpenBlasThread one_thread;
-  LoadedLibrary library{{"libopenblas.so.0", "libopenblas.so"},
-                        "OpenBLAS crashed while it was loaded; set train.gemm = onednn or plain\n"};
+  LoadedLibrary library = load_openblas_library();
   decltype(&cblas_sgemm) sgemm = library.find<decltype(cblas_sgemm)>("cblas_sgemm");
   decltype(&openblas_set_num_threads) set_num_threads =
       library.find<decltype(openblas_set_num_threads)>("openblas_set_num_threads");

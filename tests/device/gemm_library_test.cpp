@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
 
 #include "base/error.hpp"
 #include "device/crash_guard.hpp"
@@ -46,6 +49,22 @@ void illegal_instruction(RED_GEMM_PARAMETERS) {
 void bad_access(RED_GEMM_PARAMETERS) {
   detail::plain_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   if (k > 100) std::raise(SIGSEGV);
+}
+
+std::ptrdiff_t num_threads_now() {
+  return std::distance(std::filesystem::directory_iterator("/proc/self/task"),
+                       std::filesystem::directory_iterator());
+}
+
+TEST(LoadGemm, StartsNoThreadAndLeavesTheEnvironment) {
+  const char* const name = "OPENBLAS_NUM_THREADS";
+  const std::string variable = std::getenv(name) == nullptr ? "unset" : std::getenv(name);
+  const std::ptrdiff_t num_threads = num_threads_now();
+  for (const detail::GemmCandidate& candidate : {detail::load_openblas(), detail::load_onednn()}) {
+    if (candidate.library) check_gemm(candidate.library->sgemm);
+  }
+  EXPECT_EQ(num_threads_now(), num_threads);
+  EXPECT_EQ(std::getenv(name) == nullptr ? "unset" : std::getenv(name), variable);
 }
 
 TEST(CheckGemm, PassesTheLibrariesOfThisMachine) {
