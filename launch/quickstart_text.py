@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
 """Turns what Debian packages carry, or files of the user's, into sources of text for launch/quickstart.sh.
 
-Writes OUT/NAME.train.jsonl and OUT/NAME.held-out.jsonl, one {"text": ...} per document, and prints a line per source.
+Writes OUT/NAME.jsonl, one {"text": ...} per document, and OUT/prompt.txt, the beginning of one of them; prints a line per
+source.
 Documents come in an order fixed by their contents, so that two machines with the same packages get the same files.
 """
 import argparse
-import hashlib
 import gzip
+import hashlib
 import json
 import pathlib
 import re
 import subprocess
 import sys
 
-HELD_OUT_SHARE = 16  # one document in this many is held out
-PIECE_BYTES = 8192   # user's plain text is cut into documents of about this size, between paragraphs
+PIECE_BYTES = 4096  # plain text of the user's is cut into documents of about this size, between paragraphs
+
+PROMPT_CHARS = 240
+MIN_DOCUMENTS = 40  # so that one in sixteen leaves some, whichever the seed chooses
 
 
 def bible():
@@ -24,10 +27,10 @@ def bible():
 
 
 def perl():
-    """Manual pages of Perl as they are written (pod)."""
+    """Chapters of Perl's manual pages, as they are written (pod)."""
     for path in pathlib.Path("/usr/share/perl").glob("5*/pod/*.pod"):
         if not path.parent.parent.is_symlink():
-            yield path.read_text("utf-8", "replace")
+            yield from re.split(r"\n(?==head1 )", path.read_text("utf-8", "replace"))
 
 
 def foldoc():
@@ -60,42 +63,46 @@ PACKAGED = {"bible": bible, "perl": perl, "foldoc": foldoc, "wordnet": wordnet, 
 
 def own_file(path):
     """A file of the user's: the texts of a .jsonl, else paragraphs put together into documents."""
-    text = path.read_text("utf-8", "strict")
-    if path.suffix == ".jsonl":
-        for number, line in enumerate(text.splitlines(), 1):
-            try:
-                yield json.loads(line)["text"]
-            except (ValueError, KeyError, TypeError):
-                sys.exit(f'{path}:{number}: no JSON object with a "text"')
-        return
-    piece = ""
-    for paragraph in re.split(r"(?<=\n\n)", text):
-        piece += paragraph
-        if len(piece) >= PIECE_BYTES:
-            yield piece
-            piece = ""
-    if piece:
+    with open(path, encoding="utf-8") as file:
+        if path.suffix == ".jsonl":
+            for number, line in enumerate(file, 1):
+                try:
+                    yield json.loads(line)["text"]
+                except (ValueError, KeyError, TypeError):
+                    sys.exit(f'{path}:{number}: no JSON object with a "text"')
+            return
+        piece = ""
+        for line in file:
+            piece += line
+            if len(piece) >= PIECE_BYTES and (line.isspace() or len(piece) >= 4 * PIECE_BYTES):
+                yield piece
+                piece = ""
         yield piece
 
 
-def write(out, name, documents, max_bytes):
-    """Keeps documents up to max_bytes of text. Returns (documents, bytes) of the training part and of the held-out one."""
-    keyed = {hashlib.blake2b(text.encode(), digest_size=8).digest(): text for text in documents if text.strip()}
-    counts = {"train": [0, 0], "held-out": [0, 0]}
-    files = {part: open(out / f"{name}.{part}.jsonl", "w", encoding="utf-8") for part in counts}
-    total = 0
-    for index, (_, text) in enumerate(sorted(keyed.items())):
-        size = len(text.encode())
-        if total + size > max_bytes:
-            continue
-        part = "held-out" if index % HELD_OUT_SHARE == 0 else "train"
-        files[part].write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-        counts[part][0] += 1
-        counts[part][1] += size
-        total += size
-    for file in files.values():
-        file.close()
-    return counts
+def first_of(documents, max_bytes):
+    """Documents until they are enough to choose from, so that a huge file is not read whole."""
+    read = 0
+    for text in documents:
+        if text.strip():
+            read += len(text)
+            yield text
+        if read > 16 * max_bytes:
+            return
+
+
+def write(path, documents, max_bytes):
+    """Keeps up to max_bytes of text, chosen and ordered by hash. Returns (texts, bytes)."""
+    keyed = {hashlib.blake2b(text.encode(), digest_size=8).digest(): text for text in first_of(documents, max_bytes)}
+    kept, total = [], 0
+    with open(path, "w", encoding="utf-8") as file:
+        for _, text in sorted(keyed.items()):
+            size = len(text.encode())
+            if total + size <= max_bytes:
+                file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+                kept.append(text)
+                total += size
+    return kept, total
 
 
 def main():
@@ -109,18 +116,19 @@ def main():
     sources = {re.sub(r"[^a-z0-9_]+", "_", path.stem.lower()): own_file(path) for path in arguments.files}
     if len(sources) != len(arguments.files):
         sys.exit("two files have the same name: each is a source by its name")
+    prompt = ""
     for name, make in (sources or PACKAGED).items():
         try:
-            documents = list(make() if callable(make) else make)
+            kept, size = write(arguments.out / f"{name}.jsonl", make() if callable(make) else make,
+                               int(arguments.mib * 2**20))
         except (OSError, UnicodeDecodeError, subprocess.CalledProcessError) as error:
             sys.exit(f"source {name}: {error}")
-        counts = write(arguments.out, name, documents, int(arguments.mib * 2**20))
-        for part, (number, _) in counts.items():
-            if number == 0:
-                sys.exit(f"source {name}: {len(documents)} documents leave none for the {part} part; more text is needed")
-        (train, train_bytes), (held, held_bytes) = counts.values()
-        print(f"{name:<10} {train:>6} documents {train_bytes / 2**20:6.2f} MiB to learn from, "
-              f"{held:>5} documents {held_bytes / 2**20:5.2f} MiB held out")
+        if len(kept) < MIN_DOCUMENTS:
+            sys.exit(f"source {name}: {len(kept)} documents are too few to hold some of them out; at least {MIN_DOCUMENTS} "
+                     f"({MIN_DOCUMENTS * PIECE_BYTES // 1024} KiB of plain text) are needed")
+        print(f"  {name:<12} {len(kept):>6} documents, {size / 2**20:5.2f} MiB")
+        prompt = prompt or max(kept[:20], key=lambda text: len(text[:PROMPT_CHARS]))[:PROMPT_CHARS].rsplit(" ", 1)[0]
+    (arguments.out / "prompt.txt").write_text(prompt, "utf-8")
 
 
 if __name__ == "__main__":
