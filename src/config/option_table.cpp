@@ -54,7 +54,7 @@ void add_model(std::vector<RunOption>& table) {
             {AttentionOutputNorm::concat, "concat"},
             {AttentionOutputNorm::after_wo, "after_wo"}},
            "Where attention's result is normalised, without parameters: per head, over all heads before the "
-           "output matrix, or after it. A DecLLM has none unless this is given.");
+           "output matrix, or after it. Of a RedLLM; a DecLLM has none.");
   s.boolean("continuous_positions", FIELD(model.continuous_positions),
             "Decoder positions begin after the sample's own encoder length instead of at 0.");
   s.number("init_seed", FIELD(model.init_seed), {}, "Seed of the initial parameters.").aka({"seed"});

@@ -29,7 +29,7 @@ struct ModelConfig {
   int64_t decoder_layers = 0;
   double rope_base = 10000.0;
   double norm_epsilon = 1e-6;
-  AttentionOutputNorm attention_output_norm = AttentionOutputNorm::head;  ///< a DecLLM has none by default
+  AttentionOutputNorm attention_output_norm = AttentionOutputNorm::head;  ///< of a RedLLM; a DecLLM has none
   bool continuous_positions = true;  ///< decoder positions begin after the sample's encoder length
   uint64_t init_seed = 1;
 

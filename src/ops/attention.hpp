@@ -36,8 +36,8 @@ void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const
                        const Tensor& keys, const Tensor& values, const AttentionLayout& layout,
                        const AttentionMask& mask);
 
-/// delta = sum over the head of do * o. With inv_rms (Tq, h): o holds head_norm's result, and o / inv_rms is
-/// meant.
+/// delta = sum over the head of do * o. With inv_rms, (Tq, h), or (Tq, 1) for a norm over all heads together:
+/// o holds head_norm's result, and o / inv_rms is meant.
 void attention_delta(Stream& stream, const Tensor& delta, const Tensor& d_o, const Tensor& o,
                      const Tensor* inv_rms);
 

@@ -47,7 +47,9 @@ void attention_delta(Stream& stream, const Tensor& delta, const Tensor& d_o, con
   RED_CHECK(num_heads > 0 && o.cols % num_heads == 0 && delta.cols == o.rows, "delta ({}, {}) for o ({}, {})",
             delta.rows, delta.cols, o.rows, o.cols);
   check_attention_matrix(d_o, o.rows, o.cols, "do");
-  if (inv_rms != nullptr) check_attention_matrix(*inv_rms, o.rows, num_heads, "inv_rms");
+  // One column: the norm was over all heads together.
+  const bool per_head = inv_rms != nullptr && inv_rms->cols != 1;
+  if (inv_rms != nullptr) check_attention_matrix(*inv_rms, o.rows, per_head ? num_heads : 1, "inv_rms");
   const int64_t k = o.cols / num_heads;
   const HeadColumns gradient(d_o, k), output(o, k);
   auto* out = delta.as<float>();
@@ -58,7 +60,7 @@ void attention_delta(Stream& stream, const Tensor& delta, const Tensor& d_o, con
         const float dot =
             HWY_DYNAMIC_DISPATCH(dot_of_rows)(gradient.at(token, head), output.at(token, head), k);
         out[head * delta.row_stride + token] =
-            scale == nullptr ? dot : dot / scale[token * inv_rms->row_stride + head];
+            scale == nullptr ? dot : dot / scale[token * inv_rms->row_stride + (per_head ? head : 0)];
       }
     }
   });
