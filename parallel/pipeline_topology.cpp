@@ -4,7 +4,7 @@
 namespace red::parallel {
 namespace {
 
-constexpr std::array<MessageRule, num_message_kinds> rules = {{
+constexpr std::array<MessageRule, kNumMessageKinds> kRules = {{
     {MessageKind::activation, Action::send_activation, Action::receive_activation},
     {MessageKind::memory, Action::send_memory, Action::receive_memory},
     {MessageKind::gradient, Action::send_gradient, Action::receive_gradient},
@@ -13,12 +13,12 @@ constexpr std::array<MessageRule, num_message_kinds> rules = {{
 
 }  // namespace
 
-const std::array<MessageRule, num_message_kinds>& message_rules() {
-  return rules;
+const std::array<MessageRule, kNumMessageKinds>& message_rules() {
+  return kRules;
 }
 
 const MessageRule* rule_of(Action action) {
-  for (const MessageRule& rule : rules) {
+  for (const MessageRule& rule : kRules) {
     if (rule.send == action || rule.receive == action) return &rule;
   }
   return nullptr;
@@ -44,14 +44,14 @@ std::vector<Instruction> PipelineTopology::needs(int stage, const Instruction& i
   const int i = instruction.micro_batch;
   switch (instruction.action) {
     case Action::forward:
-      add_inputs(rules[0], stage, i, needed);
-      add_inputs(rules[1], stage, i, needed);
+      add_inputs(kRules[0], stage, i, needed);
+      add_inputs(kRules[1], stage, i, needed);
       break;
     case Action::backward:
     case Action::backward_input:
       needed.push_back({Action::forward, i, -1});
-      add_inputs(rules[2], stage, i, needed);
-      add_inputs(rules[3], stage, i, needed);
+      add_inputs(kRules[2], stage, i, needed);
+      add_inputs(kRules[3], stage, i, needed);
       break;
     case Action::backward_weight:
     case Action::send_gradient:

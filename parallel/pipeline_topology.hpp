@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <vector>
 
 #include "parallel/schedule.hpp"
@@ -10,7 +11,7 @@
 namespace red::parallel {
 
 enum class MessageKind { activation, memory, gradient, memory_gradient };
-inline constexpr int num_message_kinds = 4;
+inline constexpr std::size_t kNumMessageKinds = 4;
 
 /// The two instructions at the ends of a message.
 struct MessageRule {
@@ -18,7 +19,7 @@ struct MessageRule {
   Action send, receive;
 };
 
-const std::array<MessageRule, num_message_kinds>& message_rules();
+const std::array<MessageRule, kNumMessageKinds>& message_rules();
 
 /// The rule that an action is one end of; null for compute and reduce_gradients.
 const MessageRule* rule_of(Action action);

@@ -14,7 +14,13 @@
 namespace red::parallel {
 namespace {
 
-constexpr int num_actions = static_cast<int>(Action::reduce_gradients) + 1;
+constexpr std::size_t kNumActions = static_cast<std::size_t>(Action::reduce_gradients) + 1;
+
+bool is_forward(Action action) {
+  const MessageRule* rule = rule_of(action);
+  if (rule == nullptr) return action == Action::forward;
+  return rule->kind == MessageKind::activation || rule->kind == MessageKind::memory;
+}
 
 /// Messages of one kind between two stages, in the order sent.
 struct Channel {
@@ -36,15 +42,13 @@ struct StageState {
 
 class Replay {
  public:
-  Replay(const PipelineShape& shape, const std::vector<Program>& programs, const SimulationCosts& costs)
-      : topology_(shape), programs_(programs), costs_(costs) {
-    const int stages = topology_.num_stages();
-    states_.resize(static_cast<std::size_t>(stages));
-    for (StageState& state : states_) {
-      state.done.resize(
-          static_cast<std::size_t>(num_actions * (topology_.num_micro_batches() + 1) * (stages + 1)));
-    }
-    channels_.resize(static_cast<std::size_t>(num_message_kinds * stages * stages));
+  Replay(const PipelineShape& shape, const std::vector<Program>& programs, const SimulationCosts& costs,
+         Passes passes)
+      : topology_(shape), programs_(programs), costs_(costs), passes_(passes) {
+    const std::size_t stages = programs.size();
+    states_.resize(stages);
+    for (StageState& state : states_) state.done.resize(kNumActions * num_indices() * (stages + 1));
+    channels_.resize(kNumMessageKinds * stages * stages);
   }
 
   Simulation run() {
@@ -64,14 +68,16 @@ class Replay {
   StageState& state(int stage) { return states_[static_cast<std::size_t>(stage)]; }
   const Program& program(int stage) const { return programs_[static_cast<std::size_t>(stage)]; }
   Channel& channel(MessageKind kind, int from, int to) {
-    const int stages = topology_.num_stages();
-    return channels_[static_cast<std::size_t>((static_cast<int>(kind) * stages + from) * stages + to)];
+    const std::size_t row =
+        static_cast<std::size_t>(kind) * programs_.size() + static_cast<std::size_t>(from);
+    return channels_[row * programs_.size() + static_cast<std::size_t>(to)];
   }
+  /// Micro-batches, and -1 for what belongs to none.
+  std::size_t num_indices() const { return static_cast<std::size_t>(topology_.num_micro_batches()) + 1; }
   std::size_t index_of(const Instruction& x) const {
-    return static_cast<std::size_t>(
-        (static_cast<int>(x.action) * (topology_.num_micro_batches() + 1) + x.micro_batch + 1) *
-            (topology_.num_stages() + 1) +
-        x.peer + 1);
+    const std::size_t row =
+        static_cast<std::size_t>(x.action) * num_indices() + static_cast<std::size_t>(x.micro_batch + 1);
+    return row * (programs_.size() + 1) + static_cast<std::size_t>(x.peer + 1);
   }
   std::vector<bool>::reference done(int stage, const Instruction& x) {
     return state(stage).done[index_of(x)];
@@ -107,6 +113,9 @@ class Replay {
   /// Numbers within the pipeline, and a way that exists.
   void check_form(int stage, const Instruction& instruction) const {
     const std::size_t at = states_[static_cast<std::size_t>(stage)].next;
+    if (passes_ == Passes::forward_only && !is_forward(instruction.action)) {
+      fail(stage, at, "has no place in a schedule of forward passes alone");
+    }
     const bool is_reduce = instruction.action == Action::reduce_gradients;
     const int least = is_reduce ? -1 : 0, most = is_reduce ? -1 : topology_.num_micro_batches() - 1;
     if (instruction.micro_batch < least || instruction.micro_batch > most)
@@ -203,12 +212,12 @@ class Replay {
       for (int i = 0; i < topology_.num_micro_batches(); ++i) {
         for (const Action action : {Action::forward, Action::backward_input, Action::backward_weight}) {
           const Instruction missing{action, i, -1};
-          if (!done(stage, missing)) {
+          if ((passes_ == Passes::forward_and_backward || is_forward(action)) && !done(stage, missing)) {
             throw LogicError("schedule: stage {}: {} is missing", stage, to_string(missing));
           }
         }
       }
-      if (!done(stage, {Action::reduce_gradients, -1, -1})) {
+      if (passes_ == Passes::forward_and_backward && !done(stage, {Action::reduce_gradients, -1, -1})) {
         throw LogicError("schedule: stage {}: reduce_gradients is missing", stage);
       }
     }
@@ -232,6 +241,7 @@ class Replay {
   PipelineTopology topology_;
   const std::vector<Program>& programs_;
   const SimulationCosts& costs_;
+  Passes passes_;
   std::vector<StageState> states_;
   std::vector<Channel> channels_;
   std::vector<int> runnable_;  // stages that may get on
@@ -240,13 +250,13 @@ class Replay {
 }  // namespace
 
 Simulation simulate(const PipelineShape& shape, const std::vector<Program>& programs,
-                    const SimulationCosts& costs) {
+                    const SimulationCosts& costs, Passes passes) {
   const auto num_stages = static_cast<std::size_t>(shape.num_stages());
   RED_CHECK(programs.size() == num_stages, "programs {} stages {}", programs.size(), num_stages);
   RED_CHECK(costs.stages.size() == num_stages, "costs {} stages {}", costs.stages.size(), num_stages);
   RED_CHECK(shape.num_micro_batches >= 1, "micro-batches {}", shape.num_micro_batches);
   RED_CHECK(costs.transfer >= 0.0, "transfer {}", costs.transfer);
-  return Replay(shape, programs, costs).run();
+  return Replay(shape, programs, costs, passes).run();
 }
 
 }  // namespace red::parallel

@@ -27,9 +27,12 @@ struct Simulation {
   double bubble = 0.0;       ///< 1 - sum(busy) / (stages * makespan)
 };
 
+/// What a schedule is for: a training step, or evaluation, which has no backward and no gradients.
+enum class Passes { forward_and_backward, forward_only };
+
 /// Throws LogicError naming the stage and instruction when the programs deadlock, when a message has no
 /// partner, or when a compute instruction runs before its input is there or more than once.
 Simulation simulate(const PipelineShape& shape, const std::vector<Program>& programs,
-                    const SimulationCosts& costs);
+                    const SimulationCosts& costs, Passes passes = Passes::forward_and_backward);
 
 }  // namespace red::parallel

@@ -50,19 +50,19 @@ double window_flops(const PaperSize& size, Kind kind, AttentionCount count) {
 TEST(CostModel, RatiosOfThePapersModels) {
   const std::vector<std::pair<const char*, const char*>> expected = {
       {"2.43", "2.27"}, {"2.10", "2.02"}, {"2.04", "1.97"}, {"2.18", "2.12"}, {"2.07", "2.02"}};
-  for (std::size_t i = 0; i < paper_sizes.size(); ++i) {
+  for (std::size_t i = 0; i < kPaperSizes.size(); ++i) {
     const auto ratio = [i](AttentionCount count) {
-      return fmt::format("{:.2f}", window_flops(paper_sizes[i], Kind::dec, count) /
-                                       window_flops(paper_sizes[i], Kind::red, count));
+      return fmt::format("{:.2f}", window_flops(kPaperSizes[i], Kind::dec, count) /
+                                       window_flops(kPaperSizes[i], Kind::red, count));
     };
-    EXPECT_EQ(ratio(AttentionCount::full), expected[i].first) << paper_sizes[i].name;
-    EXPECT_EQ(ratio(AttentionCount::visible), expected[i].second) << paper_sizes[i].name;
+    EXPECT_EQ(ratio(AttentionCount::full), expected[i].first) << kPaperSizes[i].name;
+    EXPECT_EQ(ratio(AttentionCount::visible), expected[i].second) << kPaperSizes[i].name;
   }
 }
 
 TEST(CostModel, PretrainingOf8B) {
   const double windows = 400'000.0 * 2048.0;
-  const PaperSize& size = paper_sizes[4];
+  const PaperSize& size = kPaperSizes[4];
   EXPECT_EQ(fmt::format("{:.1e}", windows * window_flops(size, Kind::dec, AttentionCount::full)), "9.3e+22");
   EXPECT_EQ(fmt::format("{:.1e}", windows * window_flops(size, Kind::red, AttentionCount::full)), "4.5e+22");
 }

@@ -15,7 +15,7 @@ namespace red::model {
 namespace {
 
 TEST(ModelConfig, TheModelsOfThePaperAreValid) {
-  for (const PaperSize& size : paper_sizes) {
+  for (const PaperSize& size : kPaperSizes) {
     EXPECT_NO_THROW(validate(paper_model(size, Kind::red))) << size.name;
     EXPECT_NO_THROW(validate(paper_model(size, Kind::dec))) << size.name;
   }

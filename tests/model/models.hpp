@@ -15,7 +15,7 @@ struct PaperSize {
   const char* red_parameters;
 };
 
-inline constexpr std::array<PaperSize, 5> paper_sizes = {{
+inline constexpr std::array<PaperSize, 5> kPaperSizes = {{
     {"150M", 1024, 4096, 8, 8, 3, "0.168", "0.147"},
     {"1B", 2048, 8192, 16, 16, 7, "1.141", "1.124"},
     {"2B", 2560, 10240, 20, 20, 9, "2.181", "2.207"},

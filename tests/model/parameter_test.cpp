@@ -64,7 +64,7 @@ TEST(ParameterSpecs, OneLayerEachByHand) {
 }
 
 TEST(ParameterSpecs, CountsOfThePaper) {
-  for (const PaperSize& size : paper_sizes) {
+  for (const PaperSize& size : kPaperSizes) {
     for (const Kind kind : {Kind::dec, Kind::red}) {
       const auto count = static_cast<double>(num_parameters(paper_model(size, kind)));
       EXPECT_EQ(fmt::format("{:.3f}", count / 1e9),
@@ -166,7 +166,7 @@ Moments moments_of(const std::vector<float>& x) {
 }
 
 TEST(InitialValue, MomentsAreThoseOfTheRecipe) {
-  const ModelConfig config = paper_model(paper_sizes[0], Kind::red);
+  const ModelConfig config = paper_model(kPaperSizes[0], Kind::red);
   int num_checked = 0;
   for (const ParameterSpec& spec : parameter_specs(config)) {
     if (spec.name.find("layers.1") != std::string::npos || spec.name.find("layers.2") != std::string::npos)
@@ -209,7 +209,7 @@ TEST(InitialValue, AnyPartEqualsTheWhole) {
 }
 
 TEST(InitialValue, SeedsAndNamesAreIndependent) {
-  const ModelConfig config = paper_model(paper_sizes[4], Kind::red);
+  const ModelConfig config = paper_model(kPaperSizes[4], Kind::red);
   std::set<uint64_t> keys;
   std::set<float> first;
   int64_t num_random = 0;

@@ -127,6 +127,16 @@ TEST(OneForwardOneBackward, OrderAndMemoryBoundForAllShapes) {
   }
 }
 
+TEST(ForwardOnly, EncoderAndDecoderStageByHand) {
+  const std::vector<Program> programs =
+      forward_only({.encoder_stages = 1, .decoder_stages = 1, .num_micro_batches = 2});
+  ASSERT_EQ(programs.size(), 2U);
+  EXPECT_EQ(programs[0],
+            (Program{{forward, 0, -1}, {send_memory, 0, 1}, {forward, 1, -1}, {send_memory, 1, 1}}));
+  EXPECT_EQ(programs[1],
+            (Program{{receive_memory, 0, 0}, {forward, 0, -1}, {receive_memory, 1, 0}, {forward, 1, -1}}));
+}
+
 TEST(OneForwardOneBackward, RefusesImpossibleShapes) {
   EXPECT_THROW(one_forward_one_backward({.encoder_stages = -1}), LogicError);
   EXPECT_THROW(one_forward_one_backward({.decoder_stages = 0}), LogicError);

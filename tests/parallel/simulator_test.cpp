@@ -69,6 +69,43 @@ TEST(Simulator, EveryShapeRunsAndHasTheKnownBubble) {
   }
 }
 
+// Forward passes alone stream: the last stage is through after m + p - 1 of them.
+TEST(Simulator, ForwardPassesAlone) {
+  for (const PipelineShape& shape : all_shapes(4, 4, 9)) {
+    const std::vector<Program> programs = forward_only(shape);
+    const SimulationCosts costs = equal_costs(shape, {2.0, 100.0, 100.0});
+    const Simulation s = simulate(shape, programs, costs, Passes::forward_only);
+    ASSERT_NEAR(s.makespan, 2.0 * (shape.num_micro_batches + shape.num_stages() - 1), 1e-9) << name_of(shape);
+    ASSERT_THROW(simulate(shape, programs, costs), LogicError) << name_of(shape);
+    ASSERT_THROW(simulate(shape, one_forward_one_backward(shape), costs, Passes::forward_only), LogicError);
+    std::vector<Program> broken = programs;
+    broken.back().pop_back();  // the last forward
+    ASSERT_THROW(simulate(shape, broken, costs, Passes::forward_only), LogicError);
+  }
+}
+
+// One encoder and one decoder stage, the decoder heavier: it never waits once it began, so the makespan is
+// its own work, and the encoder's first forward and last backward around it.
+TEST(Simulator, AHeavierDecoderStageHidesTheEncoder) {
+  uint64_t draw = 0;
+  const auto random = [&draw] { return 0.1 + uniform_float(philox(8, draw++)[0]); };
+  for (int m = 1; m <= 32; ++m) {
+    const PipelineShape shape{.encoder_stages = 1, .decoder_stages = 1, .num_micro_batches = m};
+    const StageCost encoder{random(), random(), random()};
+    const double e = encoder.forward + encoder.backward_input + encoder.backward_weight;
+    StageCost decoder{random(), random(), random()};
+    double d = decoder.forward + decoder.backward_input + decoder.backward_weight;
+    if (d < e) {
+      decoder.forward += e - d;
+      d = e;
+    }
+    const SimulationCosts costs{.stages = {encoder, decoder}};
+    const Simulation s = simulate(shape, one_forward_one_backward(shape), costs);
+    ASSERT_NEAR(s.makespan, m * d + e, 1e-9) << m;  // fp64 sums
+    ASSERT_NEAR(s.wait[1], e, 1e-9) << m;
+  }
+}
+
 // Whatever the costs: no stage is faster than its own work, nor the pipeline than one micro-batch's way
 // through it and back, and waits add up.
 TEST(Simulator, BoundsHoldForRandomCosts) {
