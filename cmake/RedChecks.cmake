@@ -20,6 +20,8 @@ endforeach()
 add_library(red_header_checks OBJECT EXCLUDE_FROM_ALL ${sources})
 target_include_directories(red_header_checks PRIVATE "${PROJECT_SOURCE_DIR}/tests")
 target_compile_options(red_header_checks PRIVATE -O0)
+target_compile_definitions(red_header_checks PRIVATE RED_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+  RED_BINARY_DIR="${PROJECT_BINARY_DIR}")
 target_link_libraries(red_header_checks PRIVATE red_flags fmt::fmt MPI::MPI_CXX red_hdf5 red_dnnl PkgConfig::sentencepiece
   PkgConfig::hwy PkgConfig::openblas simdjson::simdjson nlohmann_json::nlohmann_json Boost::program_options
   Boost::iostreams)

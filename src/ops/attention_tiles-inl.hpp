@@ -1,11 +1,11 @@
 // Matrix products of attention's tiles. Operands are first copied into panels (columns in groups of kNr, all
 // rows of a group one after another), which stay in the cache while many small products use them; a library
 // GEMM would copy them for every product. Included once per CPU target.
-#if defined(RED_OPS_ATTENTION_TILES_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
-#ifdef RED_OPS_ATTENTION_TILES_INL_HPP_
-#undef RED_OPS_ATTENTION_TILES_INL_HPP_
+#if defined(RED_OPS_ATTENTION_TILES_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef RED_OPS_ATTENTION_TILES_INL_HPP
+#undef RED_OPS_ATTENTION_TILES_INL_HPP
 #else
-#define RED_OPS_ATTENTION_TILES_INL_HPP_
+#define RED_OPS_ATTENTION_TILES_INL_HPP
 #endif
 
 #include <algorithm>
@@ -46,8 +46,8 @@ HWY_INLINE void keep_in_register(FloatVec& v) {
 #endif
 }
 
-/// sums(m, n) += sum over i < count of a[m kRow + i kStep] b[i kNr + n]. The order of the sum is that of i.
-template <int64_t kRow, int64_t kStep>
+/// sums(m, n) += sum over i < count of a[m Row + i Step] b[i kNr + n]. The order of the sum is that of i.
+template <int64_t Row, int64_t Step>
 HWY_INLINE void accumulate(Sums& sums, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b,
                            int64_t count) {
   const FloatTag d;
@@ -57,11 +57,11 @@ HWY_INLINE void accumulate(Sums& sums, const float* HWY_RESTRICT a, const float*
     keep_in_register(b1);
 #pragma GCC unroll 12
     for (int64_t m = 0; m < kMr; ++m) {
-      const FloatVec am = hn::Set(d, a[m * kRow]);
+      const FloatVec am = hn::Set(d, a[m * Row]);
       sums[m][0] = hn::MulAdd(am, b0, sums[m][0]);
       sums[m][1] = hn::MulAdd(am, b1, sums[m][1]);
     }
-    a += kStep;
+    a += Step;
     b += kNr;
   }
 }

@@ -1,11 +1,11 @@
 // exp for fp32 vectors, 1 ulp: exp(x) = 2^n exp(r) with n = round(x / ln 2) and a polynomial of degree 6 in
 // r. Made for arguments that are not positive (softmax, sigmoid): below kExpLow the result is 0, above 88 it
 // is not defined. NaN gives NaN, so that a broken step is noticed. Included once per CPU target.
-#if defined(RED_OPS_EXP_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
-#ifdef RED_OPS_EXP_INL_HPP_
-#undef RED_OPS_EXP_INL_HPP_
+#if defined(RED_OPS_EXP_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef RED_OPS_EXP_INL_HPP
+#undef RED_OPS_EXP_INL_HPP
 #else
-#define RED_OPS_EXP_INL_HPP_
+#define RED_OPS_EXP_INL_HPP
 #endif
 
 #include "ops/simd-inl.hpp"

@@ -1,9 +1,9 @@
 // Sums along a row of fp32, on top of simd-inl.hpp. Included once per CPU target, like it.
-#if defined(RED_OPS_ROW_LOOPS_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
-#ifdef RED_OPS_ROW_LOOPS_INL_HPP_
-#undef RED_OPS_ROW_LOOPS_INL_HPP_
+#if defined(RED_OPS_ROW_LOOPS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef RED_OPS_ROW_LOOPS_INL_HPP
+#undef RED_OPS_ROW_LOOPS_INL_HPP
 #else
-#define RED_OPS_ROW_LOOPS_INL_HPP_
+#define RED_OPS_ROW_LOOPS_INL_HPP
 #endif
 
 #include "ops/simd-inl.hpp"
