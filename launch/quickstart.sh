@@ -88,7 +88,7 @@ fi
 say "token files"
 mkdir -p "$out/tokens"
 for source in "${sources[@]}"; do
-  if [ -f "$out/tokens/${source}_text_document.json" ]; then
+  if [ -f "$out/tokens/${source}_text_document.idx" ]; then
     echo "kept: $out/tokens/$source"
   else
     "$program" data build --tokenizer "$out/tokenizer.model" --held-out 0.06 --out "$out/tokens/$source" \
@@ -155,7 +155,9 @@ say "result"
 # Means, in nats per token: the loss over the last lines of the metrics, the entropy over sources of equal share.
 loss=$(tail -n 10 "$out/run/metrics.jsonl" | sed -n 's/.*"cross_entropy": *\([0-9.]*\).*/\1/p' |
   awk '{ sum += $1 } END { printf "%.3f", sum / NR }')
-entropy=$(sed -n 's/.*"unigram_entropy": *\([0-9.]*\).*/\1/p' "$out"/tokens/*_text_document.json |
+entropy=$(for source in "${sources[@]}"; do
+  sed -n 's/.*"unigram_entropy": *\([0-9.]*\).*/\1/p' "$out/tokens/${source}_text_document.json"
+done |
   awk '{ sum += $1 } END { printf "%.3f", sum / NR }')
 cat <<END
 loss at the end                  $loss nats/token

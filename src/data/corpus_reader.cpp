@@ -10,7 +10,7 @@
 namespace red::data {
 namespace {
 
-constexpr std::size_t read_bytes = 1 << 18;
+constexpr std::size_t kReadBytes = 1 << 18;
 
 bool is_blank(std::string_view line) {
   return line.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
@@ -57,10 +57,10 @@ class CorpusReader::File {
     buffer_.erase(0, begin_);
     begin_ = 0;
     const std::size_t size = buffer_.size();
-    buffer_.resize(size + read_bytes);
-    const std::size_t got = stream_.read({buffer_.data() + size, read_bytes});
+    buffer_.resize(size + kReadBytes);
+    const std::size_t got = stream_.read({buffer_.data() + size, kReadBytes});
     buffer_.resize(size + got);
-    at_end_ = got < read_bytes;
+    at_end_ = got < kReadBytes;
     return got > 0;
   }
 
@@ -82,35 +82,35 @@ class CorpusReader::File {
 
   std::optional<RawPiece> next_json() {
     for (;;) {
-      std::string_view line = take_line(max_line_bytes);
+      std::string_view line = take_line(kMaxLineBytes);
       if (line.empty()) return std::nullopt;
       ++line_;
       RawPiece piece;
       piece.file = name_;
       piece.is_json = true;
       piece.line = line_;
-      if (line.size() == max_line_bytes && line.back() != '\n') {
+      if (line.size() == kMaxLineBytes && line.back() != '\n') {
         piece.is_too_long = true;
-        while (!line.empty() && line.back() != '\n') line = take_line(max_line_bytes);
+        while (!line.empty() && line.back() != '\n') line = take_line(kMaxLineBytes);
         return piece;
       }
       if (line_ == 1 && line.starts_with("\xef\xbb\xbf")) line.remove_prefix(3);
       if (is_blank(line)) continue;
-      piece.bytes.reserve(line.size() + line_padding);
+      piece.bytes.reserve(line.size() + kLinePadding);
       piece.bytes.assign(line);
       return piece;
     }
   }
 
   std::optional<RawPiece> next_of_whole() {
-    while (buffer_.size() - begin_ <= max_piece_bytes && fill()) {
+    while (buffer_.size() - begin_ <= kMaxPieceBytes && fill()) {
     }
     const std::string_view rest = std::string_view(buffer_).substr(begin_);
     if (rest.empty()) return std::nullopt;
-    const bool last = rest.size() <= max_piece_bytes;
+    const bool last = rest.size() <= kMaxPieceBytes;
     RawPiece piece = text_piece();
-    piece.bytes = rest.substr(
-        0, last ? rest.size() : place_to_cut(rest.substr(0, max_piece_bytes), max_piece_bytes / 2));
+    piece.bytes =
+        rest.substr(0, last ? rest.size() : place_to_cut(rest.substr(0, kMaxPieceBytes), kMaxPieceBytes / 2));
     piece.ends_document = last;
     begin_ += piece.bytes.size();
     offset_ += piece.bytes.size();
@@ -120,7 +120,7 @@ class CorpusReader::File {
   std::optional<RawPiece> next_of_lines() {
     RawPiece piece = text_piece();
     for (;;) {
-      const std::string_view line = take_line(max_piece_bytes / 2);
+      const std::string_view line = take_line(kMaxPieceBytes / 2);
       if (line.empty()) {
         piece.ends_document = true;
         if (piece.bytes.empty() && !inside_) return std::nullopt;
@@ -139,7 +139,7 @@ class CorpusReader::File {
       }
       piece.bytes.append(line);
       inside_ = true;
-      if (piece.bytes.size() >= max_piece_bytes / 2) {
+      if (piece.bytes.size() >= kMaxPieceBytes / 2) {
         piece.ends_document = false;
         if (!starts_line_ && !is_at_end()) cut_back(piece, line.size());
         return piece;
@@ -185,7 +185,7 @@ class CorpusReader::File {
 };
 
 CorpusReader::CorpusReader(CorpusOptions options) : options_(std::move(options)) {
-  if (options_.inputs.empty()) throw ConfigError("no input: give at least one file with --input");
+  if (options_.inputs.empty()) throw ConfigError("no input: name at least one file of text");
   for (const auto& path : options_.inputs) {
     if (std::filesystem::is_directory(path)) {
       throw ConfigError("input {}: is a folder; give its files, as in {}/*.jsonl", path.string(),

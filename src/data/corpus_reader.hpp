@@ -39,16 +39,16 @@ struct RawPiece {
   bool is_json = false;
   int64_t line = 0;           ///< JSON: counted from 1
   uint64_t offset = 0;        ///< text: byte of the (decompressed) file where the piece begins
-  bool is_too_long = false;   ///< JSON: a line beyond max_line_bytes, left out
+  bool is_too_long = false;   ///< JSON: a line beyond kMaxLineBytes, left out
   bool ends_document = true;  ///< false: the next piece goes on with the document
 };
 
 /// Longest line of JSON that is read; longer ones count as bad.
-constexpr std::size_t max_line_bytes = 32 << 20;
+constexpr std::size_t kMaxLineBytes = 32 << 20;
 /// Longest piece of text.
-constexpr std::size_t max_piece_bytes = 1 << 20;
+constexpr std::size_t kMaxPieceBytes = 1 << 20;
 /// Room behind a line that the JSON parser may read.
-constexpr std::size_t line_padding = 64;
+constexpr std::size_t kLinePadding = 64;
 
 class CorpusReader {
  public:

@@ -16,7 +16,7 @@
 namespace red::data {
 namespace {
 
-constexpr std::size_t buffer_bytes = 1 << 20;
+constexpr std::size_t kBufferBytes = 1 << 20;
 
 [[noreturn]] void fail(std::string_view what, const std::filesystem::path& path) {
   const int code = errno;
@@ -105,7 +105,7 @@ OutputFile::OutputFile(std::filesystem::path path) : path_(std::move(path)), par
   partial_ += ".partial";
   fd_ = ::open(partial_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (fd_ < 0) fail("cannot create", partial_);
-  buffer_.reserve(buffer_bytes);
+  buffer_.reserve(kBufferBytes);
 }
 
 OutputFile::~OutputFile() {
@@ -134,10 +134,10 @@ void OutputFile::flush() {
 
 void OutputFile::append(std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
-    const std::size_t part = std::min(bytes.size(), buffer_bytes - buffer_.size());
+    const std::size_t part = std::min(bytes.size(), kBufferBytes - buffer_.size());
     buffer_.insert(buffer_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(part));
     bytes = bytes.subspan(part);
-    if (buffer_.size() == buffer_bytes) flush();
+    if (buffer_.size() == kBufferBytes) flush();
   }
 }
 

@@ -34,7 +34,7 @@ class KeyedPermutation {
   /// Each half in turn is masked by a function of the other: a bijection whatever the function.
   uint64_t mix(uint64_t index) const {
     uint64_t low = index & mask(low_bits_), high = index >> low_bits_;
-    for (uint64_t round = 0; round < num_rounds; round += 2) {
+    for (uint64_t round = 0; round < kNumRounds; round += 2) {
       high ^= random(low, round) & mask(high_bits_);
       low ^= random(high, round + 1) & mask(low_bits_);
     }
@@ -46,7 +46,7 @@ class KeyedPermutation {
   }
   static constexpr uint64_t mask(int bits) { return (1ULL << bits) - 1; }
 
-  static constexpr uint64_t num_rounds = 8;
+  static constexpr uint64_t kNumRounds = 8;
   uint64_t size_, key_, tweak_;
   int low_bits_ = 0, high_bits_ = 0;
 };

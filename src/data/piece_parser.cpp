@@ -11,15 +11,15 @@
 namespace red::data {
 namespace {
 
-constexpr std::size_t long_line_bytes = 1 << 20;
-static_assert(line_padding >= simdjson::SIMDJSON_PADDING);
+constexpr std::size_t kLongLineBytes = 1 << 20;
+static_assert(kLinePadding >= simdjson::SIMDJSON_PADDING);
 
 }  // namespace
 
 struct PieceParser::Impl {
   std::string field;
   std::mutex* long_lines;
-  simdjson::dom::parser parser{long_line_bytes};
+  simdjson::dom::parser parser{kLongLineBytes};
   std::string text;  ///< of a long line
 
   /// The field of the line, or why there is none.
@@ -50,14 +50,14 @@ struct PieceParser::Impl {
 
   std::optional<std::string_view> json(RawPiece& piece, std::string& reason) {
     if (piece.is_too_long) {
-      reason = fmt::format("is longer than {} MiB", max_line_bytes >> 20);
+      reason = fmt::format("is longer than {} MiB", kMaxLineBytes >> 20);
       return std::nullopt;
     }
     // A line at a file's end may lack the room that simdjson reads beyond it.
-    piece.bytes.reserve(piece.bytes.size() + line_padding);
-    if (piece.bytes.size() < long_line_bytes) return field_of(parser, piece.bytes, reason);
+    piece.bytes.reserve(piece.bytes.size() + kLinePadding);
+    if (piece.bytes.size() < kLongLineBytes) return field_of(parser, piece.bytes, reason);
     const std::lock_guard lock(*long_lines);
-    simdjson::dom::parser once(max_line_bytes);
+    simdjson::dom::parser once(kMaxLineBytes);
     const auto found = field_of(once, piece.bytes, reason);
     if (!found) return std::nullopt;
     text.assign(*found);
@@ -93,8 +93,8 @@ void BadLines::add(const BadLine& bad) {
       throw DataError("{}: {}; mend it, or let bad lines be skipped with --max-bad-lines N", bad.place,
                       bad.reason);
     }
-    throw DataError("{}: {}; that is the {}th bad line, --max-bad-lines allows {}", bad.place, bad.reason,
-                    count_, max_);
+    throw DataError("{}: {}; bad line number {}, --max-bad-lines allows {}", bad.place, bad.reason, count_,
+                    max_);
   }
   constexpr int64_t shown = 20;
   if (count_ <= shown) log::warning("{}: {}; skipped", bad.place, bad.reason);

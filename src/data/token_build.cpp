@@ -5,6 +5,8 @@
 #include <optional>
 
 #include "base/error.hpp"
+#include "base/log.hpp"
+#include "base/philox.hpp"
 #include "data/keyed_permutation.hpp"
 #include "data/ordered_pipeline.hpp"
 #include "data/piece_parser.hpp"
@@ -13,14 +15,19 @@
 namespace red::data {
 namespace {
 
-constexpr int64_t kBytesUnderWay = 64 << 20;
+// A byte of text may become a token of four bytes, and the parser of a long line needs ten bytes for one:
+// this and kMaxLineBytes keep the whole under 1 GiB.
+constexpr int64_t kBytesUnderWay = 16 << 20;
+constexpr std::size_t kBatchBytes = 1 << 16;  ///< short lines go to a worker together
 constexpr int64_t kCopyTokens = 1 << 16;
+constexpr int64_t kDocumentsPerPageDrop = 1024;
+
+using Batch = std::vector<RawPiece>;
 
 /// What a worker makes of a piece.
 struct EncodedPiece {
   std::vector<int32_t> ids;
   std::optional<BadLine> bad;
-  int64_t text_bytes = 0;
   bool ends_document = true;
 };
 
@@ -41,115 +48,176 @@ class TemporaryTokens {
   std::filesystem::path prefix_;
 };
 
-/// First pass: every document, in order of arrival.
-void encode_corpus(const Tokenizer& tokenizer, const TokenBuildOptions& options, TokenFileWriter& writer,
-                   TokenBuildSummary& summary, const TokenBuildProgress& progress) {
+/// A worker's own tools.
+struct Worker {
+  PieceParser parser;
+  Encoder encoder;
+
+  std::vector<EncodedPiece> encode(Batch& batch) {
+    std::vector<EncodedPiece> out(batch.size());
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      out[i].ends_document = batch[i].ends_document;
+      BadLine bad;
+      if (const auto text = parser.parse(batch[i], bad)) {
+        encoder.encode(*text, out[i].ids);
+      } else {
+        out[i].bad = std::move(bad);
+      }
+      batch[i].bytes = {};
+    }
+    return out;
+  }
+};
+
+std::optional<Batch> next_batch(CorpusReader& reader) {
+  Batch batch;
+  for (std::size_t bytes = 0; bytes < kBatchBytes;) {
+    std::optional<RawPiece> piece = reader.next();
+    if (!piece) break;
+    bytes += piece->bytes.size() + 1;
+    batch.push_back(std::move(*piece));
+  }
+  if (batch.empty()) return std::nullopt;
+  return batch;
+}
+
+/// First pass: every document, in order of arrival. Returns the number of bad lines.
+int64_t encode_corpus(const Tokenizer& tokenizer, const TokenBuildOptions& options, TokenFileWriter& writer,
+                      const TokenBuildProgress& progress) {
   CorpusReader reader(options.corpus);
   BadLines bad_lines(options.max_bad_lines);
   std::mutex long_lines;
-  std::vector<PieceParser> parsers;
-  std::vector<Encoder> encoders;
+  std::vector<Worker> workers;
+  workers.reserve(static_cast<std::size_t>(options.workers));
   for (int i = 0; i < options.workers; ++i) {
-    parsers.emplace_back(options.corpus.field, long_lines);
-    encoders.emplace_back(tokenizer);
+    workers.push_back({PieceParser(options.corpus.field, long_lines), Encoder(tokenizer)});
   }
-  bool open = false;  // a document of several pieces, some of them written
   const int32_t eod = tokenizer.ids().eod;
-  OrderedPipeline<RawPiece, EncodedPiece> pipeline(
+  bool open = false;  // a document of several pieces, some of them written
+  const auto write = [&](const EncodedPiece& piece) {
+    if (piece.bad) return bad_lines.add(*piece.bad);
+    open = open || !piece.ids.empty();
+    writer.append(piece.ids);
+    if (!piece.ends_document || !open) return;  // an empty text is no document
+    writer.append({&eod, 1});
+    writer.end_document();
+    open = false;
+  };
+  OrderedPipeline<Batch, std::vector<EncodedPiece>> pipeline(
       options.workers, kBytesUnderWay,
-      {.produce = [&] { return reader.next(); },
-       .weight = [](const RawPiece& piece) { return static_cast<int64_t>(piece.bytes.size()) + 64; },
-       .process =
-           [&](int worker, RawPiece& piece) {
-             EncodedPiece out;
-             out.ends_document = piece.ends_document;
-             BadLine bad;
-             const auto text = parsers[worker].parse(piece, bad);
-             if (!text) {
-               out.bad = std::move(bad);
-               return out;
-             }
-             out.text_bytes = static_cast<int64_t>(text->size());
-             encoders[worker].encode(*text, out.ids);
-             return out;
+      {.produce = [&] { return next_batch(reader); },
+       .weight =
+           [](const Batch& batch) {
+             int64_t bytes = 0;
+             for (const RawPiece& piece : batch) bytes += static_cast<int64_t>(piece.bytes.size());
+             return bytes;
            },
+       .process = [&](int worker,
+                      Batch& batch) { return workers[static_cast<std::size_t>(worker)].encode(batch); },
        .consume =
-           [&](EncodedPiece&& piece) {
-             if (piece.bad) {
-               bad_lines.add(*piece.bad);
-               return;
-             }
-             open = open || !piece.ids.empty();
-             writer.append(piece.ids);
-             summary.text_bytes += piece.text_bytes;
-             if (piece.ends_document && open) {  // an empty text is no document
-               writer.append({&eod, 1});
-               writer.end_document();
-               open = false;
-             }
-             if (progress)
-               progress(reader.num_file_bytes_read(), reader.num_file_bytes(), writer.num_tokens());
+           [&](std::vector<EncodedPiece>&& pieces) {
+             for (const EncodedPiece& piece : pieces) write(piece);
+             if (!progress) return;
+             progress(
+                 {"encoding", reader.num_file_bytes_read(), reader.num_file_bytes(), writer.num_tokens()});
            }});
   pipeline.run();
-  summary.bad_lines = bad_lines.count();
+  return bad_lines.count();
 }
 
-bool is_held_out(const TokenBuildOptions& options, int64_t document) {
-  const PhiloxBlock bits = philox(hash_name("data.held_out", options.seed), static_cast<uint64_t>(document));
-  return static_cast<double>(bits[0]) * 0x1.0p-32 < options.held_out;
-}
+/// One of the two outputs: its files and what is counted for its sidecar.
+class Output {
+ public:
+  Output(const std::filesystem::path& prefix, const Tokenizer& tokenizer)
+      : prefix_(prefix),
+        tokenizer_(tokenizer),
+        writer_(prefix, token_type_for(tokenizer.vocabulary_size())),
+        counts_(static_cast<std::size_t>(tokenizer.vocabulary_size())) {}
 
-double entropy(const std::vector<int64_t>& counts) {
-  int64_t total = 0;
-  for (const int64_t count : counts) total += count;
-  double nats = 0.0;
-  for (const int64_t count : counts) {
-    if (count == 0) continue;
-    const double p = static_cast<double>(count) / static_cast<double>(total);
-    nats -= p * std::log(p);
-  }
-  return nats;
-}
-
-/// Second pass: documents in their final order, to the training or the held-out files.
-void deal_documents(const Tokenizer& tokenizer, const TokenBuildOptions& options, const TokenFile& all,
-                    TokenBuildSummary& summary) {
-  const TokenType type = token_type_for(tokenizer.vocabulary_size());
-  TokenFileWriter training(training_prefix(options.prefix), type);
-  std::optional<TokenFileWriter> held_out;
-  if (options.held_out > 0.0) held_out.emplace(held_out_prefix(options.prefix), type);
-  const KeyedPermutation order(static_cast<uint64_t>(all.num_documents()),
-                               hash_name("data.shuffle", options.seed), 0);
-  std::vector<int64_t> counts(tokenizer.vocabulary_size(), 0);
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < all.num_documents(); ++i) {
-    const auto document = options.shuffle ? static_cast<int64_t>(order(static_cast<uint64_t>(i))) : i;
-    const bool out = held_out && is_held_out(options, document);
-    TokenFileWriter& writer = out ? *held_out : training;
-    const int64_t end = all.document_begin(document + 1);
-    for (int64_t begin = all.document_begin(document); begin < end; begin += kCopyTokens) {
-      ids.resize(std::min(kCopyTokens, end - begin));
-      all.read(begin, ids);
-      writer.append(ids);
-      if (!out) {
-        for (const int32_t id : ids) ++counts[id];
-      }
+  void copy_document(const TokenFile& from, int64_t document) {
+    const int64_t end = from.document_begin(document + 1);
+    for (int64_t begin = from.document_begin(document); begin < end; begin += kCopyTokens) {
+      ids_.resize(static_cast<std::size_t>(std::min(kCopyTokens, end - begin)));
+      from.read(begin, ids_);
+      writer_.append(ids_);
+      for (const int32_t id : ids_) ++counts_[static_cast<std::size_t>(id)];
     }
-    writer.end_document();
+    writer_.end_document();
   }
-  if (training.num_documents() == 0)
-    throw DataError("all documents were held out: give a smaller --held-out");
-  if (held_out && held_out->num_documents() == 0) {
-    throw DataError("no document was held out of {}: give a larger --held-out, or more documents",
-                    all.num_documents());
+
+  void complete() { writer_.complete(); }
+  void remove_old_index() const { writer_.remove_old_index(); }
+
+  TokenStatistics publish(const TokenBuildOptions& options, int64_t bad_lines) {
+    TokenSidecar sidecar;
+    sidecar.statistics = {writer_.num_documents(), writer_.num_tokens(), 0, unigram_entropy(counts_)};
+    for (std::size_t id = 0; id < counts_.size(); ++id) {
+      sidecar.statistics.text_bytes += counts_[id] * tokenizer_.num_text_bytes(static_cast<int32_t>(id));
+    }
+    sidecar.tokenizer_sha256 = tokenizer_.digest();
+    sidecar.vocabulary_size = tokenizer_.vocabulary_size();
+    for (const auto& input : options.corpus.inputs) sidecar.inputs.push_back(input.string());
+    sidecar.field = options.corpus.field;
+    sidecar.seed = options.seed;
+    sidecar.shuffled = options.shuffle;
+    sidecar.held_out = options.held_out;
+    sidecar.bad_lines = bad_lines;
+    writer_.publish([&] { write_token_sidecar(prefix_, sidecar); });
+    return sidecar.statistics;
   }
-  if (held_out) held_out->finish();
-  training.finish();
-  summary.documents = training.num_documents();
-  summary.tokens = training.num_tokens();
-  summary.held_out_documents = held_out ? held_out->num_documents() : 0;
-  summary.held_out_tokens = held_out ? held_out->num_tokens() : 0;
-  summary.unigram_entropy = entropy(counts);
+  int64_t num_tokens() const { return writer_.num_tokens(); }
+
+ private:
+  std::filesystem::path prefix_;
+  const Tokenizer& tokenizer_;
+  TokenFileWriter writer_;
+  std::vector<int64_t> counts_;
+  std::vector<int32_t> ids_;
+};
+
+int64_t num_held_out(const TokenBuildOptions& options, int64_t documents) {
+  if (options.held_out <= 0.0) return 0;
+  if (documents < 2)
+    throw DataError("{} document cannot be split: leave out --held-out, or give more", documents);
+  const auto share = static_cast<int64_t>(std::llround(options.held_out * static_cast<double>(documents)));
+  if (share >= documents) {
+    throw DataError("all {} documents would be held out: give a smaller --held-out than {}", documents,
+                    options.held_out);
+  }
+  return std::max<int64_t>(1, share);
+}
+
+/// Second pass: documents in their final order, to the training or the held-out files. Which are held out
+/// does not depend on the order: those that a lottery of its own puts last.
+TokenBuildSummary deal_documents(const Tokenizer& tokenizer, const TokenBuildOptions& options,
+                                 const TokenFile& all, int64_t bad_lines,
+                                 const TokenBuildProgress& progress) {
+  const int64_t documents = all.num_documents();
+  const int64_t held_out_documents = num_held_out(options, documents);
+  const auto size = static_cast<uint64_t>(documents);
+  const KeyedPermutation order(size, hash_name("data.shuffle", options.seed), 0);
+  const KeyedPermutation lottery(size, hash_name("data.held_out", options.seed), 0);
+  Output training(training_prefix(options.prefix), tokenizer);
+  std::optional<Output> held_out;
+  if (held_out_documents > 0) held_out.emplace(held_out_prefix(options.prefix), tokenizer);
+  for (uint64_t i = 0; i < size; ++i) {
+    const uint64_t document = options.shuffle ? order(i) : i;
+    const bool out = held_out && lottery(document) >= size - static_cast<uint64_t>(held_out_documents);
+    (out ? *held_out : training).copy_document(all, static_cast<int64_t>(document));
+    if (i % kDocumentsPerPageDrop != 0) continue;
+    all.drop_index_pages();
+    if (progress)
+      progress({"writing", i, size, training.num_tokens() + (held_out ? held_out->num_tokens() : 0)});
+  }
+  training.complete();
+  if (held_out) held_out->complete();
+  // Older training files may hold what is held out now: they go first.
+  training.remove_old_index();
+  TokenBuildSummary summary;
+  if (held_out) summary.held_out = held_out->publish(options, bad_lines);
+  summary.training = training.publish(options, bad_lines);
+  summary.bad_lines = bad_lines;
+  return summary;
 }
 
 }  // namespace
@@ -164,16 +232,22 @@ std::filesystem::path held_out_prefix(const std::filesystem::path& prefix) {
 
 TokenBuildSummary build_token_files(const Tokenizer& tokenizer, const TokenBuildOptions& options,
                                     const TokenBuildProgress& progress) {
-  TokenBuildSummary summary;
   const TemporaryTokens temporary(with_suffix(options.prefix, ".arrival"));
+  int64_t bad_lines = 0;
   {
     TokenFileWriter writer(temporary.prefix(), token_type_for(tokenizer.vocabulary_size()));
-    encode_corpus(tokenizer, options, writer, summary, progress);
-    if (writer.num_documents() == 0)
-      throw DataError("the input holds no document: check the files and --field");
+    bad_lines = encode_corpus(tokenizer, options, writer, progress);
+    if (writer.num_documents() == 0) {
+      throw DataError("the input holds no document: is it empty, or are all its texts?");
+    }
     writer.finish();
   }
-  deal_documents(tokenizer, options, TokenFile(temporary.prefix()), summary);
+  const auto summary = deal_documents(tokenizer, options, TokenFile(temporary.prefix()), bad_lines, progress);
+  const auto old_index = with_suffix(held_out_prefix(options.prefix), ".idx");
+  if (summary.held_out.documents == 0 && std::filesystem::exists(old_index)) {
+    log::warning("{} is of an earlier build; its documents may be in the training files now",
+                 old_index.string());
+  }
   return summary;
 }
 

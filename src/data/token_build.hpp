@@ -3,35 +3,42 @@
 // the input: what lies between the two passes lies on disk.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <string_view>
 
 #include "data/corpus_reader.hpp"
+#include "data/token_sidecar.hpp"
 #include "data/tokenizer.hpp"
 
 namespace red::data {
 
 struct TokenBuildOptions {
   CorpusOptions corpus;
-  std::filesystem::path prefix;  ///< PREFIX_text_document.{bin,idx}, PREFIX_heldout_text_document.{bin,idx}
+  std::filesystem::path prefix;  ///< PREFIX_text_document.*, PREFIX_heldout_text_document.*
   int workers = 1;
   bool shuffle = true;  ///< documents in a seeded order; false: as they come
   uint64_t seed = 1;
-  double held_out = 0.0;  ///< share of the documents that goes to the held-out files
+  double held_out = 0.0;  ///< share of the documents that goes to the held-out files; rounded, at least one
   int64_t max_bad_lines = 0;
 };
 
 struct TokenBuildSummary {
-  int64_t documents = 0, tokens = 0;  ///< training files
-  int64_t held_out_documents = 0, held_out_tokens = 0;
-  int64_t text_bytes = 0;  ///< UTF-8 of all documents
+  TokenStatistics training, held_out;
   int64_t bad_lines = 0;
-  double unigram_entropy = 0.0;  ///< nats per token of the training files
 };
 
-/// How far the first pass is: bytes of input done, of all, tokens so far.
-using TokenBuildProgress = std::function<void(uint64_t, uint64_t, int64_t)>;
+/// How far the build is.
+struct TokenBuildStage {
+  std::string_view name;  ///< "encoding", "writing"
+  uint64_t done = 0;      ///< encoding: bytes of the input files; writing: documents
+  uint64_t total = 0;
+  int64_t tokens = 0;  ///< so far in this stage
+};
+using TokenBuildProgress = std::function<void(const TokenBuildStage&)>;
 
-/// Throws DataError (bad lines, bad UTF-8, no document), IoError; then nothing is under a final name.
+/// Writes .bin, .idx and .json of each prefix. Throws DataError (bad lines, bad UTF-8, no document), IoError;
+/// then nothing new is under a final name.
 TokenBuildSummary build_token_files(const Tokenizer& tokenizer, const TokenBuildOptions& options,
                                     const TokenBuildProgress& progress = {});
 

@@ -48,7 +48,7 @@ void read_as(const InputFile& file, int64_t first, std::span<int32_t> out) {
                           buffer[i]);
         }
       }
-      out[done + i] = static_cast<int32_t>(buffer[i]);
+      out[done + i] = static_cast<int32_t>(buffer[i]);  // NOLINT(bugprone-signed-char-misuse): i8 has a sign
     }
     done += count;
   }
@@ -70,11 +70,11 @@ std::filesystem::path with_suffix(const std::filesystem::path& prefix, std::stri
 }
 
 std::filesystem::path resolve_token_prefix(const std::filesystem::path& prefix) {
-  const std::filesystem::path longer = with_suffix(prefix, "_text_document");
+  std::filesystem::path longer = with_suffix(prefix, "_text_document");
   if (std::filesystem::exists(with_suffix(prefix, ".idx"))) return prefix;
   if (std::filesystem::exists(with_suffix(longer, ".idx"))) return longer;
   throw DataError(
-      "no token files: neither {0}.idx nor {1}.idx exists; `redllm data build --output {0}` writes them",
+      "no token files: neither {0}.idx nor {1}.idx exists; `redllm data build --out {0}` writes them",
       prefix.string(), longer.string());
 }
 
@@ -101,18 +101,18 @@ TokenFile::TokenFile(const std::filesystem::path& prefix)
 }
 
 void TokenFile::check_header(const std::filesystem::path& idx) {
-  constexpr uint64_t header = TokenIndexLayout::header_bytes;
+  constexpr uint64_t header = TokenIndexLayout::kHeaderBytes;
   const std::span<const std::byte> bytes = idx_.bytes();
   const std::string name = idx.string();
   if (bytes.size() < header) {
     throw DataError("{}: {} bytes, shorter than the header of {}; it was truncated", name, bytes.size(),
                     header);
   }
-  if (std::memcmp(bytes.data(), TokenIndexLayout::magic.data(), TokenIndexLayout::magic.size()) != 0) {
+  if (std::memcmp(bytes.data(), TokenIndexLayout::kMagic.data(), TokenIndexLayout::kMagic.size()) != 0) {
     throw DataError("{}: does not begin with MMIDIDX; it is no index of Megatron token files", name);
   }
   const auto version = load<uint64_t>(bytes.data() + 9);
-  if (version != TokenIndexLayout::version) {
+  if (version != TokenIndexLayout::kVersion) {
     throw DataError("{}: version {} of the index; this program reads version 1", name, version);
   }
   const auto code = load<uint8_t>(bytes.data() + 17);

@@ -37,9 +37,9 @@ std::string_view name_of(TokenType type);
 
 /// The layout's fixed numbers, shared by reader and writer.
 struct TokenIndexLayout {
-  static constexpr std::string_view magic{"MMIDIDX\0\0", 9};
-  static constexpr uint64_t version = 1;
-  static constexpr uint64_t header_bytes = 34;  ///< so all arrays lie unaligned
+  static constexpr std::string_view kMagic{"MMIDIDX\0\0", 9};
+  static constexpr uint64_t kVersion = 1;
+  static constexpr uint64_t kHeaderBytes = 34;  ///< so all arrays lie unaligned
 };
 
 /// PREFIX or PREFIX_text_document, whichever has a .idx. Throws DataError naming both when neither has.
@@ -73,7 +73,7 @@ class TokenFile {
  private:
   void check_header(const std::filesystem::path& idx);
   void check_arrays(const std::filesystem::path& idx) const;
-  const std::byte* lengths() const { return idx_.bytes().data() + TokenIndexLayout::header_bytes; }
+  const std::byte* lengths() const { return idx_.bytes().data() + TokenIndexLayout::kHeaderBytes; }
   const std::byte* offsets() const { return lengths() + 4 * num_sequences_; }
   const std::byte* boundaries() const { return offsets() + 8 * num_sequences_; }
 

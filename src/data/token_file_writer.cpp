@@ -20,7 +20,7 @@ std::span<const std::byte> bytes_of(const T& value) {
 TokenFileWriter::TokenFileWriter(const std::filesystem::path& prefix, TokenType type)
     : prefix_(prefix), type_(type), bin_(with_suffix(prefix, ".bin")), idx_(with_suffix(prefix, ".idx")) {
   RED_CHECK(type == TokenType::u16 || type == TokenType::i32, "type {}", name_of(type));
-  const std::array<char, TokenIndexLayout::header_bytes> counts_come_last{};
+  const std::array<char, TokenIndexLayout::kHeaderBytes> counts_come_last{};
   idx_.append(std::string_view(counts_come_last.data(), counts_come_last.size()));
 }
 
@@ -52,7 +52,7 @@ void TokenFileWriter::end_document() {
   ++num_documents_;
 }
 
-void TokenFileWriter::finish() {
+void TokenFileWriter::complete() {
   RED_CHECK(document_tokens_ == 0, "a document of {} tokens was not ended", document_tokens_);
   // Offsets are running sums of the lengths, which are read back piece by piece.
   std::array<int32_t, 4096> lengths;
@@ -61,7 +61,7 @@ void TokenFileWriter::finish() {
   for (int64_t done = 0; done < num_documents_;) {
     const auto count = std::min<int64_t>(lengths.size(), num_documents_ - done);
     const auto part = std::span(lengths).first(static_cast<std::size_t>(count));
-    idx_.read_at(TokenIndexLayout::header_bytes + 4 * static_cast<uint64_t>(done),
+    idx_.read_at(TokenIndexLayout::kHeaderBytes + 4 * static_cast<uint64_t>(done),
                  std::as_writable_bytes(part));
     for (std::size_t i = 0; i < part.size(); ++i) {
       offsets[i] = offset;
@@ -76,8 +76,8 @@ void TokenFileWriter::finish() {
   const auto add = [&](std::span<const std::byte> bytes) {
     header.insert(header.end(), bytes.begin(), bytes.end());
   };
-  add(std::as_bytes(std::span(TokenIndexLayout::magic)));
-  add(bytes_of(TokenIndexLayout::version));
+  add(std::as_bytes(std::span(TokenIndexLayout::kMagic)));
+  add(bytes_of(TokenIndexLayout::kVersion));
   add(bytes_of(type_));
   add(bytes_of(static_cast<uint64_t>(num_documents_)));
   add(bytes_of(static_cast<uint64_t>(num_documents_ + 1)));
@@ -85,12 +85,24 @@ void TokenFileWriter::finish() {
 
   bin_.sync();
   idx_.sync();
-  // An older index must not meet the new tokens, whenever this is cut off.
+}
+
+void TokenFileWriter::remove_old_index() const {
   std::error_code error;
   std::filesystem::remove(with_suffix(prefix_, ".idx"), error);
   if (error) throw IoError("cannot replace {}.idx: {}", prefix_.string(), error.message());
+}
+
+void TokenFileWriter::publish(const std::function<void()>& before_index) {
+  remove_old_index();  // it must not meet the new tokens, whenever this is cut off
   bin_.publish();
+  if (before_index) before_index();
   idx_.publish();
+}
+
+void TokenFileWriter::finish() {
+  complete();
+  publish();
 }
 
 }  // namespace red::data

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -25,8 +26,14 @@ class TokenFileWriter {
   /// A document may come in pieces: append(...) as often as needed, then end_document().
   void append(std::span<const int32_t> tokens);
   void end_document();
-  /// Durable and under the final names, the index last: where there is an index, both files are whole.
-  void finish();
+  /// Everything on disk, still aside. What can fail for want of room fails here.
+  void complete();
+  /// After complete(): under the final names, the index last, so where there is an index all is whole.
+  /// `before_index` runs just before that, for files that describe these two.
+  void publish(const std::function<void()>& before_index = {});
+  void finish();  ///< complete() and publish()
+  /// Takes away an older index of this name: from here on, older files are no longer whole.
+  void remove_old_index() const;
 
   int64_t num_documents() const { return num_documents_; }
   int64_t num_tokens() const { return num_tokens_; }

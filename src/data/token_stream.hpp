@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "data/data_config.hpp"
 #include "data/token_file.hpp"
@@ -17,6 +18,7 @@ struct SpecialIds {
   int32_t eos = 2;
   int32_t eod = 4;  ///< ends each document of a token file
   int64_t vocabulary_size = 0;
+  std::string tokenizer_sha256 = {};  ///< of the tokenizer; empty: unknown
 };
 
 class TokenStream {

@@ -20,10 +20,10 @@ namespace {
 
 /// SentencePiece writes a space as this character; the character itself, in a text, goes through byte pieces,
 /// or it would come back as a space.
-constexpr std::string_view space_mark = "\xe2\x96\x81";
-constexpr std::size_t max_unit_bytes = 1 << 16;  ///< longer units are cut, or SentencePiece needs gigabytes
-constexpr std::size_t max_remembered_bytes = 48;
-constexpr std::size_t max_remembered_units = 1 << 17;
+constexpr std::string_view kSpaceMark = "\xe2\x96\x81";
+constexpr std::size_t kMaxUnitBytes = 1 << 16;  ///< longer units are cut, or SentencePiece needs gigabytes
+constexpr std::size_t kMaxRememberedBytes = 48;
+constexpr std::size_t kMaxRememberedUnits = 1 << 17;
 
 /// Which pairs of characters stand side by side in some piece. Between any others no piece can reach across,
 /// so a text may be cut there without changing its ids.
@@ -57,7 +57,7 @@ class Adjacency {
 
 std::string read_whole(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) {
-    throw DataError("tokenizer {}: not found; `redllm tokenizer train --output {}` makes one", path.string(),
+    throw DataError("tokenizer {}: not found; `redllm tokenizer train --out {}` makes one", path.string(),
                     path.string());
   }
   const InputFile file(path);
@@ -80,10 +80,11 @@ struct Tokenizer::Impl {
     const auto status = model.LoadFromSerializedProto(bytes);
     if (bytes.empty() || !status.ok()) throw DataError("tokenizer {}: is no SentencePiece model", name);
     ids.vocabulary_size = model.GetPieceSize();
-    ids.pad = control(ControlSymbols::pad);
-    ids.bos = control(ControlSymbols::bos);
-    ids.eos = control(ControlSymbols::eos);
-    ids.eod = control(ControlSymbols::eod);
+    ids.tokenizer_sha256 = digest;
+    ids.pad = control(ControlSymbols::kPad);
+    ids.bos = control(ControlSymbols::kBos);
+    ids.eos = control(ControlSymbols::kEos);
+    ids.eod = control(ControlSymbols::kEod);
     for (int byte = 0; byte < 256; ++byte) byte_ids[static_cast<std::size_t>(byte)] = byte_piece(byte);
     for (int id = 0; id < model.GetPieceSize(); ++id) {
       if (!model.IsControl(id) && !model.IsUnknown(id) && !model.IsByte(id))
@@ -140,7 +141,7 @@ Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
 Tokenizer::Tokenizer(const std::filesystem::path& path)
     : Tokenizer(std::make_unique<Impl>(read_whole(path), path.string())) {}
 
-Tokenizer Tokenizer::from_bytes(std::string bytes, const std::string& name) {
+Tokenizer Tokenizer::from_bytes(const std::string& bytes, const std::string& name) {
   return Tokenizer(std::make_unique<Impl>(bytes, name));
 }
 
@@ -197,6 +198,16 @@ std::string Tokenizer::piece(int32_t id) const {
   return impl_->model.IdToPiece(id);
 }
 
+int64_t Tokenizer::num_text_bytes(int32_t id) const {
+  const std::string text = piece(id);
+  if (impl_->model.IsControl(id) || impl_->model.IsUnknown(id)) return 0;
+  if (impl_->model.IsByte(id)) return 1;
+  auto bytes = static_cast<int64_t>(text.size());
+  for (std::size_t at = 0; (at = text.find(kSpaceMark, at)) != std::string::npos; at += kSpaceMark.size())
+    bytes -= 2;
+  return bytes;
+}
+
 /// Units seen and their ids, one after another in `ids`. Forgets everything when full: simple, and a text's
 /// frequent units are back within its next page.
 struct Encoder::Memory {
@@ -229,14 +240,14 @@ void Encoder::encode(std::string_view text, std::vector<int32_t>& ids) {
     const char32_t next = utf8_decode(text, at);
     const bool is_mark = next == 0x2581;
     const bool joined = previous != none && !is_mark && tokenizer_->adjacency.contains(previous, next);
-    if (!joined || at - begin >= max_unit_bytes) {
+    if (!joined || at - begin >= kMaxUnitBytes) {
       encode_unit(text.substr(begin, at - begin), ids);
       begin = at;
     }
     previous = next;
     at += utf8_length(text[at]);
     if (is_mark) {
-      for (const char byte : space_mark)
+      for (const char byte : kSpaceMark)
         ids.push_back(tokenizer_->byte_ids[static_cast<unsigned char>(byte)]);
       begin = at;
       previous = none;
@@ -257,8 +268,8 @@ void Encoder::encode_unit(std::string_view unit, std::vector<int32_t>& ids) {
   const auto status = tokenizer_->model.Encode(unit, &memory.encoded);
   if (!status.ok()) throw DataError("tokenizer {}: cannot encode: {}", tokenizer_->name, status.ToString());
   ids.insert(ids.end(), memory.encoded.begin(), memory.encoded.end());
-  if (unit.size() > max_remembered_bytes) return;
-  if (memory.units.size() >= max_remembered_units) {
+  if (unit.size() > kMaxRememberedBytes) return;
+  if (memory.units.size() >= kMaxRememberedUnits) {
     memory.units.clear();
     memory.ids.clear();
   }

@@ -17,10 +17,10 @@ namespace red::data {
 
 /// Names of the control symbols in the model file.
 struct ControlSymbols {
-  static constexpr const char* pad = "<pad>";
-  static constexpr const char* bos = "<s>";
-  static constexpr const char* eos = "</s>";
-  static constexpr const char* eod = "[EOD]";
+  static constexpr const char* kPad = "<pad>";
+  static constexpr const char* kBos = "<s>";
+  static constexpr const char* kEos = "</s>";
+  static constexpr const char* kEod = "[EOD]";
 };
 
 /// Immutable once loaded; threads share it.
@@ -30,7 +30,7 @@ class Tokenizer {
   /// changes text (dummy prefix, normalisation).
   explicit Tokenizer(const std::filesystem::path& path);
   /// The same from the bytes of a model file; `name` is for messages.
-  static Tokenizer from_bytes(std::string bytes, const std::string& name);
+  static Tokenizer from_bytes(const std::string& bytes, const std::string& name);
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
@@ -50,6 +50,8 @@ class Tokenizer {
   /// decode() with control ids shown by name, for people: "... end.[EOD]Begin".
   std::string decode_visibly(std::span<const int32_t> ids) const;
   std::string piece(int32_t id) const;
+  /// Bytes that the id adds to a text: 0 for control ids.
+  int64_t num_text_bytes(int32_t id) const;
 
  private:
   friend class Encoder;

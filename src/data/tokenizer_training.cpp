@@ -14,7 +14,7 @@
 namespace red::data {
 namespace {
 
-constexpr std::size_t max_sentence_bytes = 4096;
+constexpr std::size_t kMaxSentenceBytes = 4096;
 
 /// Hands sentences to SentencePiece one by one.
 class Sentences final : public sentencepiece::SentenceIterator {
@@ -36,7 +36,7 @@ class Sentences final : public sentencepiece::SentenceIterator {
 /// End of the sentence that begins at `begin`: after a line's end and the empty lines that follow, or before
 /// a space where the line is long.
 std::size_t sentence_end(std::string_view text, std::size_t begin) {
-  const std::size_t limit = std::min(text.size(), begin + max_sentence_bytes);
+  const std::size_t limit = std::min(text.size(), begin + kMaxSentenceBytes);
   const std::size_t newline = text.substr(begin, limit - begin).find('\n');
   if (newline != std::string_view::npos) {
     std::size_t end = begin + newline;
@@ -132,13 +132,13 @@ std::string train_tokenizer(std::vector<std::string> sentences, const TokenizerT
       {"allow_whitespace_only_pieces", "true"},  // indentation in few tokens
       {"max_sentence_length", "1000000"},        // sentences are cut here already
       {"pad_id", "0"},
-      {"pad_piece", ControlSymbols::pad},
+      {"pad_piece", ControlSymbols::kPad},
       {"bos_id", "1"},
-      {"bos_piece", ControlSymbols::bos},
+      {"bos_piece", ControlSymbols::kBos},
       {"eos_id", "2"},
-      {"eos_piece", ControlSymbols::eos},
+      {"eos_piece", ControlSymbols::kEos},
       {"unk_id", "3"},
-      {"control_symbols", ControlSymbols::eod},
+      {"control_symbols", ControlSymbols::kEod},
       {"minloglevel", "2"},  // its progress lines; ours say enough
   };
   Sentences iterator(std::move(sentences));

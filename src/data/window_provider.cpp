@@ -7,6 +7,7 @@
 #include "base/error.hpp"
 #include "base/philox.hpp"
 #include "data/keyed_permutation.hpp"
+#include "data/token_sidecar.hpp"
 
 namespace red::data {
 namespace {
@@ -18,7 +19,9 @@ std::size_t size(int64_t count) {
 WindowSource open_source(const DataConfig& config, const std::string& name,
                          const std::filesystem::path& prefix, const SpecialIds& ids,
                          const WindowShape& shape) {
-  TokenStream stream(TokenFile(resolve_token_prefix(prefix)), ids, config.missing_eod);
+  const std::filesystem::path files = resolve_token_prefix(prefix);
+  check_tokenizer(files, ids.tokenizer_sha256);
+  TokenStream stream(TokenFile(files), ids, config.missing_eod);
   return {name, std::move(stream), ids, shape};
 }
 
