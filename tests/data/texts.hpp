@@ -57,8 +57,7 @@ inline std::vector<std::string> hard_texts() {
       "😀👩‍🔬🏳️‍🌈 e\xcc\x81 \xef\xac\x81 \xe2\x91\xa0 \xc2\xa0nbsp\xe3\x80\x80ideographic",
       "[EOD]<s></s><pad><unk><0x41>[EOD]",
       "the mark \xe2\x96\x81 itself, \xe2\x96\x81\xe2\x96\x81twice, and \xe2\x96\x85 \xe2\x81\x87 too",
-      "\xef\xbb\xbf"
-      "byte order mark",
+      std::string("\xef\xbb\xbf") + "byte order mark",
       std::string("NUL \0 inside\0", 13),
       "\x01\x02\x1b[0m\x7f\xc2\x85\xe2\x80\xa8\xe2\x80\xa9 controls",
       "\xef\xbf\xbd replacement, \xf4\x8f\xbf\xbf last, \xed\x9f\xbf \xee\x80\x80 private",

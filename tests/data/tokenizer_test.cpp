@@ -111,7 +111,7 @@ TEST(Tokenizer, IdsAreSentencePiecesOwn) {
 TEST(Tokenizer, PartsOfATextCutAtSpacesGiveTheSameIds) {
   for (const std::string& text : make_texts(20, 6)) {
     const Ints whole = bpe().encode(text);
-    for (std::size_t cut = text.find(" "); cut != std::string::npos; cut = text.find(' ', cut + 1)) {
+    for (std::size_t cut = text.find(' '); cut != std::string::npos; cut = text.find(' ', cut + 1)) {
       if (cut == 0 || text[cut - 1] == ' ') continue;
       Ints parts = bpe().encode(text.substr(0, cut));
       bpe().encode(text.substr(cut), parts);
@@ -193,7 +193,7 @@ TEST(TrainingSample, SentencesLoseNothing) {
   std::string cjk;
   while (cjk.size() < 10000) cjk += "漢字";
   for (const std::string& text : {std::string("a\n\n\n  b\nc"), std::string("\n\n"), long_line, no_space, cjk,
-                                  long_line + "\n" + cjk + " \n" + no_space, make_texts(4)[1]}) {
+                                  fmt::format("{}\n{} \n{}", long_line, cjk, no_space), make_texts(4)[1]}) {
     TrainingSample sample(1 << 20, 1);
     sample.add_document(text);
     std::string joined;

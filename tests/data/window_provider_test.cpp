@@ -14,8 +14,8 @@ namespace red::data {
 namespace {
 
 using Ints = std::vector<int32_t>;
-constexpr int32_t bos = 1, eod = 4;
-const SpecialIds ids{.pad = 0, .bos = bos, .eos = 2, .eod = eod, .vocabulary_size = 1000};
+constexpr int32_t kBos = 1, kEod = 4;
+const SpecialIds kIds{.pad = 0, .bos = kBos, .eos = 2, .eod = kEod, .vocabulary_size = 1000};
 
 class Windows : public testing::Test {
  protected:
@@ -24,7 +24,7 @@ class Windows : public testing::Test {
     write_tokens(folder_ / "f", documents);
     DataConfig config;
     config.missing_eod = missing;
-    return make_evaluation_provider(config, "f", folder_ / "f", ids, shape);
+    return make_evaluation_provider(config, "f", folder_ / "f", kIds, shape);
   }
   /// `count` documents of about `mean` tokens whose tokens say where they lie: 10 + position % 990.
   Documents numbered(int64_t count, uint32_t mean, uint64_t seed) const {
@@ -34,7 +34,7 @@ class Windows : public testing::Test {
       auto& document = documents.emplace_back();
       const uint32_t length = 1 + philox(seed, static_cast<uint64_t>(d))[0] % (2 * mean);
       for (uint32_t i = 0; i + 1 < length; ++i) document.push_back(10 + (position++ % 990));
-      document.push_back(eod);
+      document.push_back(kEod);
       ++position;
     }
     return documents;
@@ -57,10 +57,10 @@ WindowShape shape_of(Objective objective, int64_t window, int64_t input, bool do
   return {.objective = objective, .window = window, .input = input, .document_mask = documents};
 }
 
-const Documents two = {{10, 11, 12, eod}, {20, eod}, {30, 31, 32, 33, 34, eod}};
+const Documents kTwo = {{10, 11, 12, kEod}, {20, kEod}, {30, 31, 32, 33, 34, kEod}};
 
 TEST_F(Windows, PrefixLmByHand) {
-  const auto provider = fixed(two, shape_of(Objective::prefix_lm, 4, 2));
+  const auto provider = fixed(kTwo, shape_of(Objective::prefix_lm, 4, 2));
   EXPECT_EQ(provider->num_samples(), 3);
   EXPECT_EQ(provider->max_encoder_length(), 2);
   EXPECT_EQ(provider->max_decoder_length(), 2);
@@ -68,43 +68,43 @@ TEST_F(Windows, PrefixLmByHand) {
   Sample sample;
   provider->get(0, sample);
   EXPECT_EQ(sample.encoder_input, (Ints{10, 11}));
-  EXPECT_EQ(sample.decoder_target, (Ints{12, eod}));
-  EXPECT_EQ(sample.decoder_input, (Ints{bos, 12}));
+  EXPECT_EQ(sample.decoder_target, (Ints{12, kEod}));
+  EXPECT_EQ(sample.decoder_input, (Ints{kBos, 12}));
   EXPECT_EQ(sample.loss_mask, (std::vector<uint8_t>{1, 1}));
   EXPECT_EQ(sample.prefix, 0);
   EXPECT_TRUE(sample.encoder_document.empty());
   provider->get(1, sample);
-  EXPECT_EQ(sample.encoder_input, (Ints{20, eod}));
+  EXPECT_EQ(sample.encoder_input, (Ints{20, kEod}));
   EXPECT_EQ(sample.decoder_target, (Ints{30, 31}));
   EXPECT_EQ(sample.id, 1U);
   EXPECT_EQ(sample.source_item, 1U);
 }
 
 TEST_F(Windows, CausalLmByHand) {
-  const auto provider = fixed(two, shape_of(Objective::causal_lm, 5, 2));
+  const auto provider = fixed(kTwo, shape_of(Objective::causal_lm, 5, 2));
   EXPECT_EQ(provider->num_samples(), 2);  // two tokens of tail
   EXPECT_EQ(provider->max_encoder_length(), 0);
   Sample sample;
   provider->get(1, sample);
   EXPECT_TRUE(sample.encoder_input.empty());
-  EXPECT_EQ(sample.decoder_target, (Ints{eod, 30, 31, 32, 33}));
-  EXPECT_EQ(sample.decoder_input, (Ints{bos, eod, 30, 31, 32}));
+  EXPECT_EQ(sample.decoder_target, (Ints{kEod, 30, 31, 32, 33}));
+  EXPECT_EQ(sample.decoder_input, (Ints{kBos, kEod, 30, 31, 32}));
   EXPECT_EQ(sample.loss_mask, (std::vector<uint8_t>{1, 1, 1, 1, 1}));
 }
 
 TEST_F(Windows, BidirectionalInputCountsTheStartSlot) {
-  const auto provider = fixed(two, shape_of(Objective::causal_lm_bidirectional, 6, 3));
+  const auto provider = fixed(kTwo, shape_of(Objective::causal_lm_bidirectional, 6, 3));
   Sample sample;
   provider->get(0, sample);
-  EXPECT_EQ(sample.decoder_input, (Ints{bos, 10, 11, 12, eod, 20}));
+  EXPECT_EQ(sample.decoder_input, (Ints{kBos, 10, 11, 12, kEod, 20}));
   EXPECT_EQ(sample.prefix, 4);  // start slot and three input tokens
   // Position prefix - 1 = 3 predicts the first token that is not input.
   EXPECT_EQ(sample.loss_mask, (std::vector<uint8_t>{0, 0, 0, 1, 1, 1}));
-  EXPECT_EQ(sample.decoder_target[3], eod);
+  EXPECT_EQ(sample.decoder_target[3], kEod);
 }
 
 TEST_F(Windows, DocumentsAreThoseOfTheTargets) {
-  auto provider = fixed(two, shape_of(Objective::prefix_lm, 6, 3, true));
+  auto provider = fixed(kTwo, shape_of(Objective::prefix_lm, 6, 3, true));
   Sample sample;
   provider->get(0, sample);  // 10 11 12 | eod 20 eod
   EXPECT_EQ(sample.encoder_document, (Ints{0, 0, 0}));
@@ -113,11 +113,11 @@ TEST_F(Windows, DocumentsAreThoseOfTheTargets) {
   EXPECT_EQ(sample.encoder_document, (Ints{0, 0, 0}));
   EXPECT_EQ(sample.decoder_document, (Ints{0, 0, 0}));
 
-  provider = fixed(two, shape_of(Objective::causal_lm, 6, 3, true));
+  provider = fixed(kTwo, shape_of(Objective::causal_lm, 6, 3, true));
   provider->get(0, sample);
   EXPECT_EQ(sample.decoder_document, (Ints{0, 0, 0, 0, 1, 1}));
   // The query at the previous [EOD] predicts the next document's first token, and belongs to it.
-  EXPECT_EQ(sample.decoder_input[4], eod);
+  EXPECT_EQ(sample.decoder_input[4], kEod);
   EXPECT_EQ(sample.decoder_target[4], 20);
 }
 
@@ -131,7 +131,7 @@ TEST_F(Windows, MissingEodIsRefusedOrAdded) {
   ASSERT_EQ(provider->num_samples(), 1);
   Sample sample;
   provider->get(0, sample);
-  EXPECT_EQ(sample.decoder_target, (Ints{10, 11, 12, eod, 20, eod, eod, 30, 31, 32, 33, 34, eod}));
+  EXPECT_EQ(sample.decoder_target, (Ints{10, 11, 12, kEod, 20, kEod, kEod, 30, 31, 32, 33, 34, kEod}));
   EXPECT_EQ(sample.decoder_document, (Ints{0, 0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 3, 3}));
   // Every window of every length, against the whole stream.
   const Ints whole = sample.decoder_target, documents = sample.decoder_document;
@@ -148,18 +148,18 @@ TEST_F(Windows, MissingEodIsRefusedOrAdded) {
     }
   }
   // Files that have [EOD] are read as they are, whatever the reader is told.
-  fixed(two, shape_of(Objective::causal_lm, 4, 2), MissingEod::add)->get(0, sample);
-  EXPECT_EQ(sample.decoder_target, (Ints{10, 11, 12, eod}));
+  fixed(kTwo, shape_of(Objective::causal_lm, 4, 2), MissingEod::add)->get(0, sample);
+  EXPECT_EQ(sample.decoder_target, (Ints{10, 11, 12, kEod}));
 }
 
 TEST_F(Windows, MixedEndingsAreRefused) {
-  const Documents mixed = {{10, eod}, {20}, {30, eod}};
+  const Documents mixed = {{10, kEod}, {20}, {30, kEod}};
   EXPECT_NE(message_of<DataError>([&] {
               fixed(mixed, shape_of(Objective::causal_lm, 2, 1), MissingEod::add);
             }).find("2 of 3 documents looked at end with [EOD] (id 4), document 1 does not"),
             std::string::npos);
   // Too many documents to look at each when opened: found when read.
-  Documents many(10000, Ints{10, eod});
+  Documents many(10000, Ints{10, kEod});
   many[5001] = {10, 11};
   const auto provider = fixed(many, shape_of(Objective::causal_lm, 2, 1));
   Sample sample;
@@ -169,7 +169,7 @@ TEST_F(Windows, MixedEndingsAreRefused) {
             }).find("document 5001 does not end with [EOD] (id 4), as others of the file do"),
             std::string::npos);
   many.assign(10000, Ints{10, 11});
-  many[5001] = {10, eod};
+  many[5001] = {10, kEod};
   const auto adding = fixed(many, shape_of(Objective::causal_lm, 3, 1), MissingEod::add);
   EXPECT_NE(message_of<DataError>([&] {
               adding->get(5001, sample);
@@ -178,7 +178,7 @@ TEST_F(Windows, MixedEndingsAreRefused) {
 }
 
 TEST_F(Windows, IdsOutsideTheVocabularyNameFileAndPosition) {
-  const auto provider = fixed({{10, 11, eod}, {12, 1000, eod}}, shape_of(Objective::causal_lm, 3, 1));
+  const auto provider = fixed({{10, 11, kEod}, {12, 1000, kEod}}, shape_of(Objective::causal_lm, 3, 1));
   Sample sample;
   provider->get(0, sample);
   const std::string text = message_of<DataError>([&] { provider->get(1, sample); });
@@ -189,7 +189,7 @@ TEST_F(Windows, IdsOutsideTheVocabularyNameFileAndPosition) {
 
 TEST_F(Windows, TooShortAndOddWindows) {
   EXPECT_NE(message_of<DataError>([&] {
-              fixed(two, shape_of(Objective::causal_lm, 13, 1));
+              fixed(kTwo, shape_of(Objective::causal_lm, 13, 1));
             }).find("12 tokens are less than one window of 13"),
             std::string::npos);
   DataConfig config;
@@ -205,7 +205,7 @@ TEST_F(Windows, TooShortAndOddWindows) {
 }
 
 TEST_F(Windows, EachWindowOncePerEpochInANewOrder) {
-  const auto provider = make_training_provider(three_sources(8), ids, true);
+  const auto provider = make_training_provider(three_sources(8), kIds, true);
   std::map<int32_t, std::vector<std::vector<uint64_t>>> epochs;  // source -> epoch -> windows in order
   Sample sample;
   for (uint64_t block = 0; block < 200; ++block) {
@@ -248,8 +248,8 @@ TEST_F(Windows, EachWindowOncePerEpochInANewOrder) {
 
 TEST_F(Windows, SamplesDependOnSeedAndIndexAlone) {
   DataConfig config = three_sources(8);
-  const auto one = make_training_provider(config, ids, true),
-             other = make_training_provider(config, ids, true);
+  const auto one = make_training_provider(config, kIds, true),
+             other = make_training_provider(config, kIds, true);
   // Four "ranks" that ask in their own order see what one rank sees; the digest of a step only adds up.
   constexpr uint64_t step = 40;
   uint64_t digest = 0;
@@ -280,14 +280,14 @@ TEST_F(Windows, SamplesDependOnSeedAndIndexAlone) {
   ++sample.source_item;
   EXPECT_NE(sample_hash(sample), sample_hash(samples[0]));
   ++config.seed;
-  make_training_provider(config, ids, true)->get(1000, sample);
+  make_training_provider(config, kIds, true)->get(1000, sample);
   EXPECT_NE(sample.encoder_input, samples[0].encoder_input);
 }
 
 TEST_F(Windows, AddingASourceLeavesTheOthersOrder) {
   DataConfig config = three_sources(8);
   const auto windows_of = [&](const std::string& name) {
-    const auto provider = make_training_provider(config, ids, false);
+    const auto provider = make_training_provider(config, kIds, false);
     std::map<uint64_t, uint64_t> items;  // ordinal -> window
     Sample sample;
     for (uint64_t i = 0; i < 200; ++i) {
@@ -311,7 +311,7 @@ TEST_F(Windows, GetAllocatesNothingAfterTheFirst) {
   DataConfig config = three_sources(16);
   config.document_mask = true;
   for (const bool has_encoder : {true, false}) {
-    const auto provider = make_training_provider(config, ids, has_encoder);
+    const auto provider = make_training_provider(config, kIds, has_encoder);
     Sample sample;
     provider->get(0, sample);
     const int64_t before = test::num_allocations();
@@ -321,12 +321,12 @@ TEST_F(Windows, GetAllocatesNothingAfterTheFirst) {
 }
 
 TEST_F(Windows, DescribesItsSources) {
-  write_tokens(folder_ / "f", two);
+  write_tokens(folder_ / "f", kTwo);
   DataConfig config;
   config.window = 4;
   config.block = 8;
   config.sources = {{"f", folder_ / "f", {}, 1.0}};
-  EXPECT_EQ(make_training_provider(config, ids, true)->describe(),
+  EXPECT_EQ(make_training_provider(config, kIds, true)->describe(),
             (std::vector<std::string>{
                 "source f: 3 documents, 12 tokens, 3 windows of 4, tail of 0 tokens dropped, share "
                 "100.00 % (8 of 8)"}));
