@@ -275,7 +275,7 @@ std::string read_text(hid_t object, const std::string& name, const std::string& 
   char* value = nullptr;
   RED_HDF5(DataError, H5Aread(attribute.get(), stored.get(), static_cast<void*>(&value)),
            "{}: cannot read attribute '{}'", where, name);
-  const std::string text = value ? value : "";
+  std::string text = value ? value : "";
   if (value) H5free_memory(value);
   return text;
 }

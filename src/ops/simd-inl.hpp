@@ -2,11 +2,11 @@
 // elementwise_cpu.cpp. Only leaf loops over plain pointers live in the target namespace; threads, tensors and
 // checks stay outside it. No #pragma once: each pass of foreach_target needs its own copy of what stands
 // here.
-#if defined(RED_OPS_SIMD_INL_HPP_) == defined(HWY_TARGET_TOGGLE)
-#ifdef RED_OPS_SIMD_INL_HPP_
-#undef RED_OPS_SIMD_INL_HPP_
+#if defined(RED_OPS_SIMD_INL_HPP) == defined(HWY_TARGET_TOGGLE)
+#ifdef RED_OPS_SIMD_INL_HPP
+#undef RED_OPS_SIMD_INL_HPP
 #else
-#define RED_OPS_SIMD_INL_HPP_
+#define RED_OPS_SIMD_INL_HPP
 #endif
 
 #include <hwy/highway.h>
