@@ -76,16 +76,16 @@ class GenerateTest : public testing::Test {
 
   /// Every rank has what rank 0 has.
   void expect_same_on_all_ranks(const std::vector<Tokens>& written) {
-    constexpr std::size_t kRoom = 200;
+    constexpr std::size_t room = 200;
     Tokens mine;
     for (const Tokens& tokens : written) {
       mine.push_back(static_cast<int32_t>(tokens.size()));
       mine.insert(mine.end(), tokens.begin(), tokens.end());
     }
-    EXPECT_LE(mine.size(), kRoom);
-    mine.resize(kRoom, -1);
+    EXPECT_LE(mine.size(), room);
+    mine.resize(room, -1);
     Tokens of_rank_0 = mine;
-    parallel::Request request = mpi_.world().broadcast(make_tensor(of_rank_0.data(), kRoom, 1), 0);
+    parallel::Request request = mpi_.world().broadcast(make_tensor(of_rank_0.data(), room, 1), 0);
     mpi_.world().wait(request, "test");
     EXPECT_EQ(mine, of_rank_0);
   }
