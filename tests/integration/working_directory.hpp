@@ -1,0 +1,57 @@
+// A folder for the files of one test, gone with it.
+#pragma once
+
+#include <stdlib.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <stdexcept>
+#include <string>
+
+namespace red::test {
+
+inline void write_bytes(const std::filesystem::path& path, const std::string& bytes) {
+  std::filesystem::create_directories(path.parent_path());
+  std::ofstream out(path, std::ios::binary);
+  out << bytes;
+  out.close();
+  if (!out) throw std::runtime_error("cannot write " + path.string());
+}
+
+inline std::string read_bytes(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw std::runtime_error("cannot read " + path.string());
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+class WorkingDirectory {
+ public:
+  /// With these files in it; a name ending in '/' is a folder.
+  explicit WorkingDirectory(const std::map<std::string, std::string>& files = {}) {
+    std::string name = (std::filesystem::temp_directory_path() / "redllm-test-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no folder for temporary files");
+    path_ = name;
+    for (const auto& [file, text] : files) {
+      if (file.ends_with('/')) {
+        std::filesystem::create_directories(path_ / file);
+      } else {
+        write_bytes(path_ / file, text);
+      }
+    }
+  }
+  ~WorkingDirectory() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  WorkingDirectory(const WorkingDirectory&) = delete;
+  WorkingDirectory& operator=(const WorkingDirectory&) = delete;
+
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace red::test
