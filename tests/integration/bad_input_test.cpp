@@ -3,17 +3,16 @@
 #include "integration/bad_input.hpp"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <algorithm>
-#include <fstream>
+#include <regex>
+#include <sstream>
 
 #include "integration/child_process.hpp"
+#include "integration/working_directory.hpp"
 
 namespace red::test {
 namespace {
-
-namespace fs = std::filesystem;
 
 const std::string kProgram = RED_BINARY_DIR "/redllm";
 const std::string kLocal = RED_SOURCE_DIR "/launch/local.sh";
@@ -23,31 +22,6 @@ constexpr bool kSanitized = true;
 #else
 constexpr bool kSanitized = false;
 #endif
-
-/// A working directory with the row's files in it.
-class WorkingDirectory {
- public:
-  explicit WorkingDirectory(const std::map<std::string, std::string>& files) {
-    std::string name = (fs::temp_directory_path() / "redllm-bad-input-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no folder for temporary files");
-    path_ = name;
-    for (const auto& [file, text] : files) {
-      fs::create_directories(file.ends_with('/') ? path_ / file : (path_ / file).parent_path());
-      if (!file.ends_with('/')) std::ofstream(path_ / file, std::ios::binary) << text;
-    }
-  }
-  ~WorkingDirectory() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  WorkingDirectory(const WorkingDirectory&) = delete;
-  WorkingDirectory& operator=(const WorkingDirectory&) = delete;
-
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 std::vector<std::string> command_of(const BadInput& row) {
   std::vector<std::string> command = {kProgram};
@@ -66,8 +40,21 @@ std::size_t count_of(const std::string& text, const std::string& part) {
   return count;
 }
 
+/// Failures that were told: in the program's own line, or in a rank's line with its time.
+std::size_t num_messages(const std::string& err) {
+  static const std::regex begins("^(redllm: |[0-9:]{8} (rank [0-9]+ )?error: )");
+  std::istringstream lines(err);
+  std::size_t count = 0;
+  for (std::string line; std::getline(lines, line);)
+    count += std::regex_search(line.substr(0, 40), begins) ? 1 : 0;
+  return count;
+}
+
 std::vector<BadInput> all_rows() {
-  return bad_configurations();
+  std::vector<BadInput> all;
+  for (const auto& group : {bad_configurations(), bad_texts(), bad_token_files(), bad_checkpoints()})
+    all.insert(all.end(), group.begin(), group.end());
+  return all;
 }
 
 class BadInputs : public testing::TestWithParam<BadInput> {};
@@ -75,14 +62,15 @@ class BadInputs : public testing::TestWithParam<BadInput> {};
 TEST_P(BadInputs, EndsWithMessageAndExitCode) {
   const BadInput& row = GetParam();
   const WorkingDirectory directory(row.files);
+  if (row.prepare) row.prepare(directory.path());
   const ChildResult result = run_child(command_of(row), directory.path());
   EXPECT_EQ(result.exit_code, static_cast<int>(row.code)) << result.err;
-  EXPECT_EQ(count_of(result.err, "redllm: "), 1U) << result.err;
+  EXPECT_EQ(num_messages(result.err), 1U) << result.err;
   for (const std::string& part : row.message)
     EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
   EXPECT_EQ(result.out, "");
   // "Before anything is allocated": some of the rows describe models of 8B parameters.
-  if (!kSanitized && row.code == ExitCode::configuration) {
+  if (!kSanitized && row.code == ExitCode::configuration && !row.prepare) {
     EXPECT_LT(result.max_rss_kib, 64 * 1024);
   }
 }
@@ -90,31 +78,54 @@ TEST_P(BadInputs, EndsWithMessageAndExitCode) {
 INSTANTIATE_TEST_SUITE_P(Table, BadInputs, testing::ValuesIn(all_rows()),
                          [](const auto& row) { return row.param.name; });
 
-/// The row of this name, on four ranks.
-ChildResult run_on_ranks(const std::string& name, bool keep_codes) {
+/// The row of this name, on several ranks. keep_codes: each rank's code is printed, and mpirun ends none.
+ChildResult run_on_ranks(const std::string& name, int num_ranks, bool keep_codes,
+                         const std::vector<std::string>& more_args = {}) {
   const std::vector<BadInput> rows = all_rows();
   const auto row =
       std::find_if(rows.begin(), rows.end(), [&](const BadInput& one) { return one.name == name; });
   if (row == rows.end()) throw std::runtime_error("no row " + name);
   const WorkingDirectory directory(row->files);
-  std::vector<std::string> command = {kLocal, "-n", "4"};
+  if (row->prepare) row->prepare(directory.path());
+  std::vector<std::string> command = {kLocal, "-n", std::to_string(num_ranks)};
   if (keep_codes) command.insert(command.end(), {"/bin/sh", "-c", "\"$@\"; echo code=$?", "sh"});
   for (const std::string& word : command_of(*row)) command.push_back(word);
+  command.insert(command.end(), more_args.begin(), more_args.end());
   return run_child(command, directory.path());
 }
 
 TEST(BadInputOnRanks, OneMessageAndTheExitCodeOfMpirun) {
   for (const std::string name : {"UnknownKey", "MissingFile", "BatchDoesNotDivide"}) {
-    const ChildResult result = run_on_ranks(name, false);
+    const ChildResult result = run_on_ranks(name, 4, false);
     EXPECT_EQ(result.exit_code, 2) << result.err;
     EXPECT_EQ(count_of(result.err, "redllm: "), 1U) << result.err;
   }
 }
 
 TEST(BadInputOnRanks, EveryRankLeavesWithTheSameCode) {
-  const ChildResult result = run_on_ranks("UnknownKey", true);
+  const ChildResult result = run_on_ranks("UnknownKey", 4, true);
   EXPECT_EQ(count_of(result.out, "code=2"), 4U) << result.out << result.err;
   EXPECT_EQ(count_of(result.err, "unknown key 'model.d_modle'"), 1U) << result.err;
+}
+
+// What only one rank runs into, and what all of them do: everybody leaves long before the deadline.
+TEST(BadInputOnRanks, NoRankStaysBehindWhenDataIsBad) {
+  for (const std::string name :
+       {"IdBeyondTheVocabularyInOneWindow", "TrainingOnTruncatedTokens", "ResumeOfAnotherModel"}) {
+    SCOPED_TRACE(name);
+    const ChildResult result = run_on_ranks(name, 2, true, {"--parallel.data=2"});
+    EXPECT_EQ(result.signal, 0) << "it hung";
+    const char* code = name == "ResumeOfAnotherModel" ? "code=2" : "code=3";
+    EXPECT_EQ(count_of(result.out, code), 2U) << result.out << result.err;
+    EXPECT_EQ(num_messages(result.err), 1U) << result.err;
+  }
+}
+
+TEST(BadInputOnRanks, MpirunHasTheExitCodeOfBadData) {
+  const ChildResult result =
+      run_on_ranks("IdBeyondTheVocabularyInOneWindow", 2, false, {"--parallel.data=2"});
+  EXPECT_EQ(result.exit_code, 3) << result.err;
+  EXPECT_NE(result.err.find("outside the vocabulary"), std::string::npos) << result.err;
 }
 
 TEST(Program, HelpAndVersionAreQuickAndOnStandardOutput) {

@@ -1,0 +1,138 @@
+// Checkpoints, and prompts for their models.
+#include "integration/bad_input.hpp"
+#include "integration/good_inputs.hpp"
+#include "integration/working_directory.hpp"
+
+namespace red::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::string kNewest = "run/checkpoints/step-00000002";
+const std::string kShard = kNewest + "/shard-00000.h5";
+const std::string kIndex = kNewest + "/index.h5";
+const std::vector<std::string> kInspect = {"inspect", "checkpoint", "run"};
+const std::vector<std::string> kGenerate = {"generate", "--checkpoint", "run", "--prompt", "The"};
+const std::vector<std::string> kResume = {"train", "--config", "run.ini", "--train.steps=4"};
+
+std::vector<std::string> with(std::vector<std::string> args, std::vector<std::string> more) {
+  for (std::string& arg : more) args.push_back(std::move(arg));
+  return args;
+}
+
+BadInput command(std::string name, std::vector<std::string> args, std::vector<std::string> message,
+                 ExitCode code) {
+  return {std::move(name), {}, std::move(args), std::move(message), code, copy_good_inputs};
+}
+
+/// The good run with something done to it.
+BadInput damaged(std::string name, const std::function<void(const fs::path& here)>& damage,
+                 std::vector<std::string> args, std::vector<std::string> message) {
+  return {std::move(name),
+          {},
+          std::move(args),
+          std::move(message),
+          ExitCode::data,
+          [damage](const fs::path& here) {
+            copy_good_inputs(here);
+            damage(here);
+          }};
+}
+
+std::function<void(const fs::path&)> cut(const std::string& file, uintmax_t num_bytes) {
+  return [=](const fs::path& here) { fs::resize_file(here / file, num_bytes); };
+}
+
+std::function<void(const fs::path&)> remove(const std::string& file) {
+  return [=](const fs::path& here) { fs::remove(here / file); };
+}
+
+std::vector<BadInput> missing() {
+  return {
+      command("NoCheckpoint", {"inspect", "checkpoint", "gone"}, {"'gone'", "neither a checkpoint"},
+              ExitCode::configuration),
+      {"FolderWithoutCheckpoint",
+       {{"x/", ""}},
+       {"eval", "perplexity", "--checkpoint", "x"},
+       {"'x'", "neither a checkpoint"}},
+      {"FileAsCheckpoint",
+       {{"x", "text"}},
+       {"generate", "--checkpoint", "x", "--prompt", "The"},
+       {"'x'", "neither a checkpoint"}},
+      damaged("MissingShard", remove(kShard), kInspect, {kNewest, "damaged", "shard-00000.h5"}),
+      damaged("PointerToNothing",
+              [](const fs::path& here) { write_bytes(here / "run/checkpoints/latest", "step-00000009\n"); },
+              kInspect, {"latest", "step-00000009", "not there"}),
+      damaged("EmptyPointer", cut("run/checkpoints/latest", 0), kInspect, {"latest", "empty"}),
+      damaged("UnfinishedSave",
+              [](const fs::path& here) { fs::rename(here / kNewest, here / "step-00000002.partial"); },
+              {"inspect", "checkpoint", "step-00000002.partial"},
+              {"step-00000002.partial", "never finished"}),
+  };
+}
+
+std::vector<BadInput> damages() {
+  return {
+      damaged("TextAsIndex", [](const fs::path& here) { write_bytes(here / kIndex, "text"); }, kInspect,
+              {kIndex, "HDF5"}),
+      damaged("TruncatedIndexOfACheckpoint", cut(kIndex, 3000), kGenerate, {kIndex, "HDF5"}),
+      damaged("ShardAsIndex",
+              [](const fs::path& here) {
+                fs::copy_file(here / kShard, here / kIndex, fs::copy_options::overwrite_existing);
+              },
+              kInspect, {kIndex, "no index of a checkpoint"}),
+      damaged("TruncatedShard", cut(kShard, 5000), {"eval", "perplexity", "--checkpoint", "run"},
+              {kNewest, "shard-00000.h5", "5000 bytes"}),
+      damaged("ResumeFromAMissingShard", remove(kShard), kResume, {kNewest, "shard-00000.h5"}),
+      damaged("ResumeFromATruncatedShard", cut(kShard, 5000), kResume, {kNewest, "shard-00000.h5"}),
+  };
+}
+
+std::vector<BadInput> of_another_model() {
+  return {
+      command("EvaluationOfAnotherWidth", {"eval", "perplexity", "--checkpoint", "run", "--model.d_model=32"},
+              {"embedding.weight", "(320, 16)", "(320, 32)", "another model"}, ExitCode::data),
+      command("GenerationWithMoreLayers", with(kGenerate, {"--model.decoder_layers=2"}),
+              {kNewest, "no tensor", "decoder.layers.1."}, ExitCode::data),
+      command("ResumeOfAnotherModel", with(kResume, {"--model.d_ff=32"}),
+              {kNewest, "another configuration", "model.d_ff = 32", "24"}, ExitCode::configuration),
+      command("ResumeOfOtherWindows", with(kResume, {"--data.window=16"}),
+              {"another configuration", "data.window = 16", "32"}, ExitCode::configuration),
+      command("ResumeFromNoFolder", with(kResume, {"--checkpoint.resume=gone"}),
+              {"checkpoint.resume = gone", "no such folder"}, ExitCode::configuration),
+      command("ResumeFromAFolderThatIsNoCheckpoint", with(kResume, {"--checkpoint.resume=run"}),
+              {"'run'", "no checkpoint", "index.h5"}, ExitCode::data),
+      command("ResumeThatMust", with(kResume, {"--checkpoint.resume=must", "--train.run_dir=new"}),
+              {"checkpoint.resume = must", "new/checkpoints"}, ExitCode::configuration),
+      command("ResumeThatNever", with(kResume, {"--checkpoint.resume=never"}),
+              {"checkpoint.resume = never", "run/checkpoints"}, ExitCode::configuration),
+      damaged("ResumeThatWouldNeedAnIndex", remove(kIndex), kResume, {kNewest, "index.h5"}),
+  };
+}
+
+std::vector<BadInput> wrong_prompts() {
+  const std::vector<std::string> generate = {"generate", "--checkpoint", "run"};
+  return {
+      command("NoPrompt", generate, {"--prompt TEXT"}, ExitCode::configuration),
+      command("EmptyPrompt", with(generate, {"--prompt", ""}), {"prompt is empty"}, ExitCode::data),
+      command("MissingPromptFile", with(generate, {"--prompt-file", "gone.txt"}), {"gone.txt"},
+              ExitCode::data),
+      command("PromptThatIsNoUtf8", with(generate, {"--prompt", "caf\xe9"}), {"invalid UTF-8", "byte 3"},
+              ExitCode::data),
+      command("NegativeTemperature", with(kGenerate, {"--temperature", "-1"}), {"--temperature", "'-1'"},
+              ExitCode::configuration),
+      command("GenerationWithoutCheckpoint", {"generate", "--prompt", "The"}, {"--checkpoint DIR"},
+              ExitCode::configuration),
+  };
+}
+
+}  // namespace
+
+std::vector<BadInput> bad_checkpoints() {
+  std::vector<BadInput> all;
+  for (const auto& group : {missing(), damages(), of_another_model(), wrong_prompts()})
+    all.insert(all.end(), group.begin(), group.end());
+  return all;
+}
+
+}  // namespace red::test
