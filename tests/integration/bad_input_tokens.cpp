@@ -111,15 +111,15 @@ std::vector<BadInput> wrong_tokens() {
   one_window.prepare = write_one_bad_window;
   return {
       damaged("IdBeyondTheVocabulary", ".bin", [](std::string& bytes) { set_token(bytes, 5, kBeyond); },
-              {kPrefix + ".bin", "token 5 is 60000", "outside"}),
+              {kPrefix + ".bin", "token 5 (in document 0) is 60000", "outside"}),
       damaged("FirstIdBeyondTheVocabulary", ".bin",
               [](std::string& bytes) { set_token(bytes, 7, kGoodVocabulary); },
-              {kPrefix + ".bin", "token 7 is 320", "outside"}),
+              {kPrefix + ".bin", "token 7 (in document 0) is 320", "outside"}),
       damaged("TrainingOnIdsBeyondTheVocabulary", ".bin", everywhere,
               {kPrefix + ".bin", "is 60000", "outside the vocabulary of 320"}, kTrain),
       damaged("LastDocumentWithoutEod", ".bin",
               [](std::string& bytes) { set_token(bytes, bytes.size() / 2 - 1, 300); },
-              {kPrefix + ".bin", "does not end with [EOD]"}),
+              {kPrefix + ".bin", "is 300", "the last of a document must be [EOD]"}),
       damaged(
           "TrainingOnADocumentWithoutEod", ".bin",
           [](std::string& bytes) { set_token(bytes, bytes.size() / 2 - 1, 300); },

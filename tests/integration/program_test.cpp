@@ -136,8 +136,9 @@ TEST_F(ProgramTest, TokenFilesHoldAllDocuments) {
   EXPECT_EQ(std::count(verified.begin(), verified.end(), '\n'), 4) << verified;
   for (const std::string name : {"wiki", "books"}) {
     const json sidecar = json::parse(read_bytes(path(name + "_text_document.json")));
-    EXPECT_EQ(sidecar.at("documents").get<int>() + sidecar.at("held_out_documents").get<int>(), kDocuments);
-    EXPECT_GT(sidecar.at("held_out_documents"), 0);
+    const json held_out = json::parse(read_bytes(path(name + "_heldout_text_document.json")));
+    EXPECT_EQ(sidecar.at("documents").get<int>() + held_out.at("documents").get<int>(), kDocuments);
+    EXPECT_GT(held_out.at("documents"), 0);
     EXPECT_EQ(fs::file_size(path(name + "_text_document.bin")), 2 * sidecar.at("tokens").get<uint64_t>());
   }
   const std::string shown =
