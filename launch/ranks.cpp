@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "launch/mpi_run.hpp"
+#include "model/stage_parameters.hpp"
 #include "train/machine.hpp"
 
 namespace red::launch {
@@ -36,8 +37,7 @@ int run_on_ranks(const config::RunConfig& config, const std::function<parallel::
   options.deadline_s = config.train.timeout_s;
   return run_under_mpi(options, [&](parallel::MpiEnvironment& mpi) {
     const parallel::Layout chosen = layout(mpi.size());
-    parallel::validate(chosen, mpi.size(), config.model.has_encoder());
-    parallel::Mesh mesh(chosen, mpi.world(), config.model.has_encoder());
+    parallel::Mesh mesh(chosen, mpi.world(), model::layout_limits(config.model));
     const int code = body({mpi.world(), mesh, stream});
     stream.set_progress_hook({});
     return code;
@@ -45,11 +45,11 @@ int run_on_ranks(const config::RunConfig& config, const std::function<parallel::
 }
 
 parallel::Layout layout_of_evaluation(const config::Loaded& loaded, int num_ranks) {
-  for (const char* key :
-       {"parallel.data", "parallel.tensor", "parallel.encoder_stages", "parallel.decoder_stages"}) {
+  for (const char* key : {"parallel.data", "parallel.tensor", "parallel.encoder_stages",
+                          "parallel.decoder_stages", "parallel.sequence_parallel"}) {
     if (loaded.origin(key) == "command line") return loaded.config.parallel;
   }
-  return {num_ranks, 1, 0, 1};
+  return {num_ranks, 1, 0, 1, false};
 }
 
 }  // namespace red::launch

@@ -18,6 +18,21 @@ std::string parse_boolean(std::string_view text, bool& result) {
   return {};
 }
 
+std::string parse_counts(std::string_view text, std::vector<int64_t>& result) {
+  std::vector<int64_t> counts;
+  while (!text.empty()) {
+    const std::size_t comma = std::min(text.find(','), text.size());
+    int64_t count = 0;
+    const std::string wrong = parse_number<int64_t>(text.substr(0, comma), {.low = 1}, count);
+    if (!wrong.empty()) return fmt::format("has a part '{}' that {}", text.substr(0, comma), wrong);
+    counts.push_back(count);
+    if (comma + 1 == text.size()) return "ends with a comma";
+    text.remove_prefix(std::min(comma + 1, text.size()));
+  }
+  result = std::move(counts);
+  return {};
+}
+
 std::string name_complaint(std::string_view text) {
   const auto allowed = [](char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <charconv>
 #include <cmath>
@@ -27,15 +28,15 @@ enum Use : unsigned {
 
 /// Everything that help, documentation and messages say about a key.
 struct OptionInfo {
-  std::string section;                   ///< "model"; "data.source.NAME" for the keys of a source
-  std::string key;                       ///< "d_model"
-  std::string type;                      ///< "integer", "number", "yes or no", "choice", "name", "path"
-  std::string range;                     ///< ">= 1", "red | dec"; empty: anything
-  std::vector<std::string> choices;      ///< of a choice
-  std::string unit;                      ///< "tokens"; empty: none
-  std::string help;                      ///< one sentence
-  std::string default_text;              ///< as an INI file would spell it
-  unsigned needed_for = 0;               ///< Uses that cannot go without; its default then means "not given"
+  std::string section;               ///< "model"; "data.source.NAME" for the keys of a source
+  std::string key;                   ///< "d_model"
+  std::string type;                  ///< "integer", "number", "list", "yes or no", "choice", "name", "path"
+  std::string range;                 ///< ">= 1", "red | dec"; empty: anything
+  std::vector<std::string> choices;  ///< of a choice
+  std::string unit;                  ///< "tokens"; empty: none
+  std::string help;                  ///< one sentence
+  std::string default_text;          ///< as an INI file would spell it
+  unsigned needed_for = 0;           ///< Uses that cannot go without; its default then means "not given"
   std::vector<std::string> also_called;  ///< other projects' names for it, for suggestions
 
   std::string name() const { return section + "." + key; }
@@ -103,6 +104,7 @@ std::string parse_number(std::string_view text, const Range<T>& range, T& result
 }
 
 std::string parse_boolean(std::string_view text, bool& result);
+std::string parse_counts(std::string_view text, std::vector<int64_t>& result);
 /// What is wrong with a text as a name that appears in files and reports.
 std::string name_complaint(std::string_view text);
 
@@ -124,6 +126,18 @@ class Section {
       return detail::parse_number<T>(text, range, field(config));
     };
     return readable(option, [field](const Config& config) { return fmt::format("{}", field(config)); });
+  }
+
+  /// Whole numbers of at least 1, separated by commas; empty: none. Field: a vector of int64_t.
+  template <class Field>
+  Option<Config>& counts(std::string_view key, Field field, std::string_view help) {
+    Option<Config>& option = add(key, "list", help);
+    option.range = "N,N,... each >= 1";
+    option.set = [field](Config& config, std::string_view text) {
+      return detail::parse_counts(text, field(config));
+    };
+    return readable(
+        option, [field](const Config& config) { return fmt::format("{}", fmt::join(field(config), ",")); });
   }
 
   template <class Field>

@@ -77,6 +77,14 @@ void add_parallel(std::vector<RunOption>& table) {
            "Pipeline stages of the decoder.")
       .in("stages")
       .aka({"pp", "pipeline", "stages", "pipeline_model_parallel_size"});
+  s.boolean("sequence_parallel", FIELD(parallel.sequence_parallel),
+            "Between the tensor ranks' matrices, divide norms and residuals by tokens: less memory, the same "
+            "result.")
+      .aka({"sequence", "sp"});
+  s.counts("encoder_split", FIELD(split.encoder),
+           "Layers of each encoder stage in order, such as 5,7; empty: balanced by cost.");
+  s.counts("decoder_split", FIELD(split.decoder),
+           "Layers of each decoder stage in order; empty: balanced by cost, the head included.");
 }
 
 void add_train(std::vector<RunOption>& table) {

@@ -7,7 +7,8 @@
 #include "data/data_config.hpp"
 #include "model/model_config.hpp"
 #include "optim/optimizer_config.hpp"
-#include "parallel/mesh.hpp"
+#include "parallel/layout.hpp"
+#include "parallel/placement.hpp"
 
 namespace red::config {
 
@@ -42,6 +43,7 @@ struct BenchConfig {
 struct RunConfig {
   model::ModelConfig model;
   parallel::Layout parallel;
+  parallel::LayerSplit split;  ///< keys parallel.encoder_split and decoder_split
   TrainConfig train;
   optim::AdafactorConfig optimizer;
   optim::ScheduleConfig schedule;

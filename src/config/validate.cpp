@@ -7,6 +7,7 @@
 #include "config/option_table.hpp"
 #include "data/mixture.hpp"
 #include "data/window_provider.hpp"
+#include "model/stage_parameters.hpp"
 
 namespace red::config {
 namespace {
@@ -57,20 +58,15 @@ void with_origin(const Loaded& loaded, Check check) {
 
 void check_parallel(const Loaded& loaded) {
   const RunConfig& c = loaded.config;
-  const bool has_encoder = c.model.has_encoder();
-  if (has_encoder && c.parallel.encoder_stages > c.model.encoder_layers)
-    throw ConfigError("{}: more stages than {}; each stage needs a layer",
-                      with_place(loaded, "parallel.encoder_stages"),
-                      with_place(loaded, "model.encoder_layers"));
-  if (c.parallel.decoder_stages > c.model.decoder_layers)
-    throw ConfigError("{}: more stages than {}; each stage needs a layer",
-                      with_place(loaded, "parallel.decoder_stages"),
-                      with_place(loaded, "model.decoder_layers"));
   const double ranks = static_cast<double>(c.parallel.data) * c.parallel.tensor * c.parallel.num_stages();
   if (ranks > std::numeric_limits<int32_t>::max())
     throw ConfigError("{}: with {} this comes to {:.0f} ranks; that must be a slip",
                       with_place(loaded, "parallel.data"), with_place(loaded, "parallel.tensor"), ranks);
-  with_origin(loaded, [&] { parallel::validate(c.parallel, c.parallel.num_ranks(), has_encoder); });
+  with_origin(loaded, [&] {
+    parallel::validate(c.parallel, c.parallel.num_ranks(), model::layout_limits(c.model));
+    parallel::place_layers(model::layer_counts(c.model), c.parallel.encoder_stages, c.parallel.decoder_stages,
+                           {}, c.split);
+  });
 }
 
 void check_batch(const Loaded& loaded) {

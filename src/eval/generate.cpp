@@ -48,7 +48,7 @@ std::vector<std::vector<int32_t>> generate(train::Engine& engine, Stream& stream
     data::pack(samples, config.positions, batch);
     engine.hidden(batch);
     tokens.assign(open.size(), 0);
-    if (mesh.world().rank() == speaker) {
+    if (mesh.is_last_stage() && mesh.at().data == 0) {
       for (std::size_t i = 0; i < open.size(); ++i) {
         engine.stage().logits(device_logits, batch.decoder.offsets[i + 1] - 1);
         copy_to_host(stream, logits.data(), device_logits.data, logits.size() * sizeof(float));

@@ -44,7 +44,7 @@ SourcePerplexity perplexity(train::Engine& engine, const data::FixedWindowProvid
     for (std::size_t i = 0; i < samples.size(); ++i) windows.get(first + i, samples[i]);
     data::pack(samples, options.positions, batch);
     const std::span<const float> log_probability = engine.score(batch);
-    if (!log_probability.empty()) add_targets(log_probability, batch, options.window / 2, result);
+    if (engine.speaks_for_samples()) add_targets(log_probability, batch, options.window / 2, result);
   }
   double sums[4] = {result.second_half.sum, static_cast<double>(result.second_half.count), result.all.sum,
                     static_cast<double>(result.all.count)};

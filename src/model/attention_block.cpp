@@ -3,6 +3,7 @@
 #include "ops/elementwise.hpp"
 #include "ops/matmul.hpp"
 #include "ops/norm.hpp"
+#include "ops/split_norm.hpp"
 
 namespace red::model {
 
@@ -18,10 +19,13 @@ std::string block_name(AttentionKind kind) {
 }  // namespace
 
 AttentionBlock::AttentionBlock(const ParameterStore& store, const ModelConfig& config,
-                               const std::string& prefix, AttentionKind kind)
+                               const TensorAxis& tensor, const std::string& prefix, AttentionKind kind)
     : kind_(kind),
-      heads_(config.num_heads),
-      width_(config.attention_width()),
+      tensor_(tensor),
+      first_head_(store.find(prefix + block_name(kind) + ".output.weight").region.row_begin /
+                  config.head_dim),
+      heads_(store.weight(prefix + block_name(kind) + ".output.weight").value.rows / config.head_dim),
+      width_(heads_ * config.head_dim),
       d_model_(config.d_model),
       output_norm_(config.kind == Kind::red ? config.attention_output_norm : AttentionOutputNorm::none),
       gain_(store.weight(prefix + block_name(kind) + "_norm.gain")),
@@ -64,8 +68,8 @@ AttentionBlock::Saved AttentionBlock::allocate_saved(Arena& arena, const BatchSh
   const Projections p = allocate_projections(arena, shape);
   const int64_t num_queries = p.q.rows, num_keys = p.k.rows;
   Saved saved;
-  saved.x = arena.allocate(num_queries, d_model_);
-  saved.inv_rms = arena.allocate(num_queries, 1);
+  saved.x = tensor_.allocate_local(arena, num_queries, d_model_);
+  saved.inv_rms = tensor_.allocate_local(arena, num_queries, 1);
   saved.q = p.q;
   saved.k = p.k;
   saved.v = p.v;
@@ -78,8 +82,8 @@ AttentionBlock::Saved AttentionBlock::allocate_saved(Arena& arena, const BatchSh
   if (output_norm_ == AttentionOutputNorm::head) saved.inv_o = arena.allocate(num_queries, heads_);
   if (output_norm_ == AttentionOutputNorm::concat) saved.inv_o = arena.allocate(num_queries, 1);
   if (output_norm_ == AttentionOutputNorm::after_wo) {
-    saved.out = arena.allocate(num_queries, d_model_);
-    saved.inv_out = arena.allocate(num_queries, 1);
+    saved.out = tensor_.allocate_local(arena, num_queries, d_model_);
+    saved.inv_out = tensor_.allocate_local(arena, num_queries, 1);
   }
   return saved;
 }
@@ -93,9 +97,10 @@ AttentionBlock::Gradients AttentionBlock::allocate_gradients(Arena& arena, const
                       p.whole,
                       arena.allocate(num_queries, width_),
                       arena.allocate(heads_, num_queries),
-                      arena.allocate(num_queries, d_model_),
+                      tensor_.allocate_full(arena, num_queries, d_model_),
                       {}};
-  if (output_norm_ == AttentionOutputNorm::after_wo) gradients.d_out = arena.allocate(num_queries, d_model_);
+  if (output_norm_ == AttentionOutputNorm::after_wo || tensor_.sequence_parallel())
+    gradients.d_result = tensor_.allocate_full(arena, num_queries, d_model_);
   return gradients;
 }
 
@@ -118,44 +123,63 @@ void AttentionBlock::normalise_output(const PassContext& context, const Saved& s
   const auto epsilon = static_cast<float>(context.config.norm_epsilon);
   if (output_norm_ == AttentionOutputNorm::head)
     ops::head_norm(context.stream, saved.o, saved.inv_o, heads_, epsilon);
-  if (output_norm_ == AttentionOutputNorm::concat)
-    ops::head_norm(context.stream, saved.o, saved.inv_o, 1, epsilon);
+  if (output_norm_ == AttentionOutputNorm::concat) {
+    Stream& s = context.stream;
+    const ArenaScope scope(s.scratch());
+    const Tensor squares = s.scratch().allocate(saved.o.rows, 1);
+    ops::row_dots(s, squares, saved.o, saved.o);
+    tensor_.sum(squares);
+    ops::split_norm(s, saved.o, saved.inv_o, squares, context.config.attention_width(), epsilon);
+  }
 }
 
 void AttentionBlock::forward(const PassContext& context, const DeviceBatch& batch, const Tensor& memory,
                              Saved& saved, ForwardScratch& scratch, ResidualStream& stream) const {
   Stream& s = context.stream;
-  begin_block(context, stream, saved.x, scratch.normed, saved.inv_rms, gain_.value);
+  begin_block(context, stream, saved.x, tensor_.local(scratch.normed), saved.inv_rms, gain_.value);
   saved.x = stream.x;
+  tensor_.enter(scratch.normed);
   project(context, batch, scratch.normed, memory, saved);
   ops::attention_forward(s, saved.o, saved.lse, saved.q, saved.k, saved.v, layout(batch), mask(batch));
   normalise_output(context, saved);
+  matmul(s, scratch.branch, saved.o, Transpose::no, output_.value, Transpose::no);
+  tensor_.leave(scratch.branch);
+  stream.branch = tensor_.local(scratch.branch);
   if (output_norm_ == AttentionOutputNorm::after_wo) {
-    matmul(s, saved.out, saved.o, Transpose::no, output_.value, Transpose::no);
+    ops::copy(s, saved.out, stream.branch);
     ops::head_norm(s, saved.out, saved.inv_out, 1, static_cast<float>(context.config.norm_epsilon));
     stream.branch = saved.out;
-  } else {
-    matmul(s, scratch.branch, saved.o, Transpose::no, output_.value, Transpose::no);
-    stream.branch = scratch.branch;
   }
+}
+
+/// (T, d), of the output matrix's result, for all tokens.
+Tensor AttentionBlock::result_gradient(const PassContext& context, const Saved& saved,
+                                       const Gradients& gradients, const Tensor& d_out) const {
+  if (output_norm_ != AttentionOutputNorm::after_wo)
+    return gather_result_gradient(context, tensor_, gradients.d_result, d_out);
+  const Tensor own = tensor_.local(gradients.d_result);
+  ops::copy(context.stream, own, d_out);
+  ops::head_norm_backward(context.stream, own, saved.out, saved.inv_out, 1);
+  tensor_.enter(gradients.d_result);
+  return gradients.d_result;
 }
 
 void AttentionBlock::backward_output(const PassContext& context, const Saved& saved,
                                      const Gradients& gradients, const Tensor& d_out) const {
   Stream& s = context.stream;
-  Tensor d_result = d_out;
-  if (output_norm_ == AttentionOutputNorm::after_wo) {
-    ops::copy(s, gradients.d_out, d_out);
-    ops::head_norm_backward(s, gradients.d_out, saved.out, saved.inv_out, 1);
-    d_result = gradients.d_out;
-  }
+  const Tensor d_result = result_gradient(context, saved, gradients, d_out);
   matmul(s, gradients.d_o, d_result, Transpose::no, output_.value, Transpose::yes);
-  if (saved.inv_o.empty()) {
-    ops::attention_delta(s, gradients.delta, gradients.d_o, saved.o, nullptr);
-  } else {
-    ops::head_norm_backward(s, gradients.d_o, saved.o, saved.inv_o, saved.inv_o.cols);
-    ops::attention_delta(s, gradients.delta, gradients.d_o, saved.o, &saved.inv_o);
+  if (output_norm_ == AttentionOutputNorm::head)
+    ops::head_norm_backward(s, gradients.d_o, saved.o, saved.inv_o, heads_);
+  if (output_norm_ == AttentionOutputNorm::concat) {
+    const ArenaScope scope(s.scratch());
+    const Tensor dots = s.scratch().allocate(saved.o.rows, 1);
+    ops::row_dots(s, dots, gradients.d_o, saved.o);
+    tensor_.sum(dots);
+    ops::split_norm_backward(s, gradients.d_o, saved.o, saved.inv_o, dots, context.config.attention_width());
   }
+  ops::attention_delta(s, gradients.delta, gradients.d_o, saved.o,
+                       saved.inv_o.empty() ? nullptr : &saved.inv_o);
 }
 
 void AttentionBlock::backward_input(const PassContext& context, const DeviceBatch& batch,
@@ -176,16 +200,19 @@ void AttentionBlock::backward_input(const PassContext& context, const DeviceBatc
   } else {
     matmul(s, gradients.d_normed, gradients.d_qkv, Transpose::no, key_value_->value, Transpose::yes);
   }
-  ops::rms_norm_backward_gain(s, gain_.gradient, gradients.d_normed, saved.x, saved.inv_rms);
-  ops::rms_norm_backward_input(s, d_x, d_out, gradients.d_normed, saved.x, saved.inv_rms, gain_.value);
+  tensor_.leave(gradients.d_normed);
+  const Tensor d_normed = tensor_.local(gradients.d_normed);
+  ops::rms_norm_backward_gain(s, gain_.gradient, d_normed, saved.x, saved.inv_rms);
+  ops::rms_norm_backward_input(s, d_x, d_out, d_normed, saved.x, saved.inv_rms, gain_.value);
 }
 
 void AttentionBlock::backward_weight(const PassContext& context, const Tensor& memory, const Saved& saved,
                                      const Gradients& gradients, const Tensor& d_out) const {
   Stream& s = context.stream;
-  const Tensor& d_result = gradients.d_out.empty() ? d_out : gradients.d_out;
+  const Tensor& d_result = gradients.d_result.empty() ? d_out : gradients.d_result;
   const Tensor& normed = gradients.d_normed;  // its gradient is used up
-  ops::rms_norm_recompute(s, normed, saved.x, saved.inv_rms, gain_.value);
+  ops::rms_norm_recompute(s, tensor_.local(normed), saved.x, saved.inv_rms, gain_.value);
+  tensor_.enter(normed);
   matmul(s, output_.gradient, saved.o, Transpose::yes, d_result, Transpose::no, 1.0F, 1.0F);
   if (kind_ == AttentionKind::cross) {
     matmul(s, query_->gradient, normed, Transpose::yes, gradients.d_q, Transpose::no, 1.0F, 1.0F);

@@ -1,7 +1,8 @@
 // Attention block: x <- x + concat(o) Wo, where o = attention over q = R(N(n Wq)), k = R(N(y Wk)), v = N(y
 // Wv), and n = RMSNorm(x). Self-attention: y = n. Cross-attention: y = memory, the encoder's output
 // (model-and-recipe "One attention"). N is the parameter-free head norm, R the rotary positions, both in
-// place. Shapes: T query tokens, S key tokens, d model width, h heads, w = h d_h.
+// place. Shapes: T query tokens, S key tokens, t own query tokens of the stream (model/tensor_axis.hpp), d
+// model width, h own heads, w = h d_h.
 #pragma once
 
 #include "model/block.hpp"
@@ -15,8 +16,8 @@ class AttentionBlock {
  public:
   /// Kept from forward to the backward passes.
   struct Saved {
-    Tensor x;        ///< (T, d) input of the block
-    Tensor inv_rms;  ///< (T, 1)
+    Tensor x;        ///< (t, d) input of the block
+    Tensor inv_rms;  ///< (t, 1)
     Tensor q;        ///< (T, w) normalised and rotated
     Tensor k;        ///< (S, w) likewise
     Tensor v;        ///< (S, w) normalised
@@ -28,8 +29,8 @@ class AttentionBlock {
     Tensor lse;      ///< (h, T)
     Tensor o;        ///< (T, w), normalised where the configuration says so
     Tensor inv_o;    ///< (T, h) or (T, 1), or empty
-    Tensor out;      ///< (T, d) normalised result, only with AttentionOutputNorm::after_wo
-    Tensor inv_out;  ///< (T, 1)
+    Tensor out;      ///< (t, d) normalised result, only with AttentionOutputNorm::after_wo
+    Tensor inv_out;  ///< (t, 1)
   };
   /// Made by backward_input, read by backward_weight.
   struct Gradients {
@@ -38,22 +39,25 @@ class AttentionBlock {
     Tensor d_o;            ///< (T, w)
     Tensor delta;          ///< (h, T)
     Tensor d_normed;       ///< (T, d); backward_weight leaves the normalised input here
-    Tensor d_out;          ///< (T, d) gradient before the output norm, only with after_wo
+    Tensor d_result;       ///< (T, d) gradient of the output matrix's result, where that is not d_out
   };
 
   /// `prefix` is "decoder.layers.3." or the like.
-  AttentionBlock(const ParameterStore& store, const ModelConfig& config, const std::string& prefix,
-                 AttentionKind kind);
+  AttentionBlock(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
+                 const std::string& prefix, AttentionKind kind);
 
   AttentionKind kind() const { return kind_; }
+  /// The heads that this tensor rank holds.
+  int64_t first_head() const { return first_head_; }
+  int64_t num_heads() const { return heads_; }
   Saved allocate_saved(Arena& arena, const BatchShape& shape) const;
   Gradients allocate_gradients(Arena& arena, const BatchShape& shape) const;
 
   /// memory (S, d): cross-attention only.
   void forward(const PassContext& context, const DeviceBatch& batch, const Tensor& memory, Saved& saved,
                ForwardScratch& scratch, ResidualStream& stream) const;
-  /// d_x (T, d) from d_out (T, d), the gradient of the stream behind the block; two different tensors.
-  /// Cross-attention adds to d_memory (S, d).
+  /// d_x (t, d) from d_out (t, d), the gradient of the stream behind the block; two different tensors.
+  /// Cross-attention adds its heads' part to d_memory (S, d).
   void backward_input(const PassContext& context, const DeviceBatch& batch, const Tensor& d_memory,
                       Saved& saved, const Gradients& gradients, const Tensor& d_x, const Tensor& d_out) const;
   void backward_weight(const PassContext& context, const Tensor& memory, const Saved& saved,
@@ -73,11 +77,14 @@ class AttentionBlock {
   void project(const PassContext& context, const DeviceBatch& batch, const Tensor& normed,
                const Tensor& memory, const Saved& saved) const;
   void normalise_output(const PassContext& context, const Saved& saved) const;
+  Tensor result_gradient(const PassContext& context, const Saved& saved, const Gradients& gradients,
+                         const Tensor& d_out) const;
   void backward_output(const PassContext& context, const Saved& saved, const Gradients& gradients,
                        const Tensor& d_out) const;
 
   AttentionKind kind_;
-  int64_t heads_, width_, d_model_;
+  const TensorAxis& tensor_;
+  int64_t first_head_, heads_, width_, d_model_;
   AttentionOutputNorm output_norm_;
   const Weight& gain_;
   const Weight* query_;      ///< cross: (d, w); self: null

@@ -1,5 +1,6 @@
 #include "model/block.hpp"
 
+#include "ops/elementwise.hpp"
 #include "ops/norm.hpp"
 
 namespace red::model {
@@ -13,6 +14,18 @@ void begin_block(const PassContext& context, ResidualStream& stream, const Tenso
     ops::add_rms_norm(context.stream, x_out, normed, inv_rms, stream.x, stream.branch, gain, epsilon);
     stream = {x_out, {}};
   }
+}
+
+Tensor allocate_result_gradient(const TensorAxis& tensor, Arena& arena, int64_t tokens, int64_t d_model) {
+  return tensor.sequence_parallel() ? tensor.allocate_full(arena, tokens, d_model) : Tensor{};
+}
+
+Tensor gather_result_gradient(const PassContext& context, const TensorAxis& tensor, const Tensor& d_result,
+                              const Tensor& d_out) {
+  if (d_result.empty()) return d_out;
+  ops::copy(context.stream, tensor.local(d_result), d_out);
+  tensor.enter(d_result);
+  return d_result;
 }
 
 }  // namespace red::model

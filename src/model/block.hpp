@@ -1,11 +1,12 @@
 // What the blocks of a layer share. A block is one pre-norm residual branch: x <- x + f(RMSNorm(x)), in three
 // passes (docs/architecture.md): forward, backward_input and backward_weight, so that a schedule may run the
 // last two apart. The sum x + f is left to whoever reads the stream next, where it costs nothing beside the
-// norm. Shapes: T tokens of the stream, d model width.
+// norm. Shapes: T tokens of a micro-batch, t own tokens of the stream (model/tensor_axis.hpp), d model width.
 #pragma once
 
 #include "model/model_config.hpp"
 #include "model/parameter_store.hpp"
+#include "model/tensor_axis.hpp"
 #include "ops/head_norm_rope.hpp"
 
 namespace red::model {
@@ -13,8 +14,8 @@ namespace red::model {
 /// The residual stream between two blocks: its value is x + branch. branch is empty right behind an embedding
 /// or a stage boundary.
 struct ResidualStream {
-  Tensor x;       ///< (T, d)
-  Tensor branch;  ///< (T, d) or empty
+  Tensor x;       ///< (t, d)
+  Tensor branch;  ///< (t, d) or empty
 };
 
 /// What every pass of every block needs.
@@ -30,6 +31,13 @@ struct ForwardScratch {
   Tensor branch;  ///< (T, d) the block's result
   Tensor hidden;  ///< (T, f) FFN
 };
+
+/// Room for the gradient of a block's result where its rank has a share of the tokens; empty elsewhere.
+Tensor allocate_result_gradient(const TensorAxis& tensor, Arena& arena, int64_t tokens, int64_t d_model);
+/// (T, d) gradient of the block's result from that of own tokens, d_out (t, d): gathered into `d_result`
+/// where that is not empty, d_out itself elsewhere.
+Tensor gather_result_gradient(const PassContext& context, const TensorAxis& tensor, const Tensor& d_result,
+                              const Tensor& d_out);
 
 /// x_out: where the block's input x is kept (when the stream has a branch to add). Leaves the normalised
 /// input in `normed`, the stream's new x in stream.x.

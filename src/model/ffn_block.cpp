@@ -9,48 +9,58 @@ namespace red::model {
 using ops::matmul;
 using ops::Transpose;
 
-FfnBlock::FfnBlock(const ParameterStore& store, const std::string& prefix)
-    : gain_(store.weight(prefix + "ffn_norm.gain")),
+FfnBlock::FfnBlock(const ParameterStore& store, const TensorAxis& tensor, const std::string& prefix)
+    : tensor_(tensor),
+      gain_(store.weight(prefix + "ffn_norm.gain")),
       gate_up_(store.weight(prefix + "ffn.gate_up.weight")),
       down_(store.weight(prefix + "ffn.down.weight")) {}
 
 FfnBlock::Saved FfnBlock::allocate_saved(Arena& arena, int64_t tokens) const {
-  return {arena.allocate(tokens, gate_up_.value.rows), arena.allocate(tokens, 1),
-          arena.allocate(tokens, gate_up_.value.cols)};
+  return {tensor_.allocate_local(arena, tokens, gate_up_.value.rows),
+          tensor_.allocate_local(arena, tokens, 1), arena.allocate(tokens, gate_up_.value.cols)};
 }
 
 FfnBlock::Gradients FfnBlock::allocate_gradients(Arena& arena, int64_t tokens) const {
-  const int64_t d_ff = down_.value.rows, d_model = down_.value.cols;
-  return {arena.allocate(tokens, d_ff), arena.allocate(tokens, d_ff), arena.allocate(tokens, d_model)};
+  const int64_t d_ff = width(), d_model = down_.value.cols;
+  return {arena.allocate(tokens, d_ff), arena.allocate(tokens, d_ff),
+          tensor_.allocate_full(arena, tokens, d_model),
+          allocate_result_gradient(tensor_, arena, tokens, d_model)};
 }
 
 void FfnBlock::forward(const PassContext& context, Saved& saved, ForwardScratch& scratch,
                        ResidualStream& stream) const {
-  begin_block(context, stream, saved.x, scratch.normed, saved.inv_rms, gain_.value);
+  begin_block(context, stream, saved.x, tensor_.local(scratch.normed), saved.inv_rms, gain_.value);
   saved.x = stream.x;
+  tensor_.enter(scratch.normed);
   matmul(context.stream, saved.gate_up, scratch.normed, Transpose::no, gate_up_.value, Transpose::no);
   ops::swiglu(context.stream, scratch.hidden, saved.gate_up);
   matmul(context.stream, scratch.branch, scratch.hidden, Transpose::no, down_.value, Transpose::no);
-  stream.branch = scratch.branch;
+  tensor_.leave(scratch.branch);
+  stream.branch = tensor_.local(scratch.branch);
 }
 
 void FfnBlock::backward_input(const PassContext& context, Saved& saved, const Gradients& gradients,
                               const Tensor& d_x, const Tensor& d_out) const {
   Stream& s = context.stream;
+  const Tensor d_result = gather_result_gradient(context, tensor_, gradients.d_result, d_out);
   ops::swiglu(s, gradients.hidden, saved.gate_up);
-  matmul(s, gradients.d_hidden, d_out, Transpose::no, down_.value, Transpose::yes);
+  matmul(s, gradients.d_hidden, d_result, Transpose::no, down_.value, Transpose::yes);
   ops::swiglu_backward(s, saved.gate_up, gradients.d_hidden, saved.gate_up);
   matmul(s, gradients.d_normed, saved.gate_up, Transpose::no, gate_up_.value, Transpose::yes);
-  ops::rms_norm_backward_gain(s, gain_.gradient, gradients.d_normed, saved.x, saved.inv_rms);
-  ops::rms_norm_backward_input(s, d_x, d_out, gradients.d_normed, saved.x, saved.inv_rms, gain_.value);
+  tensor_.leave(gradients.d_normed);
+  const Tensor d_normed = tensor_.local(gradients.d_normed);
+  ops::rms_norm_backward_gain(s, gain_.gradient, d_normed, saved.x, saved.inv_rms);
+  ops::rms_norm_backward_input(s, d_x, d_out, d_normed, saved.x, saved.inv_rms, gain_.value);
 }
 
 void FfnBlock::backward_weight(const PassContext& context, const Saved& saved, const Gradients& gradients,
                                const Tensor& d_out) const {
   Stream& s = context.stream;
   const Tensor& normed = gradients.d_normed;  // its gradient is used up
-  ops::rms_norm_recompute(s, normed, saved.x, saved.inv_rms, gain_.value);
-  matmul(s, down_.gradient, gradients.hidden, Transpose::yes, d_out, Transpose::no, 1.0F, 1.0F);
+  const Tensor& d_result = gradients.d_result.empty() ? d_out : gradients.d_result;
+  ops::rms_norm_recompute(s, tensor_.local(normed), saved.x, saved.inv_rms, gain_.value);
+  tensor_.enter(normed);
+  matmul(s, down_.gradient, gradients.hidden, Transpose::yes, d_result, Transpose::no, 1.0F, 1.0F);
   matmul(s, gate_up_.gradient, normed, Transpose::yes, saved.gate_up, Transpose::no, 1.0F, 1.0F);
 }
 

@@ -4,13 +4,14 @@
 
 namespace red::model {
 
-Layer::Layer(const ParameterStore& store, const ModelConfig& config, const std::string& prefix,
-             LayerKind kind)
+Layer::Layer(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
+             const std::string& prefix, LayerKind kind)
     : kind_(kind),
-      self_(store, config, prefix,
+      self_(store, config, tensor, prefix,
             kind == LayerKind::encoder ? AttentionKind::encoder_self : AttentionKind::decoder_self),
-      ffn_(store, prefix) {
-  if (kind == LayerKind::decoder_with_memory) cross_.emplace(store, config, prefix, AttentionKind::cross);
+      ffn_(store, tensor, prefix) {
+  if (kind == LayerKind::decoder_with_memory)
+    cross_.emplace(store, config, tensor, prefix, AttentionKind::cross);
 }
 
 int64_t Layer::tokens(const BatchShape& shape) const {
@@ -55,15 +56,15 @@ void Layer::forward(const PassContext& context, const LayerBatch& batch, Saved& 
 
 void Layer::backward(const PassContext& context, const LayerBatch& batch, Saved& saved, Arena& work,
                      StreamGradient& gradient) const {
+  const BatchShape shape{batch.batch.num_sequences, batch.batch.encoder.num_tokens,
+                         batch.batch.decoder.num_tokens};
   {
     const ArenaScope scope(work);
-    const FfnBlock::Gradients g = ffn_.allocate_gradients(work, gradient.now.rows);
+    const FfnBlock::Gradients g = ffn_.allocate_gradients(work, tokens(shape));
     ffn_.backward_input(context, saved.ffn, g, gradient.next, gradient.now);
     ffn_.backward_weight(context, saved.ffn, g, gradient.now);
     std::swap(gradient.now, gradient.next);
   }
-  const BatchShape shape{batch.batch.num_sequences, batch.batch.encoder.num_tokens,
-                         batch.batch.decoder.num_tokens};
   const auto attention = [&](const AttentionBlock& block, AttentionBlock::Saved& block_saved) {
     const ArenaScope scope(work);
     const AttentionBlock::Gradients g = block.allocate_gradients(work, shape);

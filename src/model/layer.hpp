@@ -1,5 +1,5 @@
 // A layer: self-attention, in a RedLLM's decoder cross-attention, and a feed-forward block; each a residual
-// branch. Shapes: T tokens of the layer's side, S encoder tokens, d model width.
+// branch. Shapes: t own tokens of the layer's side, S encoder tokens, d model width.
 #pragma once
 
 #include <optional>
@@ -13,14 +13,14 @@ enum class LayerKind { encoder, decoder, decoder_with_memory };
 
 /// The gradient of the residual stream on its way back: each block reads `now`, writes `next`, and they swap.
 struct StreamGradient {
-  Tensor now, next;  ///< (T, d)
+  Tensor now, next;  ///< (t, d)
 };
 
 /// What a layer's passes work with, of one micro-batch.
 struct LayerBatch {
   const DeviceBatch& batch;
   Tensor memory;    ///< (S, d) encoder output; decoder_with_memory only
-  Tensor d_memory;  ///< (S, d) its gradient, which cross-attention adds to; backward only
+  Tensor d_memory;  ///< (S, d) this tensor rank's part of its gradient, which cross-attention adds to
 };
 
 class Layer {
@@ -31,7 +31,8 @@ class Layer {
   };
 
   /// `prefix` is "encoder.layers.3." or the like.
-  Layer(const ParameterStore& store, const ModelConfig& config, const std::string& prefix, LayerKind kind);
+  Layer(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
+        const std::string& prefix, LayerKind kind);
 
   Saved allocate_saved(Arena& arena, const BatchShape& shape) const;
   /// Takes from `arena` what backward() takes at most at a time.
@@ -44,6 +45,7 @@ class Layer {
   void backward(const PassContext& context, const LayerBatch& batch, Saved& saved, Arena& work,
                 StreamGradient& gradient) const;
 
+  const FfnBlock& ffn() const { return ffn_; }
   const AttentionBlock& self_attention() const { return self_; }
   const std::optional<AttentionBlock>& cross_attention() const { return cross_; }
 

@@ -12,27 +12,34 @@ namespace red::model {
 using ops::matmul;
 using ops::Transpose;
 
-LossHead::LossHead(const ParameterStore& store, const ModelConfig& config, int64_t chunk, float z_loss)
-    : gain_(store.weight("decoder.final_norm.gain")),
+LossHead::LossHead(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
+                   int64_t chunk, float z_loss)
+    : tensor_(tensor),
+      gain_(store.weight("decoder.final_norm.gain")),
       embedding_(store.weight("embedding.weight")),
+      first_column_(store.find("embedding.weight").region.row_begin),
       chunk_(chunk),
       z_loss_(z_loss),
       scale_(static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.d_model)))) {}
 
 LossHead::Saved LossHead::allocate_saved(Arena& arena, int64_t tokens) const {
   const int64_t d_model = embedding_.value.cols;
-  return {arena.allocate(tokens, d_model), arena.allocate(tokens, 1), arena.allocate(tokens, d_model)};
+  return {tensor_.allocate_local(arena, tokens, d_model), tensor_.allocate_local(arena, tokens, 1),
+          tensor_.allocate_full(arena, tokens, d_model)};
 }
 
 void LossHead::reserve_logits(Arena& arena, int64_t tokens) const {
   const ArenaScope scope(arena);
-  arena.allocate(std::min(chunk_, tokens), embedding_.value.rows);
+  const int64_t n = std::min(chunk_, tokens);
+  arena.allocate(n, embedding_.value.rows);
+  arena.allocate<double>(tensor_.size(), ops::kCrossEntropyPartialSize * n);
 }
 
 void LossHead::normalise(const PassContext& context, Saved& saved, const Tensor& normed,
                          ResidualStream& stream) const {
-  begin_block(context, stream, saved.x, normed, saved.inv_rms, gain_.value);
+  begin_block(context, stream, saved.x, tensor_.local(normed), saved.inv_rms, gain_.value);
   saved.x = stream.x;
+  tensor_.enter(normed);
 }
 
 void LossHead::forward(const PassContext& context, const DeviceBatch& batch, Saved& saved,
@@ -47,19 +54,28 @@ void LossHead::forward(const PassContext& context, const DeviceBatch& batch, Sav
     const Tensor chunk_logits = work.allocate(n, embedding_.value.rows);
     const Tensor y = normed.row_range(begin, n);
     logits(context, chunk_logits, y);
+    const Tensor partials = work.allocate<double>(tensor_.size(), ops::kCrossEntropyPartialSize * n);
+    const Tensor own_partials = partials.row_range(tensor_.at().rank, 1);
+    const int32_t* targets = batch.targets + begin;
+    const uint8_t* loss_mask = batch.loss_mask + begin;
+    const auto become = train ? ops::LogitsBecome::gradient : ops::LogitsBecome::nothing;
+    ops::cross_entropy_partials(s, own_partials, chunk_logits, first_column_, targets, loss_mask, become);
+    tensor_.gather(partials, own_partials);
     ops::cross_entropy(s, sums, log_probability.empty() ? Tensor{} : log_probability.row_range(begin, n),
-                       chunk_logits, batch.targets + begin, batch.loss_mask + begin, z_loss_,
-                       train ? ops::LogitsBecome::gradient : ops::LogitsBecome::nothing);
+                       chunk_logits, partials, tensor_.at().rank, first_column_, targets, loss_mask, z_loss_,
+                       become);
     if (!train) continue;
     matmul(s, saved.d_normed.row_range(begin, n), chunk_logits, Transpose::no, embedding_.value,
            Transpose::no, scale_);
     matmul(s, embedding_.gradient, chunk_logits, Transpose::yes, y, Transpose::no, scale_, 1.0F);
   }
+  if (train) tensor_.leave(saved.d_normed);
 }
 
 void LossHead::backward(const PassContext& context, const Saved& saved, const Tensor& d_x) const {
-  ops::rms_norm_backward_gain(context.stream, gain_.gradient, saved.d_normed, saved.x, saved.inv_rms);
-  ops::rms_norm_backward_input(context.stream, d_x, {}, saved.d_normed, saved.x, saved.inv_rms, gain_.value);
+  const Tensor d_normed = tensor_.local(saved.d_normed);
+  ops::rms_norm_backward_gain(context.stream, gain_.gradient, d_normed, saved.x, saved.inv_rms);
+  ops::rms_norm_backward_input(context.stream, d_x, {}, d_normed, saved.x, saved.inv_rms, gain_.value);
 }
 
 void LossHead::logits(const PassContext& context, const Tensor& logits, const Tensor& normed) const {

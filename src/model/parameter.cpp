@@ -18,11 +18,13 @@ ParameterSpec gain(std::string name, int64_t width) {
 }
 
 /// y = x W with W (fan_in, fan_out).
-ParameterSpec dense(std::string name, int64_t fan_in, int64_t fan_out) {
+ParameterSpec dense(std::string name, int64_t fan_in, int64_t fan_out, TensorCut cut, int64_t cut_unit = 1) {
   return {.name = std::move(name),
           .rows = fan_in,
           .cols = fan_out,
-          .init_std = 1.0 / std::sqrt(static_cast<double>(fan_in))};
+          .init_std = 1.0 / std::sqrt(static_cast<double>(fan_in)),
+          .cut = cut,
+          .cut_unit = cut_unit};
 }
 
 void append_attention(std::vector<ParameterSpec>& specs, const std::string& block,
@@ -30,17 +32,17 @@ void append_attention(std::vector<ParameterSpec>& specs, const std::string& bloc
   const int64_t d = config.d_model, a = config.attention_width();
   specs.push_back(gain(block + "_norm.gain", d));
   for (const char* matrix : {".query.weight", ".key.weight", ".value.weight"}) {
-    specs.push_back(dense(block + matrix, d, a));
+    specs.push_back(dense(block + matrix, d, a, TensorCut::columns, config.head_dim));
   }
-  specs.push_back(dense(block + ".output.weight", a, d));
+  specs.push_back(dense(block + ".output.weight", a, d, TensorCut::rows, config.head_dim));
 }
 
 void append_ffn(std::vector<ParameterSpec>& specs, const std::string& layer, const ModelConfig& config) {
   const int64_t d = config.d_model, f = config.d_ff;
   specs.push_back(gain(layer + "ffn_norm.gain", d));
-  specs.push_back(dense(layer + "ffn.gate.weight", d, f));
-  specs.push_back(dense(layer + "ffn.up.weight", d, f));
-  specs.push_back(dense(layer + "ffn.down.weight", f, d));
+  specs.push_back(dense(layer + "ffn.gate.weight", d, f, TensorCut::columns));
+  specs.push_back(dense(layer + "ffn.up.weight", d, f, TensorCut::columns));
+  specs.push_back(dense(layer + "ffn.down.weight", f, d, TensorCut::rows));
 }
 
 void append_stack(std::vector<ParameterSpec>& specs, const std::string& stack, int64_t num_layers,
@@ -71,11 +73,26 @@ std::array<double, 4> normals(const PhiloxBlock& block) {
 
 std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
   std::vector<ParameterSpec> specs;
-  specs.push_back(
-      {.name = "embedding.weight", .rows = config.vocab_size, .cols = config.d_model, .init_std = 1.0});
+  specs.push_back({.name = "embedding.weight",
+                   .rows = config.vocab_size,
+                   .cols = config.d_model,
+                   .init_std = 1.0,
+                   .cut = TensorCut::rows});
   if (config.has_encoder()) append_stack(specs, "encoder", config.encoder_layers, false, config);
   append_stack(specs, "decoder", config.decoder_layers, config.has_encoder(), config);
   return specs;
+}
+
+ParameterRegion region_of(const ParameterSpec& spec, const TensorRank& at) {
+  ParameterRegion region{0, spec.rows, 0, spec.cols};
+  if (spec.cut == TensorCut::none) return region;
+  const bool rows = spec.cut == TensorCut::rows;
+  const int64_t units = (rows ? spec.rows : spec.cols) / spec.cut_unit;
+  const int64_t begin = units * at.rank / at.size * spec.cut_unit;
+  const int64_t count = units * (at.rank + 1) / at.size * spec.cut_unit - begin;
+  (rows ? region.row_begin : region.col_begin) = begin;
+  (rows ? region.num_rows : region.num_cols) = count;
+  return region;
 }
 
 int64_t num_parameters(const ModelConfig& config) {

@@ -12,17 +12,18 @@ struct Group {
   int64_t rows = 0, cols = 0;
 };
 
-std::vector<Group> group_by_storage(const std::vector<ParameterSpec>& specs) {
+std::vector<Group> group_by_storage(const std::vector<StoredParameter>& parameters) {
   std::vector<Group> groups;
   std::unordered_map<std::string, std::size_t> index;
-  for (std::size_t i = 0; i < specs.size(); ++i) {
-    const auto [it, is_new] = index.emplace(fused_name(specs[i].name), groups.size());
-    if (is_new) groups.push_back({it->first, {}, specs[i].rows, 0});
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const auto& [spec, region, weight] = parameters[i];
+    const auto [it, is_new] = index.emplace(fused_name(spec.name), groups.size());
+    if (is_new) groups.push_back({it->first, {}, region.num_rows, 0});
     Group& group = groups[it->second];
-    RED_CHECK(group.rows == specs[i].rows, "{} has {} rows, {} has {}", group.name, group.rows, specs[i].name,
-              specs[i].rows);
+    RED_CHECK(group.rows == region.num_rows, "{} has {} rows, {} has {}", group.name, group.rows, spec.name,
+              region.num_rows);
     group.members.push_back(i);
-    group.cols += specs[i].cols;
+    group.cols += region.num_cols;
   }
   return groups;
 }
@@ -59,28 +60,28 @@ std::string fused_name(std::string_view name) {
   return std::string(name);
 }
 
-ParameterStore::ParameterStore(const std::vector<ParameterSpec>& specs, bool with_gradients) {
-  const std::vector<Group> groups = group_by_storage(specs);
+ParameterStore::ParameterStore(const std::vector<ParameterSpec>& specs, const TensorRank& at,
+                               bool with_gradients) {
+  for (const ParameterSpec& spec : specs) parameters_.push_back({spec, region_of(spec, at), {}});
+  const std::vector<Group> groups = group_by_storage(parameters_);
   values_ = Buffer(bytes_of(groups));
   if (with_gradients) gradients_ = Buffer(values_.num_bytes());
-  parameters_.resize(specs.size());
   std::size_t offset = 0;
   for (const Group& group : groups) {
-    const auto at = [&](const Buffer& buffer) {
+    const auto tensor_in = [&](const Buffer& buffer) {
       return buffer.num_bytes() == 0
                  ? Tensor{}
                  : make_tensor(reinterpret_cast<float*>(buffer.data() + offset), group.rows, group.cols);
     };
-    const Weight whole{at(values_), at(gradients_)};
+    const Weight whole{tensor_in(values_), tensor_in(gradients_)};
     int64_t col = 0;
     for (const std::size_t member : group.members) {
-      const ParameterSpec& spec = specs[member];
-      Weight part{whole.value.col_range(col, spec.cols), {}};
-      if (with_gradients) part.gradient = whole.gradient.col_range(col, spec.cols);
-      parameters_[member] = {spec, part};
+      auto& [spec, region, part] = parameters_[member];
+      part.value = whole.value.col_range(col, region.num_cols);
+      if (with_gradients) part.gradient = whole.gradient.col_range(col, region.num_cols);
       index_.emplace(spec.name, member);
       weights_.emplace(spec.name, part);
-      col += spec.cols;
+      col += region.num_cols;
     }
     weights_.emplace(group.name, whole);
     offset += Arena::rounded(static_cast<std::size_t>(group.rows * group.cols) * sizeof(float));
@@ -104,12 +105,11 @@ void ParameterStore::zero_gradients() {
 }
 
 void ParameterStore::initialize(uint64_t seed) {
-  for (const StoredParameter& p : parameters_) {
-    const Tensor& value = p.weight.value;
-    for (int64_t row = 0; row < value.rows; ++row) {
-      float* out = value.row_range(row, 1).as<float>();
-      for (int64_t col = 0; col < value.cols; ++col)
-        out[col] = initial_value(p.spec, seed, row * value.cols + col);
+  for (const auto& [spec, region, weight] : parameters_) {
+    for (int64_t row = 0; row < region.num_rows; ++row) {
+      float* out = weight.value.row_range(row, 1).as<float>();
+      initial_values(spec, seed, (region.row_begin + row) * spec.cols + region.col_begin,
+                     {out, static_cast<std::size_t>(region.num_cols)});
     }
   }
 }

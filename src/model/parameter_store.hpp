@@ -1,4 +1,4 @@
-// The parameters that one stage holds: where each logical parameter lies in memory, and its gradient beside
+// The parameters that one rank holds: where each logical parameter lies in memory, and its gradient beside
 // it. Matrices that multiply the same input are fused: stored as column blocks of one wider matrix, so that
 // one GEMM serves them all; each logical matrix is then a view with a row stride (docs/adr/0002).
 //   {block}.query|key|value.weight -> {block}.query_key_value.weight   self-attention (d, 3 h d_h)
@@ -18,13 +18,14 @@ namespace red::model {
 
 /// A matrix as the layers see it: one logical parameter, or several fused ones.
 struct Weight {
-  Tensor value;     ///< (rows, cols), local to the stage
+  Tensor value;     ///< (rows, cols) of the region that this rank holds
   Tensor gradient;  ///< the same shape, fp32; accumulates over the micro-batches of a step
 };
 
-/// One logical parameter of the stage.
+/// One logical parameter, or this rank's part of it.
 struct StoredParameter {
   ParameterSpec spec;
+  ParameterRegion region;
   Weight weight;
 };
 
@@ -32,7 +33,7 @@ class ParameterStore {
  public:
   /// Zeroed memory for these parameters. `with_gradients` = false for evaluation: gradients are empty
   /// tensors.
-  ParameterStore(const std::vector<ParameterSpec>& specs, bool with_gradients);
+  ParameterStore(const std::vector<ParameterSpec>& specs, const TensorRank& at, bool with_gradients);
 
   /// In the order of `specs`.
   const std::vector<StoredParameter>& parameters() const { return parameters_; }

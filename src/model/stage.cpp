@@ -13,106 +13,41 @@ std::string layer_prefix(const char* stack, int64_t layer) {
   return fmt::format("{}.layers.{}.", stack, layer);
 }
 
-std::vector<Layer> make_layers(const ParameterStore& store, const ModelConfig& config, const char* stack,
-                               int64_t begin, int64_t end, LayerKind kind) {
+std::vector<Layer> make_layers(const ParameterStore& store, const ModelConfig& config,
+                               const TensorAxis& tensor, const char* stack, int64_t begin, int64_t end,
+                               LayerKind kind) {
   std::vector<Layer> layers;
   layers.reserve(end - begin);
-  for (int64_t i = begin; i < end; ++i) layers.emplace_back(store, config, layer_prefix(stack, i), kind);
+  for (int64_t i = begin; i < end; ++i)
+    layers.emplace_back(store, config, tensor, layer_prefix(stack, i), kind);
   return layers;
 }
 
-int64_t most_tokens(const BatchShape& shape) {
-  return std::max(shape.encoder_tokens, shape.decoder_tokens);
+void check_token(int32_t id, int64_t vocabulary, const char* what) {
+  RED_CHECK(id >= 0 && id < vocabulary, "{} {} is outside the vocabulary of {}", what, id, vocabulary);
 }
 
 }  // namespace
 
 Stage::Stage(Stream& stream, const ModelConfig& config, const parallel::StagePlacement& placement,
-             const ParameterStore& store, const StageOptions& options)
+             const TensorAxis& tensor, const ParameterStore& store, const StageOptions& options)
     : stream_(stream),
       config_(config),
       placement_(placement),
+      tensor_(tensor),
       options_(options),
       rope_(options.max_positions, config.head_dim, config.rope_base),
       context_{stream_, config_, rope_},
-      encoder_(make_layers(store, config, "encoder", placement.encoder_begin, placement.encoder_end,
+      encoder_(make_layers(store, config, tensor, "encoder", placement.encoder_begin, placement.encoder_end,
                            LayerKind::encoder)),
-      decoder_(make_layers(store, config, "decoder", placement.decoder_begin, placement.decoder_end,
+      decoder_(make_layers(store, config, tensor, "decoder", placement.decoder_begin, placement.decoder_end,
                            config.has_encoder() ? LayerKind::decoder_with_memory : LayerKind::decoder)),
       slots_(options.num_slots) {
-  if (placement.holds_embedding()) embedding_ = &store.weight("embedding.weight");
+  if (placement.holds_embedding()) embedding_ = &store.find("embedding.weight");
   if (placement.has_encoder_final_norm) encoder_final_gain_ = &store.weight("encoder.final_norm.gain");
-  if (placement.has_head) head_.emplace(store, config, options.head_chunk, options.z_loss);
-
-  Slot measured;
-  measured.arena = Arena::counting();
-  reserve_device_batch(measured.arena, options.capacity);
-  allocate_slot(measured, options.capacity);
-  for (Slot& slot : slots_) {
-    slot.arena = Arena("activations", measured.arena.peak());
-    slot.encoder.reserve(encoder_.size());
-    slot.decoder.reserve(decoder_.size());
-  }
-
-  const int64_t tokens = most_tokens(options.capacity), d = config.d_model;
-  const auto allocate_work = [&](Arena& arena) {
-    scratch_ = {arena.allocate(tokens, d), arena.allocate(tokens, d), arena.allocate(tokens, config.d_ff)};
-    if (options.train) stream_gradient_ = {arena.allocate(tokens, d), arena.allocate(tokens, d)};
-    loss_sums_ = arena.allocate<double>(2, 1);
-  };
-  Arena counted = Arena::counting();
-  allocate_work(counted);
-  if (head_) head_->reserve_logits(counted, options.capacity.decoder_tokens);
-  if (options.train) {
-    for (const Layer& layer : encoder_) layer.reserve_backward(counted, options.capacity);
-    for (const Layer& layer : decoder_) layer.reserve_backward(counted, options.capacity);
-  }
-  work_ = Arena("layer temporaries", counted.peak());
-  allocate_work(work_);
-}
-
-void Stage::allocate_slot(Slot& slot, const BatchShape& shape) const {
-  const int64_t d = config_.d_model;
-  const auto allocate = [&](int64_t tokens, bool wanted) {
-    return wanted ? slot.arena.allocate(tokens, d) : Tensor{};
-  };
-  const parallel::StagePlacement& p = placement_;
-  const bool train = options_.train;
-  const bool encoder_goes_on = p.has_encoder_part() && !p.has_encoder_final_norm;
-  const bool decoder_goes_on = p.has_decoder_part() && !p.has_head;
-  slot.shape = shape;
-  slot.encoder_input = allocate(shape.encoder_tokens, p.has_encoder_part());
-  slot.decoder_input = allocate(shape.decoder_tokens, p.has_decoder_part());
-  slot.encoder_output = allocate(shape.encoder_tokens, encoder_goes_on);
-  slot.decoder_output = allocate(shape.decoder_tokens, decoder_goes_on);
-  slot.d_encoder_output = allocate(shape.encoder_tokens, train && encoder_goes_on);
-  slot.d_decoder_output = allocate(shape.decoder_tokens, train && decoder_goes_on);
-  slot.d_encoder_input =
-      allocate(shape.encoder_tokens, train && p.has_encoder_part() && !p.has_encoder_embedding);
-  slot.d_decoder_input =
-      allocate(shape.decoder_tokens, train && p.has_decoder_part() && !p.has_decoder_embedding);
-  const bool has_memory = config_.has_encoder() && (p.has_encoder_final_norm || p.has_decoder_part());
-  slot.memory = allocate(shape.encoder_tokens, has_memory);
-  slot.d_memory = allocate(shape.encoder_tokens, train && has_memory);
-  if (p.has_head) {
-    slot.log_probability = slot.arena.allocate(shape.decoder_tokens, 1);
-    slot.head = head_->allocate_saved(slot.arena, shape.decoder_tokens);
-  }
-  if (p.has_encoder_final_norm) {
-    slot.final_x = allocate(shape.encoder_tokens, true);
-    slot.final_inv_rms = slot.arena.allocate(shape.encoder_tokens, 1);
-  }
-  // Without backward passes one layer's room serves all.
-  const std::size_t layers_begin = slot.arena.used();
-  const auto allocate_layers = [&](const std::vector<Layer>& layers, std::vector<Layer::Saved>& saved) {
-    saved.clear();
-    for (const Layer& layer : layers) {
-      if (!train) slot.arena.release_to(layers_begin);
-      saved.push_back(layer.allocate_saved(slot.arena, shape));
-    }
-  };
-  allocate_layers(encoder_, slot.encoder);
-  allocate_layers(decoder_, slot.decoder);
+  if (placement.has_head) head_.emplace(store, config, tensor, options.head_chunk, options.z_loss);
+  allocate_slots();
+  allocate_work();
 }
 
 void Stage::load(int index, const data::MicroBatch& batch) {
@@ -123,7 +58,13 @@ void Stage::load(int index, const data::MicroBatch& batch) {
             "a micro-batch of {} sequences, {} + {} tokens in a stage for {}, {} + {}", shape.sequences,
             shape.encoder_tokens, shape.decoder_tokens, most.sequences, most.encoder_tokens,
             most.decoder_tokens);
+  for (const int32_t id : batch.encoder.ids) check_token(id, config_.vocab_size, "encoder token");
+  for (const int32_t id : batch.decoder.ids) check_token(id, config_.vocab_size, "decoder token");
+  for (std::size_t i = 0; i < batch.targets.size(); ++i) {
+    if (batch.loss_mask[i] != 0) check_token(batch.targets[i], config_.vocab_size, "target");
+  }
   slot.arena.release_to(0);
+  slot.d_memory_arrived = false;
   slot.batch = to_device(stream_, slot.arena, batch);
   allocate_slot(slot, shape);
 }
@@ -138,7 +79,24 @@ ForwardScratch Stage::scratch_for(int64_t tokens) const {
 }
 
 StreamGradient Stage::stream_gradient(int64_t tokens) const {
-  return {stream_gradient_.now.row_range(0, tokens), stream_gradient_.next.row_range(0, tokens)};
+  const int64_t own = tensor_.num_local(tokens);
+  return {stream_gradient_.now.row_range(0, own), stream_gradient_.next.row_range(0, own)};
+}
+
+void Stage::embed(const Tensor& x, const DeviceSequences& sequences) {
+  const bool shared = tensor_.sequence_parallel();
+  const Tensor full = shared ? scratch_.branch.row_range(0, sequences.num_tokens) : x;
+  ops::embedding_gather(stream_, full, embedding_->weight.value, sequences.ids, embedding_->region.row_begin);
+  tensor_.leave(full);
+  if (shared) ops::copy(stream_, x, tensor_.local(full));
+}
+
+void Stage::embed_backward(const Tensor& d_x, const DeviceSequences& sequences) {
+  const Tensor room =
+      tensor_.sequence_parallel() ? scratch_.branch.row_range(0, sequences.num_tokens) : Tensor{};
+  const Tensor d_full = gather_result_gradient(context_, tensor_, room, d_x);
+  ops::embedding_scatter_add(stream_, embedding_->weight.gradient, d_full, sequences.ids,
+                             embedding_->region.row_begin);
 }
 
 void Stage::forward(int index, ForwardMode mode) {
@@ -156,7 +114,7 @@ void Stage::finish_stack(const ResidualStream& stream, const Tensor& output) {
 void Stage::forward_encoder(Slot& slot, ForwardMode mode) {
   ForwardScratch scratch = scratch_for(slot.shape.encoder_tokens);
   if (placement_.has_encoder_embedding) {
-    ops::embedding_gather(stream_, slot.encoder_input, embedding_->value, slot.batch.encoder.ids);
+    embed(slot.encoder_input, slot.batch.encoder);
   }
   ResidualStream stream{slot.encoder_input, {}};
   for (std::size_t i = 0; i < encoder_.size(); ++i) {
@@ -164,7 +122,8 @@ void Stage::forward_encoder(Slot& slot, ForwardMode mode) {
                         mode == ForwardMode::train);
   }
   if (placement_.has_encoder_final_norm) {
-    begin_block(context_, stream, slot.final_x, slot.memory, slot.final_inv_rms, encoder_final_gain_->value);
+    begin_block(context_, stream, slot.final_x, slot.own_memory, slot.final_inv_rms,
+                encoder_final_gain_->value);
     slot.final_x = stream.x;
   } else {
     finish_stack(stream, slot.encoder_output);
@@ -173,8 +132,9 @@ void Stage::forward_encoder(Slot& slot, ForwardMode mode) {
 
 void Stage::forward_decoder(Slot& slot, ForwardMode mode) {
   ForwardScratch scratch = scratch_for(slot.shape.decoder_tokens);
+  if (!slot.memory.empty()) tensor_.enter(slot.memory);
   if (placement_.has_decoder_embedding) {
-    ops::embedding_gather(stream_, slot.decoder_input, embedding_->value, slot.batch.decoder.ids);
+    embed(slot.decoder_input, slot.batch.decoder);
   }
   ResidualStream stream{slot.decoder_input, {}};
   for (std::size_t i = 0; i < decoder_.size(); ++i) {
@@ -197,6 +157,19 @@ void Stage::backward(int index) {
   if (placement_.has_encoder_part()) backward_encoder(slot);
 }
 
+Tensor Stage::memory_gradient_part(int index) {
+  Slot& slot = slots_[index];
+  return slot.d_memory_arrived ? d_memory_part_.row_range(0, slot.d_own_memory.rows) : slot.d_own_memory;
+}
+
+void Stage::add_memory_gradient_part(int index) {
+  Slot& slot = slots_[index];
+  if (slot.d_memory_arrived)
+    ops::add(stream_, slot.d_own_memory, slot.d_own_memory,
+             d_memory_part_.row_range(0, slot.d_own_memory.rows));
+  slot.d_memory_arrived = true;
+}
+
 void Stage::backward_decoder(Slot& slot) {
   StreamGradient gradient = stream_gradient(slot.shape.decoder_tokens);
   if (placement_.has_head) {
@@ -209,8 +182,9 @@ void Stage::backward_decoder(Slot& slot) {
     decoder_[i].backward(context_, {slot.batch, slot.memory, slot.d_memory}, slot.decoder[i], work_,
                          gradient);
   }
+  if (!slot.d_memory.empty()) tensor_.leave(slot.d_memory);
   if (placement_.has_decoder_embedding) {
-    ops::embedding_scatter_add(stream_, embedding_->gradient, gradient.now, slot.batch.decoder.ids);
+    embed_backward(gradient.now, slot.batch.decoder);
   } else {
     ops::copy(stream_, slot.d_decoder_input, gradient.now);
   }
@@ -219,10 +193,10 @@ void Stage::backward_decoder(Slot& slot) {
 void Stage::backward_encoder(Slot& slot) {
   StreamGradient gradient = stream_gradient(slot.shape.encoder_tokens);
   if (placement_.has_encoder_final_norm) {
-    ops::rms_norm_backward_gain(stream_, encoder_final_gain_->gradient, slot.d_memory, slot.final_x,
+    ops::rms_norm_backward_gain(stream_, encoder_final_gain_->gradient, slot.d_own_memory, slot.final_x,
                                 slot.final_inv_rms);
-    ops::rms_norm_backward_input(stream_, gradient.now, {}, slot.d_memory, slot.final_x, slot.final_inv_rms,
-                                 encoder_final_gain_->value);
+    ops::rms_norm_backward_input(stream_, gradient.now, {}, slot.d_own_memory, slot.final_x,
+                                 slot.final_inv_rms, encoder_final_gain_->value);
   } else {
     ops::copy(stream_, gradient.now, slot.d_encoder_output);
   }
@@ -230,7 +204,7 @@ void Stage::backward_encoder(Slot& slot) {
     encoder_[i].backward(context_, {slot.batch, {}, {}}, slot.encoder[i], work_, gradient);
   }
   if (placement_.has_encoder_embedding) {
-    ops::embedding_scatter_add(stream_, embedding_->gradient, gradient.now, slot.batch.encoder.ids);
+    embed_backward(gradient.now, slot.batch.encoder);
   } else {
     ops::copy(stream_, slot.d_encoder_input, gradient.now);
   }
@@ -238,10 +212,13 @@ void Stage::backward_encoder(Slot& slot) {
 
 void Stage::logits(const Tensor& out, int64_t first_token) {
   RED_CHECK(head_.has_value(), "this stage has no head");
-  head_->logits(context_, out, scratch_.normed.row_range(first_token, out.rows));
+  ops::fill(stream_, out, 0.0F);
+  head_->logits(context_, out.col_range(head_->first_column(), head_->num_columns()),
+                scratch_.normed.row_range(first_token, out.rows));
+  tensor_.sum(out);  // each logit from the rank that has it, zeros from the others
 }
 
-void Stage::attention_probabilities(const Tensor& out, int index, AttentionKind kind, int64_t layer,
+bool Stage::attention_probabilities(const Tensor& out, int index, AttentionKind kind, int64_t layer,
                                     int64_t sequence, int64_t head, int64_t first_row) {
   Slot& slot = slots_[index];
   const bool encoder = kind == AttentionKind::encoder_self, cross = kind == AttentionKind::cross;
@@ -250,15 +227,10 @@ void Stage::attention_probabilities(const Tensor& out, int index, AttentionKind 
   const Layer::Saved& saved = (encoder ? slot.encoder : slot.decoder).at(local);
   const AttentionBlock& block = cross ? l.cross_attention().value() : l.self_attention();
   const AttentionBlock::Saved& s = cross ? saved.cross : saved.self;
+  if (head < block.first_head() || head >= block.first_head() + block.num_heads()) return false;
   ops::attention_probabilities(stream_, out, s.q, s.k, s.lse, block.layout(slot.batch),
-                               block.mask(slot.batch), sequence, head, first_row);
-}
-
-StageMemory Stage::memory() const {
-  StageMemory memory;
-  for (const Slot& slot : slots_) memory.slots += slot.arena.capacity();
-  memory.work = work_.capacity();
-  return memory;
+                               block.mask(slot.batch), sequence, head - block.first_head(), first_row);
+  return true;
 }
 
 }  // namespace red::model

@@ -1,7 +1,8 @@
 // A pipeline stage: the encoder and decoder layers of one rank, with what stands at their ends (embedding,
 // final norm, loss head). It computes on one micro-batch at a time; each micro-batch in flight has a slot
 // that holds its activations and the tensors that go to and come from other stages. Who sends what when is
-// the schedule's affair. Shapes: S encoder tokens, T decoder tokens of a micro-batch, d model width.
+// the schedule's affair. Shapes: S encoder tokens, T decoder tokens of a micro-batch, s and t own ones of the
+// residual stream (model/tensor_axis.hpp), d model width.
 #pragma once
 
 #include <memory>
@@ -42,27 +43,34 @@ class Stage {
     Arena arena;
     DeviceBatch batch;
     BatchShape shape;
-    Tensor encoder_input, decoder_input;        ///< (S, d), (T, d): embedded here or received
+    Tensor encoder_input, decoder_input;        ///< (s, d), (t, d): embedded here or received
     Tensor encoder_output, decoder_output;      ///< sent on, where the stack goes on at the next stage
     Tensor d_encoder_output, d_decoder_output;  ///< received gradients, likewise
     Tensor d_encoder_input,
-        d_decoder_input;      ///< gradients sent back, where the stack began at an earlier stage
-    Tensor memory, d_memory;  ///< (S, d) encoder's result and its gradient
+        d_decoder_input;              ///< gradients sent back, where the stack began at an earlier stage
+    Tensor memory, d_memory;          ///< (S, d) encoder's result, of all tokens, and its gradient
+    Tensor own_memory, d_own_memory;  ///< (s, d) own tokens of both: what stages send each other
+    bool d_memory_arrived = false;    ///< the first of several decoder stages' parts is in d_own_memory
     std::vector<Layer::Saved> encoder, decoder;
     Tensor final_x, final_inv_rms;  ///< of the encoder's final norm
     LossHead::Saved head;
     Tensor log_probability;  ///< (T, 1) of the targets
   };
 
-  /// Throws LogicError when `store` lacks a parameter of the placement.
+  /// Throws LogicError when `store` lacks a parameter of the placement. `tensor` must outlive the stage.
   Stage(Stream& stream, const ModelConfig& config, const parallel::StagePlacement& placement,
-        const ParameterStore& store, const StageOptions& options);
+        const TensorAxis& tensor, const ParameterStore& store, const StageOptions& options);
 
   /// Takes a micro-batch into a slot; it must fit the capacity.
   void load(int slot, const data::MicroBatch& batch);
   void forward(int slot, ForwardMode mode);
-  /// Both passes. d_decoder_output and d_memory (encoder stages) must have arrived.
+  /// Both passes. d_decoder_output and d_own_memory (encoder stages) must have arrived.
   void backward(int slot);
+
+  /// Last encoder stage: where the next decoder stage's part of the gradient of the encoder's output is to be
+  /// received, and what to call when it is there.
+  Tensor memory_gradient_part(int slot);
+  void add_memory_gradient_part(int slot);
 
   Slot& slot(int index) { return slots_[index]; }
   int num_slots() const { return static_cast<int>(slots_.size()); }
@@ -72,40 +80,47 @@ class Stage {
   const Tensor& loss_sums() const { return loss_sums_; }
   void begin_step();
 
-  /// logits (n, V) of decoder tokens first_token ... of the micro-batch that went forward last. Stages with
-  /// the head.
+  /// logits (n, V) of decoder tokens first_token ... of the micro-batch that went forward last, contiguous.
+  /// Stages with the head; collective over the tensor axis, the same on its ranks.
   void logits(const Tensor& out, int64_t first_token);
   /// Probabilities (n, keys of the sequence) for query rows first_row ... of one sequence and head, made
-  /// again.
-  void attention_probabilities(const Tensor& out, int slot, AttentionKind kind, int64_t layer,
+  /// again. False: another tensor rank holds the head.
+  bool attention_probabilities(const Tensor& out, int slot, AttentionKind kind, int64_t layer,
                                int64_t sequence, int64_t head, int64_t first_row);
 
   StageMemory memory() const;
 
  private:
   void allocate_slot(Slot& slot, const BatchShape& shape) const;
+  void allocate_layers(Slot& slot) const;
+  void allocate_slots();
+  void allocate_work();
   void forward_encoder(Slot& slot, ForwardMode mode);
   void forward_decoder(Slot& slot, ForwardMode mode);
   void backward_encoder(Slot& slot);
   void backward_decoder(Slot& slot);
   ForwardScratch scratch_for(int64_t tokens) const;
   StreamGradient stream_gradient(int64_t tokens) const;
+  void embed(const Tensor& x, const DeviceSequences& sequences);
+  void embed_backward(const Tensor& d_x, const DeviceSequences& sequences);
   void finish_stack(const ResidualStream& stream, const Tensor& output);
 
   Stream& stream_;
   ModelConfig config_;
   parallel::StagePlacement placement_;
+  const TensorAxis& tensor_;
   StageOptions options_;
   ops::RopeTable rope_;
   PassContext context_;
   std::vector<Layer> encoder_, decoder_;
-  const Weight* embedding_ = nullptr;           ///< where ids enter
+  const StoredParameter* embedding_ = nullptr;  ///< where ids enter
   const Weight* encoder_final_gain_ = nullptr;  ///< last encoder stage
   std::optional<LossHead> head_;
   std::vector<Slot> slots_;
   Arena work_;
   ForwardScratch scratch_;
   StreamGradient stream_gradient_;
+  Tensor d_memory_part_;  ///< (s, d) last encoder stage
   Tensor loss_sums_;
 };
 

@@ -28,6 +28,14 @@ parallel::LayerCounts layer_counts(const ModelConfig& config) {
           .decoder_layers = config.decoder_layers};
 }
 
+parallel::LayoutLimits layout_limits(const ModelConfig& config) {
+  return {.has_encoder = config.has_encoder(),
+          .encoder_layers = config.encoder_layers,
+          .decoder_layers = config.decoder_layers,
+          .num_heads = config.num_heads,
+          .d_ff = config.d_ff};
+}
+
 bool holds_parameter(const parallel::StagePlacement& stage, const std::string& name) {
   if (name == "embedding.weight") return stage.holds_embedding();
   if (name == "encoder.final_norm.gain") return stage.has_encoder_final_norm;

@@ -5,12 +5,15 @@
 #include <vector>
 
 #include "model/parameter.hpp"
+#include "parallel/layout.hpp"
 #include "parallel/placement.hpp"
 
 namespace red::model {
 
 /// Layer counts as placement wants them.
 parallel::LayerCounts layer_counts(const ModelConfig& config);
+/// What the model allows of a layout.
+parallel::LayoutLimits layout_limits(const ModelConfig& config);
 
 /// True when the stage has a copy of this parameter. The tied embedding may have up to three holders; of them
 /// StagePlacement::owns_embedding() tells the one that counts. A name that no model has is a LogicError.

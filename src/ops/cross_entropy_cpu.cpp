@@ -1,5 +1,5 @@
-// Three passes over a row, which stays in the second-level cache: its maximum; exp(x - max) and their sum;
-// scaling.
+// Three passes over a row: its maximum; exp(x - max) and their sum, while it is in the cache; and, when all
+// ranks' parts are known, scaling.
 #include <cmath>
 #include <limits>
 
@@ -86,64 +86,121 @@ HWY_EXPORT(scale_row);
 
 namespace {
 
+using Partial = CrossEntropyPartial;
+
+/// One row of own logits (V), which become exp(x - max) with `keep`. A logit that is not finite must reach
+/// the loss and the gradients, where it is looked for.
+Partial row_partial(float* x, int64_t vocabulary, int64_t own_target, bool keep) {
+  Partial partial;
+  if (own_target >= 0 && own_target < vocabulary) partial.target_logit = x[own_target];
+  if (vocabulary == 0) return {-std::numeric_limits<double>::infinity(), 0.0, 0.0};
+  const float max = HWY_DYNAMIC_DISPATCH(row_max)(x, vocabulary);
+  partial.max = max;
+  partial.sum = std::numeric_limits<double>::quiet_NaN();
+  if (!std::isfinite(max)) return partial;
+  partial.sum = keep ? HWY_DYNAMIC_DISPATCH(sum_of_exp_in_place)(x, vocabulary, max)
+                     : HWY_DYNAMIC_DISPATCH(sum_of_exp_only)(x, vocabulary, max);
+  return partial;
+}
+
+/// The whole row, from the parts in the order of ranks.
+struct RowTotal {
+  double max = -std::numeric_limits<double>::infinity();
+  double sum = 0.0;  ///< of exp(logit - max)
+  double target_logit = 0.0;
+
+  double log_z() const { return max + std::log(sum); }
+};
+
+RowTotal row_total(const Tensor& partials, int64_t token) {
+  RowTotal total;
+  const auto part = [&](int64_t rank) -> const Partial& {
+    return reinterpret_cast<const Partial*>(partials.as<double>() + rank * partials.row_stride)[token];
+  };
+  for (int64_t rank = 0; rank < partials.rows; ++rank) total.max = std::max(total.max, part(rank).max);
+  for (int64_t rank = 0; rank < partials.rows; ++rank) {
+    const Partial& p = part(rank);
+    if (p.sum != 0.0) total.sum += p.sum * std::exp(p.max - total.max);  // NaN comes through
+    total.target_logit += p.target_logit;
+  }
+  return total;
+}
+
 struct RowLoss {
   double with_z = 0.0, plain = 0.0;
 };
 
-/// One row whose logits (V) may become exp(x - max) or their gradient. `counts`: it belongs to the loss.
-RowLoss row_loss(float* x, int64_t vocabulary, int32_t target, bool counts, double z_loss, bool gradient,
-                 float* log_probability) {
-  RED_CHECK(target >= 0 && target < vocabulary, "target {}, vocabulary {}", target, vocabulary);
-  const double target_logit = x[target];
-  const float max = HWY_DYNAMIC_DISPATCH(row_max)(x, vocabulary);
-  const bool keep = gradient && counts;
-  // A logit that is not finite must reach the loss and the gradients, where it is looked for.
-  double log_z = max, sum = std::numeric_limits<double>::quiet_NaN();
-  if (std::isfinite(max)) {
-    sum = keep ? HWY_DYNAMIC_DISPATCH(sum_of_exp_in_place)(x, vocabulary, max)
-               : HWY_DYNAMIC_DISPATCH(sum_of_exp_only)(x, vocabulary, max);
-    log_z = max + std::log(sum);
-  }
-  if (log_probability != nullptr) *log_probability = static_cast<float>(target_logit - log_z);
-  if (!counts) return {};
-  if (keep) {
-    HWY_DYNAMIC_DISPATCH(scale_row)(x, vocabulary, static_cast<float>((1.0 + 2.0 * z_loss * log_z) / sum));
-    x[target] -= 1.0F;
-  }
-  const double loss = log_z - target_logit;
-  return {loss + z_loss * log_z * log_z, loss};
+/// body(first, end) over tasks of about two blocks of logits.
+template <class Body>
+void for_token_blocks(Stream& stream, const Tensor& logits, const Body& body) {
+  const int64_t tokens = logits.rows;
+  const int64_t each = std::max<int64_t>(1, 2 * Blocks::kElements / std::max<int64_t>(1, logits.cols));
+  stream.parallel_for((tokens + each - 1) / each,
+                      [&](int64_t task) { body(task * each, std::min(tokens, (task + 1) * each)); });
+}
+
+float* row_of(const Tensor& t, int64_t i) {
+  return t.as<float>() + i * t.row_stride;
+}
+
+void check_partials(const Tensor& partials, const Tensor& logits) {
+  static_assert(sizeof(Partial) == kCrossEntropyPartialSize * sizeof(double));
+  RED_CHECK(partials.cols == kCrossEntropyPartialSize * logits.rows, "partials ({}, {}), {} tokens",
+            partials.rows, partials.cols, logits.rows);
 }
 
 }  // namespace
 
+void cross_entropy_partials(Stream& stream, const Tensor& partials, const Tensor& logits,
+                            int64_t first_column, const int32_t* targets, const uint8_t* loss_mask,
+                            LogitsBecome become) {
+  check_partials(partials, logits);
+  auto* out = reinterpret_cast<Partial*>(partials.as<double>());
+  for_token_blocks(stream, logits, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const bool keep = become == LogitsBecome::gradient && loss_mask[i] != 0;
+      out[i] = row_partial(row_of(logits, i), logits.cols, targets[i] - first_column, keep);
+    }
+  });
+}
+
 void cross_entropy(Stream& stream, const Tensor& sums, const Tensor& log_probability, const Tensor& logits,
-                   const int32_t* targets, const uint8_t* loss_mask, float z_loss, LogitsBecome become) {
+                   const Tensor& partials, int64_t rank, int64_t first_column, const int32_t* targets,
+                   const uint8_t* loss_mask, float z_loss, LogitsBecome become) {
   const int64_t num_tokens = logits.rows, vocabulary = logits.cols;
   RED_CHECK(sums.rows == 2 && sums.cols == 1, "sums ({}, {})", sums.rows, sums.cols);
   RED_CHECK(log_probability.empty() || log_probability.rows == num_tokens, "log_probability {}, logits {}",
             log_probability.rows, num_tokens);
-  const bool gradient = become == LogitsBecome::gradient;
-  const int64_t rows_per_task =
-      std::max<int64_t>(1, 2 * Blocks::kElements / std::max<int64_t>(1, vocabulary));
+  RED_CHECK(rank >= 0 && rank < partials.rows, "rank {} of {}", rank, partials.rows);
+  check_partials(partials, logits);
+  const auto* own = reinterpret_cast<const Partial*>(partials.as<double>() + rank * partials.row_stride);
   const ArenaScope scope(stream.scratch());
   RowLoss* losses = reinterpret_cast<RowLoss*>(stream.scratch().allocate<double>(num_tokens, 2).as<double>());
-  stream.parallel_for((num_tokens + rows_per_task - 1) / rows_per_task, [&](int64_t task) {
-    const int64_t end = std::min(num_tokens, (task + 1) * rows_per_task);
-    for (int64_t i = task * rows_per_task; i < end; ++i) {
-      float* x = logits.as<float>() + i * logits.row_stride;
-      float* log_p =
-          log_probability.empty() ? nullptr : log_probability.as<float>() + i * log_probability.row_stride;
+  for_token_blocks(stream, logits, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const RowTotal total = row_total(partials, i);
+      const double log_z = total.log_z(), loss = log_z - total.target_logit;
+      if (!log_probability.empty()) *row_of(log_probability, i) = static_cast<float>(-loss);
       const bool counts = loss_mask[i] != 0;
-      losses[i] = {};
-      if (counts || log_p != nullptr)
-        losses[i] = row_loss(x, vocabulary, targets[i], counts, z_loss, gradient, log_p);
-      if (gradient && !counts) std::fill_n(x, vocabulary, 0.0F);
+      losses[i] = counts ? RowLoss{loss + z_loss * log_z * log_z, loss} : RowLoss{};
+      if (become == LogitsBecome::nothing) continue;
+      float* x = row_of(logits, i);
+      if (!counts) {
+        std::fill_n(x, vocabulary, 0.0F);
+        continue;
+      }
+      const double scale = (1.0 + 2.0 * z_loss * log_z) / total.sum * std::exp(own[i].max - total.max);
+      HWY_DYNAMIC_DISPATCH(scale_row)(x, vocabulary, static_cast<float>(scale));
+      const int64_t target = targets[i] - first_column;
+      RED_CHECK(partials.rows > 1 || (target >= 0 && target < vocabulary), "target {}, vocabulary {}", target,
+                vocabulary);
+      if (target >= 0 && target < vocabulary) x[target] -= 1.0F;
     }
   });
-  double* total = sums.as<double>();
+  double* result = sums.as<double>();
   for (int64_t i = 0; i < num_tokens; ++i) {
-    total[0] += losses[i].with_z;
-    total[sums.row_stride] += losses[i].plain;
+    result[0] += losses[i].with_z;
+    result[sums.row_stride] += losses[i].plain;
   }
 }
 

@@ -1,5 +1,6 @@
-// Embedding lookup and its gradient. Shapes: n tokens, V vocabulary, d width; ids (n) in device memory, each
-// in [0, V).
+// Embedding lookup and its gradient. The table may be divided over ranks: one of V own rows, of which the
+// first is token `first_row`, leaves tokens of other ranks alone. Shapes: n tokens, d width; ids (n) in
+// device memory.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +10,12 @@
 
 namespace red::ops {
 
-/// x (n, d) = rows ids of table (V, d).
-void embedding_gather(Stream& stream, const Tensor& x, const Tensor& table, const int32_t* ids);
+/// x (n, d) = rows ids of table (V, d), 0 for tokens of other ranks.
+void embedding_gather(Stream& stream, const Tensor& x, const Tensor& table, const int32_t* ids,
+                      int64_t first_row = 0);
 
 /// d_table (V, d): row ids[i] += dx row i, in the order of i whatever the number of threads.
-void embedding_scatter_add(Stream& stream, const Tensor& d_table, const Tensor& dx, const int32_t* ids);
+void embedding_scatter_add(Stream& stream, const Tensor& d_table, const Tensor& dx, const int32_t* ids,
+                           int64_t first_row = 0);
 
 }  // namespace red::ops

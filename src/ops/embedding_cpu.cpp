@@ -31,42 +31,39 @@ namespace red::ops {
 
 HWY_EXPORT(accumulate_row);
 
-namespace {
-
-void check_ids(const int32_t* ids, int64_t count, int64_t vocabulary) {
-  for (int64_t i = 0; i < count; ++i) {
-    RED_CHECK(ids[i] >= 0 && ids[i] < vocabulary, "token {} has id {}, vocabulary {}", i, ids[i], vocabulary);
-  }
-}
-
-}  // namespace
-
-void embedding_gather(Stream& stream, const Tensor& x, const Tensor& table, const int32_t* ids) {
+void embedding_gather(Stream& stream, const Tensor& x, const Tensor& table, const int32_t* ids,
+                      int64_t first_row) {
   RED_CHECK(x.cols == table.cols, "x ({}, {}), table ({}, {})", x.rows, x.cols, table.rows, table.cols);
-  check_ids(ids, x.rows, table.rows);
   const Blocks blocks(x.rows, x.cols);
   stream.parallel_for(blocks.count(), [&](int64_t i) {
     const Block block = blocks[i];
     for (int64_t row = block.row; row < block.row + block.rows; ++row) {
-      std::memcpy(x.as<float>() + row * x.row_stride + block.col,
-                  table.as<float>() + ids[row] * table.row_stride + block.col,
+      float* out = x.as<float>() + row * x.row_stride + block.col;
+      const int64_t entry = ids[row] - first_row;
+      if (entry < 0 || entry >= table.rows) {
+        std::fill_n(out, block.cols, 0.0F);
+        continue;
+      }
+      std::memcpy(out, table.as<float>() + entry * table.row_stride + block.col,
                   static_cast<std::size_t>(block.cols) * sizeof(float));
     }
   });
 }
 
-void embedding_scatter_add(Stream& stream, const Tensor& d_table, const Tensor& dx, const int32_t* ids) {
+void embedding_scatter_add(Stream& stream, const Tensor& d_table, const Tensor& dx, const int32_t* ids,
+                           int64_t first_row) {
   // Each task owns some columns of the table and sees all tokens in their order: no two threads meet, and no
   // sum depends on which of them came first.
   constexpr int64_t cols_per_task = 64;
   RED_CHECK(dx.cols == d_table.cols, "dx ({}, {}), table ({}, {})", dx.rows, dx.cols, d_table.rows,
             d_table.cols);
-  check_ids(ids, dx.rows, d_table.rows);
   stream.parallel_for((dx.cols + cols_per_task - 1) / cols_per_task, [&](int64_t task) {
     const int64_t col = task * cols_per_task, cols = std::min(cols_per_task, dx.cols - col);
     for (int64_t row = 0; row < dx.rows; ++row) {
+      const int64_t entry = ids[row] - first_row;
+      if (entry < 0 || entry >= d_table.rows) continue;
       HWY_DYNAMIC_DISPATCH(accumulate_row)
-      (d_table.as<float>() + ids[row] * d_table.row_stride + col, dx.as<float>() + row * dx.row_stride + col,
+      (d_table.as<float>() + entry * d_table.row_stride + col, dx.as<float>() + row * dx.row_stride + col,
        cols);
     }
   });

@@ -15,11 +15,11 @@ Tensor scalar(const Tensor& t, int64_t row, int64_t col = 0) {
 }  // namespace
 
 Adafactor::Adafactor(Stream& stream, const AdafactorConfig& config, const ParameterShards& shards,
-                     parallel::Communicator& data)
+                     const parallel::Mesh& mesh)
     : stream_(stream),
       config_(config),
       rule_{config.epsilon1, config.epsilon2, config.clip_threshold},
-      data_(data) {
+      mesh_(mesh) {
   for (const ParameterShard& shard : shards.shards()) {
     if (!shard.owned) continue;
     const model::ParameterSpec& spec = shard.parameter->spec;
@@ -34,36 +34,53 @@ Adafactor::Adafactor(Stream& stream, const AdafactorConfig& config, const Parame
 
 void Adafactor::allocate(Arena& arena) {
   const auto count = static_cast<int64_t>(states_.size());
-  int64_t factored_cols = 0;
   for (AdafactorState& state : states_) {
-    const int64_t rows = state.shard->rows.count, cols = state.shard->parameter->spec.cols;
+    const int64_t rows = state.shard->rows.count, cols = state.shard->parameter->region.num_cols;
     if (state.factored) {
       state.v_row = arena.allocate(rows, 1);
       state.v_col = arena.allocate(cols, 1);
-      factored_cols += cols;
     } else {
       state.v = arena.allocate(rows, cols);
     }
   }
   sum_u2_p2_ = arena.allocate<double>(count, 2);
   row_total_ = arena.allocate<double>(count, 1);
-  col_sums_ = arena.allocate<double>(factored_cols, 1);
+  unused_ = arena.allocate<double>(1, 1);
+  allocate_factored(arena);
+}
+
+void Adafactor::allocate_factored(Arena& arena) {
+  const auto cut_by_columns = [](const AdafactorState& state) {
+    return state.shard->parameter->spec.cut == model::TensorCut::columns;
+  };
+  int64_t num_cols = 0, num_rows = 0;
+  num_partial_rows_ = 0;
+  for (const AdafactorState& state : states_) {
+    if (!state.factored) continue;
+    num_cols += state.shard->parameter->spec.cols;
+    num_rows += state.v_row.rows;
+    if (cut_by_columns(state)) num_partial_rows_ += state.v_row.rows;
+  }
+  col_sums_ = arena.allocate<double>(num_cols, 1);
+  row_sums_ = arena.allocate<double>(num_rows, 1);
   row_sum_.assign(states_.size(), {});
   col_sum_.assign(states_.size(), {});
-  int64_t col = 0;
+  int64_t col = 0, partial_row = 0, whole_row = num_partial_rows_;
   for (std::size_t i = 0; i < states_.size(); ++i) {
     if (!states_[i].factored) continue;
-    const int64_t cols = states_[i].v_col.rows;
-    row_sum_[i] = arena.allocate<double>(states_[i].v_row.rows, 1);
-    col_sum_[i] = col_sums_.row_range(col, cols);
-    col += cols;
+    const auto& [spec, region, weight] = *states_[i].shard->parameter;
+    col_sum_[i] = col_sums_.row_range(col + region.col_begin, region.num_cols);
+    col += spec.cols;
+    int64_t& row = cut_by_columns(states_[i]) ? partial_row : whole_row;
+    row_sum_[i] = row_sums_.row_range(row, states_[i].v_row.rows);
+    row += states_[i].v_row.rows;
   }
 }
 
-void Adafactor::reduce(const Tensor& sums, const char* what) {
-  if (data_.size() == 1 || sums.size() == 0) return;
-  parallel::Request request = data_.all_reduce(sums, parallel::ReduceOp::sum);
-  data_.wait(request, what);
+void Adafactor::reduce(parallel::Communicator& ranks, const Tensor& sums, const char* what) {
+  if (ranks.size() == 1 || sums.size() == 0) return;
+  parallel::Request request = ranks.all_reduce(sums, parallel::ReduceOp::sum);
+  ranks.wait(request, what);
 }
 
 void Adafactor::update_factored_statistics(const ops::AdafactorScalars& scalars) {
@@ -71,22 +88,23 @@ void Adafactor::update_factored_statistics(const ops::AdafactorScalars& scalars)
   ops::fill(stream_, row_total_, 0.0F);
   for (std::size_t i = 0; i < states_.size(); ++i) {
     if (!states_[i].factored) continue;
-    ops::adafactor_factored_sums(stream_, row_sum_[i], col_sum_[i], states_[i].shard->gradient, scalars,
-                                 rule_);
+    const ArenaScope scope(stream_.scratch());
+    const Tensor elsewhere = stream_.scratch().allocate<double>(col_sum_[i].rows, 1);
+    const Tensor& col_sum = states_[i].shard->counted ? col_sum_[i] : elsewhere;
+    ops::adafactor_factored_sums(stream_, row_sum_[i], col_sum, states_[i].shard->gradient, scalars, rule_);
   }
-  reduce(col_sums_, "all-reduce of Adafactor's column sums");
-  const ArenaScope scope(stream_.scratch());
-  const Tensor unused = stream_.scratch().allocate<double>(1, 1);
+  reduce(mesh_.stage(), col_sums_, "all-reduce of Adafactor's column sums");
+  reduce(mesh_.tensor(), row_sums_.row_range(0, num_partial_rows_), "all-reduce of Adafactor's row sums");
   for (std::size_t i = 0; i < states_.size(); ++i) {
     const AdafactorState& state = states_[i];
     if (!state.factored) continue;
     const model::ParameterSpec& spec = state.shard->parameter->spec;
-    ops::adafactor_factored_update(stream_, state.v_row, row_sum_[i], spec.cols, scalar(row_total_, i),
-                                   scalars);
-    ops::fill(stream_, unused, 0.0F);
-    ops::adafactor_factored_update(stream_, state.v_col, col_sum_[i], spec.rows, unused, scalars);
+    const bool counted = spec.cut == model::TensorCut::rows || mesh_.at().tensor == 0;
+    ops::adafactor_factored_update(stream_, state.v_row, row_sum_[i], spec.cols,
+                                   counted ? scalar(row_total_, i) : unused_, scalars);
+    ops::adafactor_factored_update(stream_, state.v_col, col_sum_[i], spec.rows, unused_, scalars);
   }
-  reduce(row_total_, "all-reduce of Adafactor's row totals");
+  reduce(mesh_.stage(), row_total_, "all-reduce of Adafactor's row totals");
 }
 
 void Adafactor::update(const Tensor& step_scalars) {
@@ -98,7 +116,8 @@ void Adafactor::update(const Tensor& step_scalars) {
   for (std::size_t i = 0; i < states_.size(); ++i) {
     const AdafactorState& state = states_[i];
     const ParameterShard& shard = *state.shard;
-    const Tensor u2 = scalar(sum_u2_p2_, i, 0), p2 = scalar(sum_u2_p2_, i, 1);
+    const Tensor u2 = shard.counted ? scalar(sum_u2_p2_, i, 0) : unused_;
+    const Tensor p2 = shard.counted ? scalar(sum_u2_p2_, i, 1) : unused_;
     if (state.factored) {
       ops::adafactor_factored_accumulate(stream_, shard.gradient, shard.weight, state.v_row, state.v_col,
                                          scalar(row_total_, i), shard.parameter->spec.rows, u2, p2, scalars);
@@ -106,7 +125,7 @@ void Adafactor::update(const Tensor& step_scalars) {
       ops::adafactor_accumulate(stream_, state.v, shard.gradient, shard.weight, u2, p2, scalars, rule_);
     }
   }
-  reduce(sum_u2_p2_, "all-reduce of Adafactor's RMS");
+  reduce(mesh_.stage(), sum_u2_p2_, "all-reduce of Adafactor's RMS");
   for (std::size_t i = 0; i < states_.size(); ++i) {
     const AdafactorState& state = states_[i];
     const ParameterShard& shard = *state.shard;

@@ -12,15 +12,16 @@ RowRange shard_rows(int64_t rows, int num_ranks, int rank) {
 }
 
 ParameterShards::ParameterShards(Stream& stream, const model::ParameterStore& store, bool owns_embedding,
-                                 parallel::Communicator& data, std::size_t bucket_bytes)
-    : stream_(stream), data_(data) {
+                                 const parallel::Mesh& mesh, std::size_t bucket_bytes)
+    : stream_(stream), data_(mesh.data()) {
   for (const model::StoredParameter& p : store.parameters()) {
-    const RowRange rows = shard_rows(p.spec.rows, data.size(), data.rank());
+    const RowRange rows = shard_rows(p.region.num_rows, data_.size(), data_.rank());
     const bool owned = owns_embedding || p.spec.name != "embedding.weight";
+    const bool first_copy = p.spec.cut != model::TensorCut::none || mesh.at().tensor == 0;
     shards_.push_back({&p, rows, p.weight.value.row_range(rows.begin, rows.count),
-                       p.weight.gradient.row_range(rows.begin, rows.count), owned});
+                       p.weight.gradient.row_range(rows.begin, rows.count), owned, owned && first_copy});
   }
-  if (data.size() > 1) make_buckets(bucket_bytes);
+  if (data_.size() > 1) make_buckets(bucket_bytes);
 }
 
 const ParameterShard* ParameterShards::embedding() const {
@@ -33,8 +34,8 @@ const ParameterShard* ParameterShards::embedding() const {
 int64_t ParameterShards::chunk_elements(const Bucket& bucket, int rank) const {
   int64_t elements = 0;
   for (const std::size_t member : bucket.members) {
-    const model::ParameterSpec& spec = shards_[member].parameter->spec;
-    elements += shard_rows(spec.rows, data_.size(), rank).count * spec.cols;
+    const model::ParameterRegion& region = shards_[member].parameter->region;
+    elements += shard_rows(region.num_rows, data_.size(), rank).count * region.num_cols;
   }
   return elements;
 }
@@ -42,7 +43,8 @@ int64_t ParameterShards::chunk_elements(const Bucket& bucket, int rank) const {
 void ParameterShards::make_buckets(std::size_t bucket_bytes) {
   std::size_t filled = bucket_bytes;  // the first parameter opens a bucket
   for (std::size_t i = 0; i < shards_.size(); ++i) {
-    const std::size_t num_bytes = static_cast<std::size_t>(shards_[i].parameter->spec.size()) * sizeof(float);
+    const std::size_t num_bytes =
+        static_cast<std::size_t>(shards_[i].parameter->region.size()) * sizeof(float);
     if (filled + num_bytes > bucket_bytes) {
       buckets_.emplace_back();
       filled = 0;
@@ -77,10 +79,10 @@ template <class Visit>
 void ParameterShards::for_each_part(const Bucket& bucket, int rank, const Tensor& chunk, Visit visit) const {
   int64_t offset = 0;
   for (const std::size_t member : bucket.members) {
-    const model::ParameterSpec& spec = shards_[member].parameter->spec;
-    const RowRange rows = shard_rows(spec.rows, data_.size(), rank);
-    visit(member, rows, make_tensor(chunk.as<float>() + offset, rows.count, spec.cols));
-    offset += rows.count * spec.cols;
+    const model::ParameterRegion& region = shards_[member].parameter->region;
+    const RowRange rows = shard_rows(region.num_rows, data_.size(), rank);
+    visit(member, rows, make_tensor(chunk.as<float>() + offset, rows.count, region.num_cols));
+    offset += rows.count * region.num_cols;
   }
 }
 

@@ -10,7 +10,7 @@
 
 #include "device/stream.hpp"
 #include "model/parameter_store.hpp"
-#include "parallel/communicator.hpp"
+#include "parallel/mesh.hpp"
 
 namespace red::optim {
 
@@ -23,21 +23,23 @@ struct RowRange {
 /// The rows of rank `rank` of `num_ranks`: as even as can be, in order, together all of them.
 RowRange shard_rows(int64_t rows, int num_ranks, int rank);
 
-/// This rank's share of one parameter.
+/// This rank's share of one parameter: some rows of the region that its tensor rank holds.
 struct ParameterShard {
   const model::StoredParameter* parameter = nullptr;
-  RowRange rows;
-  Tensor weight;    ///< (rows.count, cols) view into the stage's parameters
-  Tensor gradient;  ///< (rows.count, cols) after reduce(): summed over the data ranks, this rank's rows
-  bool owned =
-      true;  ///< updated, counted and saved here; false: another stage owns this copy (tied embedding)
+  RowRange rows;        ///< within the region
+  Tensor weight;        ///< (rows.count, cols) view into the rank's parameters
+  Tensor gradient;      ///< (rows.count, cols) after reduce(): summed over the data ranks, this rank's rows
+  bool owned = true;    ///< updated here; false: another stage owns this copy (tied embedding)
+  bool counted = true;  ///< in norms and checkpoints: of equal copies on several ranks, one
+
+  int64_t first_row() const { return parameter->region.row_begin + rows.begin; }  ///< of the whole parameter
 };
 
 class ParameterShards {
  public:
   /// `owns_embedding`: whether this stage's copy of the tied embedding is the one that counts.
   ParameterShards(Stream& stream, const model::ParameterStore& store, bool owns_embedding,
-                  parallel::Communicator& data, std::size_t bucket_bytes);
+                  const parallel::Mesh& mesh, std::size_t bucket_bytes);
 
   const std::vector<ParameterShard>& shards() const { return shards_; }
   /// The shard of the tied embedding; null on stages without a copy.

@@ -25,7 +25,7 @@ Tensor scalar_at(const Tensor& scalars, int64_t row) {
 parallel::Placement Engine::placement_of(const EngineOptions& options, const parallel::Mesh& mesh) {
   const parallel::Layout& layout = mesh.layout();
   return parallel::place_layers(model::layer_counts(options.model), layout.encoder_stages,
-                                layout.decoder_stages);
+                                layout.decoder_stages, options.costs, options.split);
 }
 
 model::StageOptions Engine::stage_options() const {
@@ -41,20 +41,24 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
       mesh_(mesh),
       stream_(stream),
       placement_(placement_of(options, mesh)),
-      store_(model::stage_parameters(options.model, placement_.stages[mesh.at().stage]), options.train),
-      stage_(stream, options.model, placement_.stages[mesh.at().stage], store_, stage_options()),
-      executor_(stage_, mesh.pipeline()),
+      tensor_(mesh.tensor(), mesh.layout().sequence_parallel),
+      store_(model::stage_parameters(options.model, placement_.stages[mesh.at().stage]), tensor_.at(),
+             options.train),
+      stage_(stream, options.model, placement_.stages[mesh.at().stage], tensor_, store_, stage_options()),
+      executor_(stage_, mesh.pipeline(), tensor_),
       scalars_memory_("step scalars", kScalarBytes),
       sums_(scalars_memory_.allocate<double>(ops::kStepSums, 1)),
       scalars_(scalars_memory_.allocate<double>(ops::kStepScalars, 1)),
       updates_(scalars_memory_.allocate<double>(1, 1)) {
   stream.set_progress_hook([&mesh] { mesh.world().poll(); });
   if (!options.train) return;
-  shards_ = std::make_unique<optim::ParameterShards>(stream, store_, placement().owns_embedding(),
-                                                     mesh.data(), options.bucket_bytes);
+  if (tensor_.sequence_parallel())
+    whole_gradients_ = std::make_unique<optim::WholeGradients>(stream, store_, mesh.tensor());
+  shards_ = std::make_unique<optim::ParameterShards>(stream, store_, placement().owns_embedding(), mesh,
+                                                     options.bucket_bytes);
   tied_ = std::make_unique<optim::TiedEmbedding>(stream, shards_->embedding(), placement_.embedding_holders,
                                                  placement_.embedding_owner, mesh.pipeline());
-  adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh.data());
+  adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh);
 }
 
 const parallel::Program& Engine::program(int num_micro_batches, bool train) {
@@ -76,11 +80,11 @@ void Engine::sum_over_ranks(std::span<const data::MicroBatch> batches) {
   ops::fill(stream_, sums_, 0.0F);
   timer_.measure(Phase::optimizer, [&] {
     for (const optim::ParameterShard& shard : shards_->shards()) {
-      if (shard.owned)
+      if (shard.counted)
         ops::sum_of_squares(stream_, scalar_at(sums_, ops::sum_gradient_squares), shard.gradient);
     }
   });
-  if (placement().has_head) {
+  if (speaks_for_samples()) {
     ops::copy(stream_, sums_.row_range(ops::sum_loss, 2), stage_.loss_sums());
     double targets = 0.0;
     for (const data::MicroBatch& batch : batches) targets += static_cast<double>(batch.num_targets);
@@ -99,6 +103,7 @@ StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double l
   stage_.begin_step();
   executor_.run(program(static_cast<int>(batches.size()), true), batches, model::ForwardMode::train, timer_);
   timer_.measure(Phase::communication, [&] {
+    if (whole_gradients_) whole_gradients_->reduce();
     shards_->reduce();
     tied_->reduce();
   });

@@ -12,6 +12,7 @@
 #include "checkpoint/checkpoint.hpp"
 #include "optim/adafactor.hpp"
 #include "optim/tied_embedding.hpp"
+#include "optim/whole_gradients.hpp"
 #include "parallel/mesh.hpp"
 #include "train/pipeline_executor.hpp"
 
@@ -20,6 +21,8 @@ namespace red::train {
 struct EngineOptions {
   model::ModelConfig model;
   optim::AdafactorConfig optimizer;
+  parallel::LayerCosts costs;  ///< what the split of layers over stages balances
+  parallel::LayerSplit split;  ///< the user's own
   model::BatchShape capacity;  ///< the largest micro-batch
   int64_t max_positions = 0;   ///< longest encoder plus longest decoder sequence
   int max_micro_batches = 1;   ///< of one data rank in one step
@@ -72,6 +75,8 @@ class Engine {
   void hidden(const data::MicroBatch& batch);
 
   const parallel::Mesh& mesh() const { return mesh_; }
+  /// One rank of each pipeline, which has the loss, speaks for the samples that went through it.
+  bool speaks_for_samples() const { return placement().has_head && mesh_.at().tensor == 0; }
   const parallel::StagePlacement& placement() const { return stage_.placement(); }
   model::Stage& stage() { return stage_; }
   model::ParameterStore& parameters() { return store_; }
@@ -90,9 +95,11 @@ class Engine {
   parallel::Mesh& mesh_;
   Stream& stream_;
   parallel::Placement placement_;
+  model::TensorAxis tensor_;
   model::ParameterStore store_;
   model::Stage stage_;
-  std::unique_ptr<optim::ParameterShards> shards_;  ///< training only, as the next two
+  std::unique_ptr<optim::WholeGradients> whole_gradients_;  ///< training with sequence parallelism only
+  std::unique_ptr<optim::ParameterShards> shards_;          ///< training only, as the next two
   std::unique_ptr<optim::TiedEmbedding> tied_;
   std::unique_ptr<optim::Adafactor> adafactor_;
   PipelineExecutor executor_;

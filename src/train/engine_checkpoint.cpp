@@ -5,21 +5,31 @@
 namespace red::train {
 namespace {
 
-/// A shard of a parameter or of a state with the parameter's shape; gains are vectors.
-checkpoint::Shard shard_of(const std::string& path, const model::ParameterSpec& spec,
+/// Some of a region's rows, of a parameter or of a state with the parameter's shape; gains are vectors.
+checkpoint::Shard shard_of(const std::string& path, const model::StoredParameter& parameter,
                            const optim::RowRange& rows, const Tensor& memory) {
+  const auto& [spec, region, weight] = parameter;
   return {{path, spec.rows, spec.is_gain() ? 0 : spec.cols, DType::fp32},
-          rows.begin,
+          region.row_begin + rows.begin,
           rows.count,
-          0,
-          spec.cols,
+          region.col_begin,
+          region.num_cols,
           memory.data,
           memory.row_stride};
 }
 
-checkpoint::Shard vector_shard(const std::string& path, int64_t size, const optim::RowRange& rows,
-                               const Tensor& memory) {
-  return {{path, size, 0, DType::fp32}, rows.begin, rows.count, 0, 1, memory.data, 1};
+checkpoint::Shard vector_shard(const std::string& path, int64_t size, int64_t begin, const Tensor& memory) {
+  return {{path, size, 0, DType::fp32}, begin, memory.rows, 0, 1, memory.data, 1};
+}
+
+checkpoint::Shard row_statistic(const optim::AdafactorState& state) {
+  const model::ParameterSpec& spec = state.shard->parameter->spec;
+  return vector_shard("optimizer/v_row/" + spec.name, spec.rows, state.shard->first_row(), state.v_row);
+}
+
+checkpoint::Shard column_statistic(const optim::AdafactorState& state) {
+  const auto& [spec, region, weight] = *state.shard->parameter;
+  return vector_shard("optimizer/v_col/" + spec.name, spec.cols, region.col_begin, state.v_col);
 }
 
 }  // namespace
@@ -28,23 +38,24 @@ std::vector<checkpoint::Shard> Engine::checkpoint_shards() {
   RED_CHECK(options_.train, "only a training engine writes checkpoints");
   std::vector<checkpoint::Shard> result;
   const auto add = [&](const checkpoint::Shard& shard) {
-    if (shard.num_rows > 0) result.push_back(shard);
+    if (shard.num_rows > 0 && shard.num_cols > 0) result.push_back(shard);
   };
   for (const optim::ParameterShard& shard : shards_->shards()) {
-    if (shard.owned)
-      add(shard_of("parameters/" + shard.parameter->spec.name, shard.parameter->spec, shard.rows,
-                   shard.weight));
+    const std::string path = "parameters/" + shard.parameter->spec.name;
+    if (shard.counted) add(shard_of(path, *shard.parameter, shard.rows, shard.weight));
   }
   for (const optim::AdafactorState& state : adafactor_->states()) {
     const model::ParameterSpec& spec = state.shard->parameter->spec;
     if (!state.factored) {
-      add(shard_of("optimizer/v/" + spec.name, spec, state.shard->rows, state.v));
+      if (state.shard->counted)
+        add(shard_of("optimizer/v/" + spec.name, *state.shard->parameter, state.shard->rows, state.v));
       continue;
     }
-    add(vector_shard("optimizer/v_row/" + spec.name, spec.rows, state.shard->rows, state.v_row));
-    if (mesh_.at().data == 0) {  // the same on every data rank
-      add(vector_shard("optimizer/v_col/" + spec.name, spec.cols, {0, spec.cols}, state.v_col));
-    }
+    // Ranks that share its rows, or its columns, have the same statistic of them: the first of them writes
+    // it.
+    const bool first_tensor = mesh_.at().tensor == 0, first_data = mesh_.at().data == 0;
+    if (first_tensor || spec.cut == model::TensorCut::rows) add(row_statistic(state));
+    if (first_data && (first_tensor || spec.cut == model::TensorCut::columns)) add(column_statistic(state));
   }
   return result;
 }
@@ -55,7 +66,7 @@ std::map<std::string, std::string> Engine::checkpoint_extra() const {
 
 void Engine::load(const checkpoint::Reader& reader, bool optimizer_state) {
   for (const model::StoredParameter& p : store_.parameters()) {
-    reader.read(shard_of("parameters/" + p.spec.name, p.spec, {0, p.spec.rows}, p.weight.value));
+    reader.read(shard_of("parameters/" + p.spec.name, p, {0, p.region.num_rows}, p.weight.value));
   }
   if (!optimizer_state) return;
   const auto& extra = reader.metadata().extra;
@@ -63,12 +74,12 @@ void Engine::load(const checkpoint::Reader& reader, bool optimizer_state) {
   if (updates == extra.end()) throw DataError("checkpoint: the count of optimizer updates is missing");
   *updates_.as<double>() = std::stod(updates->second);
   for (const optim::AdafactorState& state : adafactor_->states()) {
-    const model::ParameterSpec& spec = state.shard->parameter->spec;
     if (state.factored) {
-      reader.read(vector_shard("optimizer/v_row/" + spec.name, spec.rows, state.shard->rows, state.v_row));
-      reader.read(vector_shard("optimizer/v_col/" + spec.name, spec.cols, {0, spec.cols}, state.v_col));
+      reader.read(row_statistic(state));
+      reader.read(column_statistic(state));
     } else {
-      reader.read(shard_of("optimizer/v/" + spec.name, spec, state.shard->rows, state.v));
+      reader.read(shard_of("optimizer/v/" + state.shard->parameter->spec.name, *state.shard->parameter,
+                           state.shard->rows, state.v));
     }
   }
 }

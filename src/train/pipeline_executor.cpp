@@ -9,8 +9,13 @@ namespace red::train {
 using parallel::Action;
 using parallel::Instruction;
 
-PipelineExecutor::PipelineExecutor(model::Stage& stage, parallel::Communicator& pipeline)
-    : stage_(stage), pipeline_(pipeline), loaded_(stage.num_slots(), -1), sends_(stage.num_slots()) {}
+PipelineExecutor::PipelineExecutor(model::Stage& stage, parallel::Communicator& pipeline,
+                                   const model::TensorAxis& tensor)
+    : stage_(stage),
+      pipeline_(pipeline),
+      tensor_(tensor),
+      loaded_(stage.num_slots(), -1),
+      sends_(stage.num_slots()) {}
 
 void PipelineExecutor::run(const parallel::Program& program, std::span<const data::MicroBatch> batches,
                            model::ForwardMode mode, PhaseTimer& timer) {
@@ -50,6 +55,16 @@ void PipelineExecutor::finish_sends(int slot) {
   sends_[slot].clear();
 }
 
+/// Waits for tensor neighbours inside a layer count as communication.
+template <class Compute>
+void PipelineExecutor::compute(Phase phase, PhaseTimer& timer, const Compute& body) {
+  const double before = tensor_.wait_seconds();
+  timer.measure(phase, body);
+  const double waited = tensor_.wait_seconds() - before;
+  timer.add(phase, -waited);
+  timer.add(Phase::communication, waited);
+}
+
 void PipelineExecutor::execute(const Instruction& instruction, model::ForwardMode mode, PhaseTimer& timer) {
   const int micro_batch = instruction.micro_batch, peer = instruction.peer;
   if (instruction.action == Action::reduce_gradients) return;  // the caller's next step
@@ -58,10 +73,10 @@ void PipelineExecutor::execute(const Instruction& instruction, model::ForwardMod
   const bool encoder = stage_.placement().has_encoder_part();
   switch (instruction.action) {
     case Action::forward:
-      timer.measure(Phase::forward, [&] { stage_.forward(slot_index, mode); });
+      compute(Phase::forward, timer, [&] { stage_.forward(slot_index, mode); });
       break;
     case Action::backward:
-      timer.measure(Phase::backward, [&] { stage_.backward(slot_index); });
+      compute(Phase::backward, timer, [&] { stage_.backward(slot_index); });
       break;
     case Action::send_activation:
       send(micro_batch, encoder ? slot.encoder_output : slot.decoder_output, peer, parallel::kTagActivation);
@@ -71,10 +86,10 @@ void PipelineExecutor::execute(const Instruction& instruction, model::ForwardMod
               "activations of the stage before", timer);
       break;
     case Action::send_memory:
-      send(micro_batch, slot.memory, peer, parallel::kTagMemory);
+      send(micro_batch, slot.own_memory, peer, parallel::kTagMemory);
       break;
     case Action::receive_memory:
-      receive(slot.memory, peer, parallel::kTagMemory, "the encoder's output", timer);
+      receive(slot.own_memory, peer, parallel::kTagMemory, "the encoder's output", timer);
       break;
     case Action::send_gradient:
       send(micro_batch, encoder ? slot.d_encoder_input : slot.d_decoder_input, peer, parallel::kTagGradient);
@@ -84,10 +99,12 @@ void PipelineExecutor::execute(const Instruction& instruction, model::ForwardMod
               "gradients of the stage behind", timer);
       break;
     case Action::send_memory_gradient:
-      send(micro_batch, slot.d_memory, peer, parallel::kTagMemoryGradient);
+      send(micro_batch, slot.d_own_memory, peer, parallel::kTagMemoryGradient);
       break;
     case Action::receive_memory_gradient:
-      receive(slot.d_memory, peer, parallel::kTagMemoryGradient, "gradients of the encoder's output", timer);
+      receive(stage_.memory_gradient_part(slot_index), peer, parallel::kTagMemoryGradient,
+              "gradients of the encoder's output", timer);
+      stage_.add_memory_gradient_part(slot_index);
       break;
     case Action::backward_input:
     case Action::backward_weight:

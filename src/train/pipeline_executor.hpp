@@ -16,7 +16,7 @@ namespace red::train {
 class PipelineExecutor {
  public:
   /// pipeline: rank = stage.
-  PipelineExecutor(model::Stage& stage, parallel::Communicator& pipeline);
+  PipelineExecutor(model::Stage& stage, parallel::Communicator& pipeline, const model::TensorAxis& tensor);
 
   /// batches[i] is micro-batch i, the same on every stage of the pipeline.
   void run(const parallel::Program& program, std::span<const data::MicroBatch> batches,
@@ -29,10 +29,13 @@ class PipelineExecutor {
   void send(int micro_batch, const Tensor& x, int peer, int tag);
   void receive(const Tensor& x, int peer, int tag, std::string_view what, PhaseTimer& timer);
   void finish_sends(int slot);
+  template <class Compute>
+  void compute(Phase phase, PhaseTimer& timer, const Compute& body);
   void execute(const parallel::Instruction& instruction, model::ForwardMode mode, PhaseTimer& timer);
 
   model::Stage& stage_;
   parallel::Communicator& pipeline_;
+  const model::TensorAxis& tensor_;
   std::vector<int> loaded_;                            ///< micro-batch in each slot, -1: none
   std::vector<std::vector<parallel::Request>> sends_;  ///< under way, by slot
 };

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "model/cost_model.hpp"
+
 namespace red::train {
 namespace {
 
@@ -11,6 +13,7 @@ EngineOptions common_options(const config::RunConfig& config, const SampleLength
   options.model = config.model;
   options.optimizer = config.optimizer;
   options.capacity = {micro_batch, micro_batch * lengths.encoder, micro_batch * lengths.decoder};
+  options.costs = model::layer_costs(config.model, model::work_of(lengths.encoder, lengths.decoder));
   options.max_positions = lengths.encoder + lengths.decoder;
   options.head_chunk = config.train.head_chunk;
   options.z_loss = static_cast<float>(config.train.z_loss);
@@ -22,6 +25,7 @@ EngineOptions common_options(const config::RunConfig& config, const SampleLength
 
 EngineOptions training_options(const config::RunConfig& config, const SampleLengths& lengths) {
   EngineOptions options = common_options(config, lengths, config.train.micro_batch);
+  options.split = config.split;
   options.max_micro_batches =
       static_cast<int>(config.train.global_batch / (config.train.micro_batch * config.parallel.data));
   return options;

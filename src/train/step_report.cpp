@@ -27,9 +27,9 @@ void StepReport::reduce(std::span<double> values, parallel::ReduceOp op) {
 
 StepMetrics StepReport::gather(std::span<const data::MicroBatch> batches, const StepResult& result,
                                double step_s, uint64_t digest) {
-  // Sums: digest lanes, FLOPs, tokens; one stage of each pipeline speaks for its samples.
+  // Sums: digest lanes, FLOPs, tokens; one rank of each pipeline speaks for its samples.
   std::array<double, 6> sums{};
-  if (engine_.placement().has_head) {
+  if (engine_.speaks_for_samples()) {
     const auto lanes = data::digest_lanes(digest);
     std::copy(lanes.begin(), lanes.end(), sums.begin());
     for (const data::MicroBatch& batch : batches) {

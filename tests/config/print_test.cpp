@@ -57,6 +57,7 @@ std::string random_value(const OptionInfo& option, std::mt19937_64& random) {
   if (option.type == "yes or no") return random() % 2 == 0 ? "yes" : "no";
   if (option.type == "name") return "name-" + std::to_string(random() % 1000);
   if (option.type == "path") return paths[random() % paths.size()];
+  if (option.type == "list") return fmt::format("{},{}", 1 + random() % 9, 1 + random() % 9);
   if (option.type == "integer") return std::to_string(2 + random() % 4000);
   return fmt::format("{}", std::uniform_real_distribution<double>(1e-9, 0.999)(random));
 }

@@ -49,6 +49,7 @@ TEST(Reference, EveryKeyHasAFieldOfItsOwn) {
     const std::string other = !option.choices.empty()      ? option.choices.back()
                               : option.type == "yes or no" ? (option.default_text == "yes" ? "no" : "yes")
                               : option.type == "integer"   ? "77"
+                              : option.type == "list"      ? "7,77"
                               : option.name() == "model.rope_base" ? "77"
                               : option.type == "number"            ? "0.77"
                                                                    : "other";

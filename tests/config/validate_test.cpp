@@ -99,12 +99,22 @@ INSTANTIATE_TEST_SUITE_P(
         Contradiction{
             {{"model.kind", "dec"}, {"model.encoder_layers", "0"}, {"parallel.encoder_stages", "1"}},
             "command line: parallel.encoder_stages = 1: a DecLLM has no encoder"},
+        Contradiction{{{"parallel.encoder_stages", "3"}},
+                      "command line: parallel.encoder_stages = 3: each stage needs a layer, and "
+                      "model.encoder_layers = 2; nearest"},
+        Contradiction{{{"parallel.encoder_stages", "1"}, {"parallel.decoder_stages", "3"}},
+                      "command line: parallel.decoder_stages = 3: each stage needs a layer, and "
+                      "model.decoder_layers = 2"},
         Contradiction{
-            {{"parallel.encoder_stages", "3"}},
-            "parallel.encoder_stages = 3 (command line): more stages than model.encoder_layers = 2"},
+            {{"parallel.decoder_stages", "2"}},
+            "parallel.encoder_stages = 0: the encoder shares the decoder's stage only where there is one"},
         Contradiction{
-            {{"parallel.decoder_stages", "3"}},
-            "parallel.decoder_stages = 3 (command line): more stages than model.decoder_layers = 2"},
+            {{"parallel.tensor", "3"}},
+            "command line: parallel.tensor = 3: each tensor rank needs a head, and model.num_heads = 2"},
+        Contradiction{
+            {{"parallel.encoder_stages", "2"}, {"parallel.encoder_split", "2,1"}},
+            "command line: parallel.encoder_split = 2,1: needs one positive number of layers for each of "
+            "parallel.encoder_stages = 2, 2 in all"},
         Contradiction{
             {{"parallel.data", "1000000"}, {"parallel.tensor", "1000000"}},
             "parallel.data = 1000000 (command line): with parallel.tensor = 1000000 (command line) this"},

@@ -61,7 +61,7 @@ class GenerateTest : public testing::Test {
       const test::GoldenStep golden = test::read_golden_step(test::golden_dir() / (name + ".h5"));
       const data::Sample largest =
           whole_sample(golden.model.has_encoder(), Tokens(kLongestPrompt, 0), Tokens(kMaxTokens - 1, 0));
-      for (const parallel::Layout& layout : test::layouts_for(mpi_.size(), golden.model.kind)) {
+      for (const parallel::Layout& layout : test::layouts_for(mpi_.size(), golden.model)) {
         SCOPED_TRACE(fmt::format("{} on {}", name, layout.to_string()));
         test::GoldenEngine engine(mpi_, layout, golden.model, 0.0, {}, {{largest, largest, largest}},
                                   golden.parameters);

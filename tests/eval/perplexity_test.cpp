@@ -73,7 +73,7 @@ class PerplexityTest : public testing::Test {
       for (const GoldenExample& example : golden.examples) samples.push_back(example.sample);
       PerplexityOptions options;
       options.window = static_cast<int64_t>(window_of(golden.examples.front()).size());
-      for (const parallel::Layout& layout : test::layouts_for(mpi_.size(), golden.model.kind)) {
+      for (const parallel::Layout& layout : test::layouts_for(mpi_.size(), golden.model)) {
         SCOPED_TRACE(fmt::format("{} on {}", name, layout.to_string()));
         test::GoldenEngine engine(mpi_, layout, golden.model, golden.z_loss, {}, {samples},
                                   golden.parameters);

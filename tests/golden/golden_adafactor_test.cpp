@@ -63,11 +63,12 @@ class GoldenAdafactorTest : public testing::Test {
  protected:
   void follow(const std::string& mode, const GoldenAdafactor& golden) {
     Stream stream(1);
-    model::ParameterStore store(specs_of(golden.initial), true);
-    optim::ParameterShards shards(stream, store, true, mpi_.world(), 16 << 10);
+    const parallel::Mesh mesh({mpi_.size(), 1, 0, 1}, mpi_.world(), {});
+    model::ParameterStore store(specs_of(golden.initial), {}, true);
+    optim::ParameterShards shards(stream, store, true, mesh, 16 << 10);
     optim::AdafactorConfig config;
     config.factored = mode == "factored";
-    optim::Adafactor adafactor(stream, config, shards, mpi_.world());
+    optim::Adafactor adafactor(stream, config, shards, mesh);
     for (const auto& p : store.parameters()) assign(p.weight.value, golden.initial.at(p.spec.name));
     Arena memory("test", 4096);
     const Tensor scalars = memory.allocate<double>(ops::kStepScalars, 1);

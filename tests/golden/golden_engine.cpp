@@ -94,7 +94,7 @@ GoldenEngine::GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout
                            const optim::AdafactorConfig& optimizer,
                            const std::vector<std::vector<data::Sample>>& batches,
                            const GoldenTensors& parameters)
-    : mesh_(layout, mpi.world(), model.has_encoder()) {
+    : mesh_(layout, mpi.world(), model::layout_limits(model)) {
   train::EngineOptions options;
   options.model = model;
   options.optimizer = optimizer;
@@ -109,10 +109,10 @@ GoldenEngine::GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout
     const GoldenMatrix& expected = parameters.at(p.spec.name);
     RED_CHECK(expected.rows == p.spec.rows && expected.cols == p.spec.cols,
               "{} is ({}, {}) in the golden file", p.spec.name, expected.rows, expected.cols);
-    for (int64_t i = 0; i < expected.rows; ++i) {
+    for (int64_t i = 0; i < p.region.num_rows; ++i) {
       float* row = p.weight.value.row_range(i, 1).as<float>();
-      for (int64_t j = 0; j < expected.cols; ++j)
-        row[j] = static_cast<float>(expected.values[i * expected.cols + j]);
+      const int64_t begin = (p.region.row_begin + i) * expected.cols + p.region.col_begin;
+      for (int64_t j = 0; j < p.region.num_cols; ++j) row[j] = static_cast<float>(expected.values[begin + j]);
     }
   }
 }

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "model/stage_parameters.hpp"
 #include "parallel/mpi_environment.hpp"
 #include "support/golden_file.hpp"
 #include "train/engine.hpp"
@@ -19,9 +20,14 @@ enum class Form {
   from_padded_rows,  ///< as one_micro_batch, out of rows padded to the longest
 };
 
-inline std::vector<parallel::Layout> layouts_for(int num_ranks, model::Kind kind) {
-  std::vector<parallel::Layout> layouts{{num_ranks, 1, 0, 1}};
-  if (kind == model::Kind::red && num_ranks % 2 == 0) layouts.push_back({num_ranks / 2, 1, 1, 1});
+/// Every layout of these ranks, those with tensor ranks with and without sequence parallelism.
+inline std::vector<parallel::Layout> layouts_for(int num_ranks, const model::ModelConfig& model) {
+  std::vector<parallel::Layout> layouts = parallel::legal_layouts(num_ranks, model::layout_limits(model));
+  for (std::size_t i = 0, count = layouts.size(); i < count; ++i) {
+    if (layouts[i].tensor == 1) continue;
+    layouts.push_back(layouts[i]);
+    layouts.back().sequence_parallel = true;
+  }
   return layouts;
 }
 
@@ -61,7 +67,7 @@ std::map<std::string, double> GoldenEngine::errors(const GoldenTensors& expected
                                                    Get get) const {
   std::vector<double> squares(expected.size() * 2, 0.0);  // difference, expected; over the owned shards
   for (const optim::ParameterShard& shard : engine_->shards().shards()) {
-    if (!shard.owned) continue;
+    if (!shard.counted) continue;
     const auto it = expected.find(shard.parameter->spec.name);
     if (it == expected.end()) continue;
     const auto index = static_cast<std::size_t>(std::distance(expected.begin(), it));
@@ -69,7 +75,8 @@ std::map<std::string, double> GoldenEngine::errors(const GoldenTensors& expected
     for (int64_t i = 0; i < got.rows; ++i) {
       const float* row = got.row_range(i, 1).template as<float>();
       for (int64_t j = 0; j < got.cols; ++j) {
-        const double e = it->second.values[(shard.rows.begin + i) * it->second.cols + j];
+        const int64_t col = shard.parameter->region.col_begin + j;
+        const double e = it->second.values[(shard.first_row() + i) * it->second.cols + col];
         squares[2 * index] += (row[j] * scale - e) * (row[j] * scale - e);
         squares[2 * index + 1] += e * e;
       }

@@ -23,7 +23,7 @@ class GoldenStepTest : public testing::Test {
   void for_each_case(F f) {
     for (const auto& path : golden_files("step")) {
       const GoldenStep golden = read_golden_step(path);
-      for (const parallel::Layout& layout : layouts_for(mpi().size(), golden.model.kind)) {
+      for (const parallel::Layout& layout : layouts_for(mpi().size(), golden.model)) {
         SCOPED_TRACE(fmt::format("{} on {}", golden.name, layout.to_string()));
         std::vector<data::Sample> samples;
         for (const GoldenExample& example : golden.examples) samples.push_back(example.sample);
@@ -110,9 +110,11 @@ TEST_F(GoldenStepTest, AttentionProbabilities) {
             }
             for (int64_t head = 0; head < expected.heads; ++head) {
               std::vector<float> got(expected.num_queries * expected.num_keys);
-              engine.stage().attention_probabilities(
-                  make_tensor(got.data(), expected.num_queries, expected.num_keys), engine.slot_of(0), kind,
-                  layer, static_cast<int64_t>(sequence), head, 0);
+              if (!engine.stage().attention_probabilities(
+                      make_tensor(got.data(), expected.num_queries, expected.num_keys), engine.slot_of(0),
+                      kind, layer, static_cast<int64_t>(sequence), head, 0)) {
+                continue;  // another tensor rank's
+              }
               double worst = 0.0;
               const double* e = expected.values.data() + head * expected.num_queries * expected.num_keys;
               for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::abs(got[i] - e[i]));

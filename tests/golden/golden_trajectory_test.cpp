@@ -42,7 +42,7 @@ class GoldenTrajectoryTest : public testing::Test {
 TEST_F(GoldenTrajectoryTest, EveryStepOfEveryRun) {
   for (const auto& path : golden_files("trajectory")) {
     const GoldenTrajectory golden = read_golden_trajectory(path);
-    for (const parallel::Layout& layout : layouts_for(mpi().size(), golden.model.kind)) {
+    for (const parallel::Layout& layout : layouts_for(mpi().size(), golden.model)) {
       for (const Form form : {Form::one_micro_batch, Form::one_example_each}) {
         SCOPED_TRACE(
             fmt::format("{} on {}, form {}", golden.name, layout.to_string(), static_cast<int>(form)));

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "support/compare.hpp"
@@ -32,7 +33,14 @@ struct Call {
 
   void run(double z_loss, LogitsBecome become, int num_threads = 2) {
     Stream stream(num_threads, 1 << 20);
-    cross_entropy(stream, sums, log_probability, logits, targets.data(), mask.data(),
+    run(stream, sums, log_probability, z_loss, become);
+  }
+
+  /// As one rank with all columns.
+  void run(Stream& stream, const Tensor& sum, const Tensor& log_p, double z_loss, LogitsBecome become) {
+    const DoubleTensor partials(1, kCrossEntropyPartialSize * logits.tensor().rows);
+    cross_entropy_partials(stream, partials, logits, 0, targets.data(), mask.data(), become);
+    cross_entropy(stream, sum, log_p, logits, partials, 0, 0, targets.data(), mask.data(),
                   static_cast<float>(z_loss), become);
   }
 
@@ -95,8 +103,7 @@ TEST(CrossEntropy, AddsToSumsAndNeedsNoLogProbability) {
   Stream stream(1);
   const DoubleTensor sums(Matrix(2, 1, {10.0, 20.0}));
   Call call(Matrix(2, 4, 0.0), {0, 99}, {1, 0});  // the target of a masked row is not looked at
-  cross_entropy(stream, sums, Tensor{}, call.logits, call.targets.data(), call.mask.data(), 0.0F,
-                LogitsBecome::gradient);
+  call.run(stream, sums, Tensor{}, 0.0, LogitsBecome::gradient);
   EXPECT_TRUE(
       close(sums.read(), Matrix(2, 1, {10.0 + std::log(4.0), 20.0 + std::log(4.0)}), {.relative = 1e-7}));
   EXPECT_TRUE(
@@ -131,6 +138,45 @@ TEST(CrossEntropy, WhatIsNotFiniteReachesLossAndGradient) {
         EXPECT_TRUE(std::isnan(call.logits.read()(1, 3)));
         EXPECT_TRUE(std::isfinite(call.logits.read()(0, 3)));
       }
+    }
+  });
+}
+
+// Ranks with uneven shares of the columns, one of them with none, agree with float64 on the whole row.
+TEST(CrossEntropy, ColumnsDividedOverRanks) {
+  for_every_cpu_target([] {
+    Stream stream(2);
+    constexpr int64_t num_tokens = 9, vocabulary = 67;
+    constexpr int64_t begins[] = {0, 13, 13, 14, 67};
+    constexpr int64_t num_ranks = 4;
+    const double z_loss = static_cast<float>(1e-2);
+    const Matrix whole = random_matrix(num_tokens, vocabulary, 5, 20.0);
+    const std::vector<int32_t> targets = {0, 12, 13, 14, 66, 1, 40, 13, 12};
+    const std::vector<uint8_t> mask = {1, 1, 1, 1, 1, 0, 1, 1, 1};
+    const auto expected = reference_cross_entropy(whole, targets, mask, z_loss);
+    std::vector<std::unique_ptr<Call>> ranks;
+    const DoubleTensor partials(num_ranks, kCrossEntropyPartialSize * num_tokens);
+    for (int64_t r = 0; r < num_ranks; ++r) {
+      Matrix own(num_tokens, begins[r + 1] - begins[r]);
+      for (int64_t i = 0; i < num_tokens; ++i)
+        for (int64_t j = 0; j < own.cols; ++j) own(i, j) = whole(i, begins[r] + j);
+      ranks.push_back(std::make_unique<Call>(own, targets, mask));
+      cross_entropy_partials(stream, partials.tensor().row_range(r, 1), ranks[r]->logits, begins[r],
+                             ranks[r]->targets.data(), mask.data(), LogitsBecome::gradient);
+    }
+    for (int64_t r = 0; r < num_ranks; ++r) {
+      Call& call = *ranks[r];
+      cross_entropy(stream, call.sums, call.log_probability, call.logits, partials, r, begins[r],
+                    call.targets.data(), mask.data(), static_cast<float>(z_loss), LogitsBecome::gradient);
+      EXPECT_TRUE(
+          close(call.log_probability.read(), expected.log_probability, {.absolute = 5e-7, .relative = 1e-7}));
+      EXPECT_TRUE(
+          close(call.sums.read(), Matrix(2, 1, {expected.loss_with_z, expected.loss}), {.relative = 5e-7}));
+      EXPECT_EQ(call.sums.elements(), ranks[0]->sums.elements());
+      const Matrix gradient = call.logits.read();
+      for (int64_t i = 0; i < num_tokens; ++i)
+        for (int64_t j = 0; j < gradient.cols; ++j)
+          EXPECT_NEAR(gradient(i, j), expected.gradient(i, begins[r] + j), 5e-6) << r << " " << i << " " << j;
     }
   });
 }

@@ -79,13 +79,20 @@ TEST(Embedding, ScatterIsBitEqualForAnyNumberOfThreads) {
   }
 }
 
-TEST(Embedding, RefusesIdsOutsideTheVocabulary) {
-  Stream stream(1);
-  for (const double wrong : {-1.0, 3.0}) {
-    const Ids ids(Matrix(2, 1, {0.0, wrong}));
-    EXPECT_THROW(embedding_gather(stream, FloatTensor(2, 4), FloatTensor(3, 4), ids.data()), LogicError);
-    EXPECT_THROW(embedding_scatter_add(stream, FloatTensor(3, 4), FloatTensor(2, 4), ids.data()), LogicError);
-  }
+// A rank with rows 2 to 4 of a table of 6: tokens of other ranks give zeros and get nothing.
+TEST(Embedding, RowsDividedOverRanks) {
+  for_every_cpu_target([] {
+    Stream stream(2);
+    const Matrix own(3, 2, {20, 21, 30, 31, 40, 41});
+    const Ids ids(Matrix(5, 1, {4, 1, 2, 5, 4}));
+    const FloatTensor x(random_matrix(5, 2, 1));
+    embedding_gather(stream, x, FloatTensor(own), ids.data(), 2);
+    EXPECT_TRUE(close(x.read(), Matrix(5, 2, {40, 41, 0, 0, 20, 21, 0, 0, 40, 41}), {}));
+    const FloatTensor gradient(own);
+    embedding_scatter_add(stream, gradient, FloatTensor(Matrix(5, 2, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10})),
+                          ids.data(), 2);
+    EXPECT_TRUE(close(gradient.read(), Matrix(3, 2, {25, 27, 30, 31, 50, 53}), {}));
+  });
 }
 
 }  // namespace

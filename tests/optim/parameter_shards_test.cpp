@@ -48,9 +48,7 @@ constexpr std::size_t kBucketBytes[] = {1, 600, 2000, std::size_t{32} << 20};
 
 class ParameterShardsTest : public testing::Test {
  protected:
-  ParameterShards make(std::size_t bucket_bytes) {
-    return {stream_, store_, true, mpi_.world(), bucket_bytes};
-  }
+  ParameterShards make(std::size_t bucket_bytes) { return {stream_, store_, true, mesh_, bucket_bytes}; }
   double sum(double value) {
     parallel::Request request = mpi_.world().all_reduce(make_tensor(&value, 1, 1), parallel::ReduceOp::sum);
     mpi_.world().wait(request, "test");
@@ -59,7 +57,8 @@ class ParameterShardsTest : public testing::Test {
 
   parallel::MpiEnvironment mpi_;
   Stream stream_{1};
-  model::ParameterStore store_{specs(), true};
+  parallel::Mesh mesh_{{mpi_.size(), 1, 0, 1}, mpi_.world(), {}};
+  model::ParameterStore store_{specs(), {}, true};
 };
 
 TEST_F(ParameterShardsTest, OwnEveryElementOnce) {
@@ -136,15 +135,15 @@ TEST_F(ParameterShardsTest, MoveNothingButTheirOwnRows) {
 
 TEST_F(ParameterShardsTest, OneOfTwoCopiesOfTheEmbeddingCounts) {
   for (const bool owns : {true, false}) {
-    const ParameterShards shards(stream_, store_, owns, mpi_.world(), 600);
+    const ParameterShards shards(stream_, store_, owns, mesh_, 600);
     ASSERT_NE(shards.embedding(), nullptr);
     EXPECT_EQ(shards.embedding()->parameter->spec.name, "embedding.weight");
     for (const ParameterShard& shard : shards.shards()) {
       EXPECT_EQ(shard.owned, owns || &shard != shards.embedding()) << shard.parameter->spec.name;
     }
   }
-  const model::ParameterStore without({{"one_row", 1, 9, 0.1}}, true);
-  EXPECT_EQ(ParameterShards(stream_, without, true, mpi_.world(), 600).embedding(), nullptr);
+  const model::ParameterStore without({{"one_row", 1, 9, 0.1}}, {}, true);
+  EXPECT_EQ(ParameterShards(stream_, without, true, mesh_, 600).embedding(), nullptr);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // main() of tests on several ranks: each test runs on all ranks at once; rank 0 prints, and prints the
 // failures of the others too. Use EXPECT_ before a collective, never ASSERT_: a rank that leaves early hangs
-// the rest.
+// the rest. An exception that leaves a test ends all ranks at once, with its message.
 #include <gtest/gtest.h>
 #include <mpi.h>
 
@@ -55,6 +55,7 @@ class GatherFailures : public testing::EmptyTestEventListener {
 }  // namespace
 
 int main(int argc, char** argv) {
+  testing::GTEST_FLAG(catch_exceptions) = false;
   testing::InitGoogleTest(&argc, argv);
   int provided = 0;
   MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);

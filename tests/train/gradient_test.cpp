@@ -31,7 +31,7 @@ TEST_P(GradientTest, EqualsFiniteDifferences) {
   config.model.attention_output_norm = GetParam();
   config.train.micro_batch = 8;
   Stream stream(1);
-  parallel::Mesh mesh({1, 1, 0, 1}, mpi_.world(), true);
+  parallel::Mesh mesh({1, 1, 0, 1}, mpi_.world(), model::layout_limits(config.model));
   const data::SyntheticProvider provider = small_provider(model::Kind::red);
   train::Engine engine(train::training_options(config, {kEncoderLength, kDecoderLength}), mesh, stream);
   engine.initialize_parameters();

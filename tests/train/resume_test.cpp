@@ -34,31 +34,52 @@ class ResumeTest : public testing::Test {
   parallel::MpiEnvironment mpi_;
   SharedFolder folder_{mpi_.world()};
 
+  /// From every layout to itself, to the next one, and to one rank alone.
   void check(const config::RunConfig& whole) {
-    config::RunConfig half = whole;
-    half.train.steps = 3;
-    const auto all_layouts = layouts(mpi_.size(), whole.model.kind);
-    for (std::size_t from = 0; from < all_layouts.size(); ++from) {
+    const auto all = layouts(mpi_.size(), whole.model.kind);
+    for (std::size_t from = 0; from < all.size(); ++from) {
+      SCOPED_TRACE("from " + all[from].to_string());
       const std::filesystem::path straight = folder_.path() / fmt::format("straight-{}", from);
-      const double loss = run(mpi_, all_layouts[from], whole, straight);
-      const auto expected = checkpoint_tensors(straight);
-      for (std::size_t to = 0; to < all_layouts.size(); ++to) {
-        SCOPED_TRACE(fmt::format("{} to {}", all_layouts[from].to_string(), all_layouts[to].to_string()));
-        const std::filesystem::path resumed = folder_.path() / fmt::format("resumed-{}-{}", from, to);
-        run(mpi_, all_layouts[from], half, resumed);
-        const double resumed_loss = run(mpi_, all_layouts[to], whole, resumed);
-        const auto got = checkpoint_tensors(resumed);
-        if (from == to) {
-          EXPECT_EQ(resumed_loss, loss);
-          EXPECT_EQ(got, expected);
-        } else {
-          EXPECT_NEAR(resumed_loss / loss, 1.0, 1e-5);
-          EXPECT_LT(distance(expected, got), 1e-5);
-        }
-        folder_.barrier();
-      }
+      Run expected{run(mpi_.world(), all[from], whole, straight), checkpoint_tensors(straight)};
+      const Run same = resume(whole, all[from], mpi_.world(), all[from]);
+      EXPECT_EQ(same.loss, expected.loss);
+      EXPECT_EQ(same.tensors, expected.tensors);
+      const parallel::Layout& next = all[(from + 1) % all.size()];
+      expect_close(resume(whole, all[from], mpi_.world(), next), expected, next);
+      expect_close(resume(whole, all[from], *alone_, {}), expected, {});
     }
   }
+
+  struct Run {
+    double loss = 0.0;
+    std::map<std::string, std::vector<float>> tensors;
+  };
+
+  /// Three steps in one layout, the rest in another on `world`; where that is each rank by itself, rank 0
+  /// goes on.
+  Run resume(const config::RunConfig& whole, const parallel::Layout& from, parallel::Communicator& world,
+             const parallel::Layout& to) {
+    const std::filesystem::path dir = folder_.path() / fmt::format("resumed-{}", num_runs_++);
+    config::RunConfig half = whole;
+    half.train.steps = 3;
+    run(mpi_.world(), from, half, dir);
+    Run result;
+    if (world.size() == mpi_.size() || mpi_.rank() == 0) result.loss = run(world, to, whole, dir);
+    parallel::Request request = mpi_.world().broadcast(make_tensor(&result.loss, 1, 1), 0);
+    mpi_.world().wait(request, "test");
+    result.tensors = checkpoint_tensors(dir);
+    folder_.barrier();
+    return result;
+  }
+
+  static void expect_close(const Run& got, const Run& expected, const parallel::Layout& layout) {
+    EXPECT_NEAR(got.loss / expected.loss, 1.0, 1e-5) << "to " << layout.to_string();
+    EXPECT_LT(distance(expected.tensors, got.tensors), 1e-5) << "to " << layout.to_string();
+  }
+
+ private:
+  std::unique_ptr<parallel::Communicator> alone_ = mpi_.world().split(mpi_.rank(), 0, "alone");
+  int num_runs_ = 0;
 };
 
 TEST_F(ResumeTest, RedLlm) {
@@ -81,14 +102,14 @@ TEST_F(ResumeTest, MetricsBehindTheCheckpointAreMovedAway) {
   config.train.steps = 2;
   const parallel::Layout layout{mpi_.size(), 1, 0, 1};
   const std::filesystem::path dir = folder_.path() / "metrics";
-  run(mpi_, layout, config, dir);
+  run(mpi_.world(), layout, config, dir);
   if (mpi_.rank() == 0) {
     std::ofstream(dir / "metrics.jsonl", std::ios::app)
         << "{\"step\":3,\"loss\":1.0}\n{\"step\":4,\"lo";  // a crash
   }
   folder_.barrier();
   config.train.steps = 4;
-  run(mpi_, layout, config, dir);
+  run(mpi_.world(), layout, config, dir);
   folder_.barrier();
   std::ifstream in(dir / "metrics.jsonl");
   std::vector<int> steps;
@@ -102,10 +123,10 @@ TEST_F(ResumeTest, AnotherModelIsRefused) {
   config::RunConfig config = small_config(model::Kind::dec);
   config.train.steps = 1;
   const parallel::Layout layout{mpi_.size(), 1, 0, 1};
-  run(mpi_, layout, config, folder_.path() / "model");
+  run(mpi_.world(), layout, config, folder_.path() / "model");
   config.model.d_ff = 48;
   try {
-    run(mpi_, layout, config, folder_.path() / "model");
+    run(mpi_.world(), layout, config, folder_.path() / "model");
     ADD_FAILURE() << "resumed a model of another shape";
   } catch (const ConfigError& error) {
     EXPECT_NE(std::string(error.what()).find("model.d_ff = 48, in the checkpoint 40"), std::string::npos)

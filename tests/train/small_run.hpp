@@ -9,6 +9,7 @@
 
 #include "config/print.hpp"
 #include "data/synthetic_provider.hpp"
+#include "model/stage_parameters.hpp"
 #include "parallel/mpi_environment.hpp"
 #include "train/trainer.hpp"
 
@@ -25,10 +26,10 @@ inline config::RunConfig small_config(model::Kind kind) {
   m.vocab_size = kVocabulary;
   m.d_model = 24;
   m.d_ff = 40;
-  m.num_heads = 3;
+  m.num_heads = 5;
   m.head_dim = 8;
-  m.encoder_layers = kind == model::Kind::red ? 2 : 0;
-  m.decoder_layers = 2;
+  m.encoder_layers = kind == model::Kind::red ? 3 : 0;
+  m.decoder_layers = 3;
   config.train.steps = 6;
   config.train.global_batch = 8;
   config.train.micro_batch = 1;
@@ -43,11 +44,18 @@ inline data::SyntheticProvider small_provider(model::Kind kind) {
   return {kind == model::Kind::red ? kEncoderLength : 0, kDecoderLength, kVocabulary, 7};
 }
 
-/// Every layout of this version for these ranks.
-inline std::vector<parallel::Layout> layouts(int num_ranks, model::Kind kind) {
-  std::vector<parallel::Layout> result{{num_ranks, 1, 0, 1}};
-  if (kind == model::Kind::red && num_ranks % 2 == 0) result.push_back({num_ranks / 2, 1, 1, 1});
+/// Every layout of these ranks for a model, those with tensor ranks with and without sequence parallelism.
+inline std::vector<parallel::Layout> layouts(int num_ranks, const model::ModelConfig& model) {
+  std::vector<parallel::Layout> result = parallel::legal_layouts(num_ranks, model::layout_limits(model));
+  for (std::size_t i = 0, count = result.size(); i < count; ++i) {
+    if (result[i].tensor == 1) continue;
+    result.push_back(result[i]);
+    result.back().sequence_parallel = true;
+  }
   return result;
+}
+inline std::vector<parallel::Layout> layouts(int num_ranks, model::Kind kind) {
+  return layouts(num_ranks, small_config(kind).model);
 }
 
 /// A folder that all ranks know and that is gone at the end.
@@ -80,14 +88,14 @@ class SharedFolder {
 
 /// Runs to config.train.steps in `layout`, going on from what the run's folder holds. Returns the last step's
 /// loss.
-inline double run(parallel::MpiEnvironment& mpi, const parallel::Layout& layout, config::RunConfig config,
+inline double run(parallel::Communicator& world, const parallel::Layout& layout, config::RunConfig config,
                   const std::filesystem::path& run_dir) {
   config.parallel = layout;
   config.train.run_dir = run_dir;
   config.train.micro_batch =
       std::min<int64_t>(config.train.micro_batch, config.train.global_batch / layout.data);
   Stream stream(1);
-  parallel::Mesh mesh(layout, mpi.world(), config.model.has_encoder());
+  parallel::Mesh mesh(layout, world, model::layout_limits(config.model));
   const data::SyntheticProvider provider = small_provider(config.model.kind);
   config::Loaded loaded;
   loaded.config = config;

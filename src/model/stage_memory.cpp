@@ -1,0 +1,100 @@
+// What a stage allocates: everything when it is made, by the code that later hands out the pieces.
+#include <algorithm>
+
+#include "model/stage.hpp"
+
+namespace red::model {
+
+void Stage::allocate_slots() {
+  Slot measured;
+  measured.arena = Arena::counting();
+  reserve_device_batch(measured.arena, options_.capacity);
+  allocate_slot(measured, options_.capacity);
+  for (Slot& slot : slots_) {
+    slot.arena = Arena("activations", measured.arena.peak());
+    slot.encoder.reserve(encoder_.size());
+    slot.decoder.reserve(decoder_.size());
+  }
+}
+
+void Stage::allocate_work() {
+  const BatchShape& shape = options_.capacity;
+  const int64_t tokens = std::max(shape.encoder_tokens, shape.decoder_tokens), d = config_.d_model;
+  const int64_t own_tokens = tensor_.most_local(tokens);
+  const Layer& any_layer = encoder_.empty() ? decoder_.front() : encoder_.front();
+  const auto allocate = [&](Arena& arena) {
+    scratch_ = {tensor_.allocate_full(arena, tokens, d), tensor_.allocate_full(arena, tokens, d),
+                arena.allocate(tokens, any_layer.ffn().width())};
+    if (options_.train) stream_gradient_ = {arena.allocate(own_tokens, d), arena.allocate(own_tokens, d)};
+    if (options_.train && placement_.has_encoder_final_norm && !placement_.has_decoder_part())
+      d_memory_part_ = arena.allocate(tensor_.most_local(shape.encoder_tokens), d);
+    loss_sums_ = arena.allocate<double>(2, 1);
+  };
+  Arena counted = Arena::counting();
+  allocate(counted);
+  if (head_) head_->reserve_logits(counted, shape.decoder_tokens);
+  if (options_.train) {
+    for (const Layer& layer : encoder_) layer.reserve_backward(counted, shape);
+    for (const Layer& layer : decoder_) layer.reserve_backward(counted, shape);
+  }
+  work_ = Arena("layer temporaries", counted.peak());
+  allocate(work_);
+}
+
+void Stage::allocate_slot(Slot& slot, const BatchShape& shape) const {
+  const parallel::StagePlacement& p = placement_;
+  const bool train = options_.train;
+  const auto allocate = [&](int64_t tokens, bool wanted) {
+    return wanted ? tensor_.allocate_local(slot.arena, tokens, config_.d_model) : Tensor{};
+  };
+  const bool encoder_goes_on = p.has_encoder_part() && !p.has_encoder_final_norm;
+  const bool decoder_goes_on = p.has_decoder_part() && !p.has_head;
+  const int64_t encoder_tokens = shape.encoder_tokens, decoder_tokens = shape.decoder_tokens;
+  slot.shape = shape;
+  slot.encoder_input = allocate(encoder_tokens, p.has_encoder_part());
+  slot.decoder_input = allocate(decoder_tokens, p.has_decoder_part());
+  slot.encoder_output = allocate(encoder_tokens, encoder_goes_on);
+  slot.decoder_output = allocate(decoder_tokens, decoder_goes_on);
+  slot.d_encoder_output = allocate(encoder_tokens, train && encoder_goes_on);
+  slot.d_decoder_output = allocate(decoder_tokens, train && decoder_goes_on);
+  slot.d_encoder_input = allocate(encoder_tokens, train && p.has_encoder_part() && !p.has_encoder_embedding);
+  slot.d_decoder_input = allocate(decoder_tokens, train && p.has_decoder_part() && !p.has_decoder_embedding);
+  if (config_.has_encoder() && (p.has_encoder_final_norm || p.has_decoder_part())) {
+    slot.memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model);
+    slot.own_memory = tensor_.local(slot.memory);
+    if (train) slot.d_memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model);
+    if (train) slot.d_own_memory = tensor_.local(slot.d_memory);
+  }
+  if (p.has_head) {
+    slot.log_probability = slot.arena.allocate(decoder_tokens, 1);
+    slot.head = head_->allocate_saved(slot.arena, decoder_tokens);
+  }
+  if (p.has_encoder_final_norm) {
+    slot.final_x = allocate(encoder_tokens, true);
+    slot.final_inv_rms = tensor_.allocate_local(slot.arena, encoder_tokens, 1);
+  }
+  allocate_layers(slot);
+}
+
+/// Without backward passes one layer's room serves all.
+void Stage::allocate_layers(Slot& slot) const {
+  const std::size_t begin = slot.arena.used();
+  const auto allocate = [&](const std::vector<Layer>& layers, std::vector<Layer::Saved>& saved) {
+    saved.clear();
+    for (const Layer& layer : layers) {
+      if (!options_.train) slot.arena.release_to(begin);
+      saved.push_back(layer.allocate_saved(slot.arena, slot.shape));
+    }
+  };
+  allocate(encoder_, slot.encoder);
+  allocate(decoder_, slot.decoder);
+}
+
+StageMemory Stage::memory() const {
+  StageMemory memory;
+  for (const Slot& slot : slots_) memory.slots += slot.arena.capacity();
+  memory.work = work_.capacity();
+  return memory;
+}
+
+}  // namespace red::model
