@@ -36,7 +36,8 @@ endfunction()
 
 # red_add_test(name SOURCES a.cpp ... [LIBRARIES libs...] [RANKS 1 2 4] [TIMEOUT seconds] [LABELS l...] [ARGS ...])
 # Without RANKS: a plain GoogleTest program. With RANKS: an MPI test, registered once per rank count as name.npN;
-# failures of all ranks gather on rank 0 (tests/support/mpi_main.cpp).
+# failures of all ranks gather on rank 0 (tests/support/mpi_main.cpp). More than four ranks have the label many_ranks, for
+# builds in which they take too long.
 function(red_add_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LIBRARIES;RANKS;LABELS;ARGS" ${ARGN})
   if(NOT ARG_TIMEOUT)
@@ -53,7 +54,11 @@ function(red_add_test name)
     foreach(ranks IN LISTS ARG_RANKS)
       add_test(NAME ${name}.np${ranks}
         COMMAND "${PROJECT_SOURCE_DIR}/launch/local.sh" -n ${ranks} "$<TARGET_FILE:${name}>" ${ARG_ARGS})
-      set_tests_properties(${name}.np${ranks} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
+      set(labels ${ARG_LABELS})
+      if(ranks GREATER 4)
+        list(APPEND labels many_ranks)
+      endif()
+      set_tests_properties(${name}.np${ranks} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${labels}"
         PROCESSORS $<IF:$<EQUAL:${ranks},1>,1,2>)
       list(APPEND registered ${name}.np${ranks})
     endforeach()
