@@ -1,6 +1,7 @@
-// 1F1B over encoder and decoder stages as one chain. A stage does as many forwards ahead as there are stages
-// behind it, then one backward for each forward. Sends come right after the compute that made them and are
-// not waited for, receives right before the compute that needs them, so no order of messages can tie a knot.
+// 1F1B over encoder and decoder stages as one chain: a stage does as many forwards ahead as there are stages
+// behind it, then one backward for each forward. ZB-H1 keeps that order and puts weight gradients off. Sends
+// come right after the compute that made them and are not waited for, receives right before the compute that
+// needs them, so no order of messages can tie a knot.
 #include "parallel/schedule.hpp"
 
 #include <fmt/format.h>
@@ -31,7 +32,8 @@ class StageWriter {
     }
   }
 
-  void backward(int micro_batch) {
+  /// `pass`: backward, or backward_input alone; what goes back to other stages is ready after either.
+  void backward(int micro_batch, Action pass) {
     if (has_next()) add(Action::receive_gradient, micro_batch, stage_ + 1);
     if (has_memory() && stage_ == last_encoder()) {
       // The last decoder stage is through first. The order is also that of the sum, and fixed.
@@ -39,10 +41,12 @@ class StageWriter {
         add(Action::receive_memory_gradient, micro_batch, s);
       }
     }
-    add(Action::backward, micro_batch, -1);
+    add(pass, micro_batch, -1);
     if (has_previous()) add(Action::send_gradient, micro_batch, stage_ - 1);
     if (has_memory() && is_decoder()) add(Action::send_memory_gradient, micro_batch, last_encoder());
   }
+
+  void backward_weight(int micro_batch) { add(Action::backward_weight, micro_batch, -1); }
 
   Program finish() {
     add(Action::reduce_gradients, -1, -1);
@@ -62,6 +66,26 @@ class StageWriter {
   int stage_;
   Program program_;
 };
+
+void check(const PipelineShape& shape) {
+  RED_CHECK(shape.encoder_stages >= 0 && shape.decoder_stages >= 1 && shape.num_micro_batches >= 1,
+            "encoder_stages {} decoder_stages {} micro-batches {}", shape.encoder_stages,
+            shape.decoder_stages, shape.num_micro_batches);
+}
+
+/// The forwards of 1F1B; backward(writer, i) writes what a schedule has in the place of backward i.
+template <class Backward>
+Program write_stage(const PipelineShape& shape, int stage, const Backward& backward) {
+  StageWriter writer(shape, stage);
+  const int num_micro_batches = shape.num_micro_batches;
+  const int num_ahead = std::min(shape.num_stages() - stage - 1, num_micro_batches);
+  for (int i = 0; i < num_ahead; ++i) writer.forward(i);
+  for (int i = 0; i < num_micro_batches; ++i) {
+    if (i + num_ahead < num_micro_batches) writer.forward(i + num_ahead);
+    backward(writer, i);
+  }
+  return writer.finish();
+}
 
 std::string_view name_of(Action action) {
   switch (action) {
@@ -98,23 +122,40 @@ std::string_view name_of(Action action) {
 }  // namespace
 
 std::vector<Program> one_forward_one_backward(const PipelineShape& shape) {
-  RED_CHECK(shape.encoder_stages >= 0 && shape.decoder_stages >= 1 && shape.num_micro_batches >= 1,
-            "encoder_stages {} decoder_stages {} micro-batches {}", shape.encoder_stages,
-            shape.decoder_stages, shape.num_micro_batches);
-  const int num_stages = shape.num_stages(), num_micro_batches = shape.num_micro_batches;
+  check(shape);
   std::vector<Program> programs;
-  for (int stage = 0; stage < num_stages; ++stage) {
-    StageWriter writer(shape, stage);
-    const int num_ahead = std::min(num_stages - stage - 1, num_micro_batches);
-    for (int i = 0; i < num_ahead; ++i) writer.forward(i);
-    for (int i = num_ahead; i < num_micro_batches; ++i) {
-      writer.forward(i);
-      writer.backward(i - num_ahead);
-    }
-    for (int i = num_micro_batches - num_ahead; i < num_micro_batches; ++i) writer.backward(i);
-    programs.push_back(writer.finish());
+  for (int stage = 0; stage < shape.num_stages(); ++stage) {
+    programs.push_back(write_stage(shape, stage, [](StageWriter& writer, int micro_batch) {
+      writer.backward(micro_batch, Action::backward);
+    }));
   }
   return programs;
+}
+
+std::vector<Program> zero_bubble_h1(const PipelineShape& shape) {
+  check(shape);
+  const int last = shape.num_micro_batches - 1;
+  std::vector<Program> programs;
+  for (int stage = 0; stage < shape.num_stages(); ++stage) {
+    programs.push_back(write_stage(shape, stage, [=](StageWriter& writer, int micro_batch) {
+      if (stage == 0) return writer.backward(micro_batch, Action::backward);
+      writer.backward(micro_batch, Action::backward_input);
+      if (micro_batch >= stage) writer.backward_weight(micro_batch - stage);
+      if (micro_batch < last) return;
+      for (int i = std::max(0, last - stage + 1); i <= last; ++i) writer.backward_weight(i);
+    }));
+  }
+  return programs;
+}
+
+std::vector<Program> make_programs(PipelineSchedule schedule, const PipelineShape& shape) {
+  switch (schedule) {
+    case PipelineSchedule::one_forward_one_backward:
+      return one_forward_one_backward(shape);
+    case PipelineSchedule::zero_bubble_h1:
+      return zero_bubble_h1(shape);
+  }
+  throw LogicError("no such schedule");
 }
 
 std::vector<Program> forward_only(const PipelineShape& shape) {
@@ -147,6 +188,12 @@ int max_in_flight(const Program& program) {
     }
   }
   return static_cast<int>(most);
+}
+
+bool splits_backward(const Program& program) {
+  return std::any_of(program.begin(), program.end(), [](const Instruction& instruction) {
+    return instruction.action == Action::backward_input;
+  });
 }
 
 std::string to_string(const Instruction& instruction) {

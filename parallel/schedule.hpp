@@ -50,12 +50,26 @@ struct PipelineShape {
 /// compute.
 std::vector<Program> one_forward_one_backward(const PipelineShape& shape);
 
+/// ZB-H1 (zero bubble, the variant with 1F1B's memory): 1F1B's order of forwards and input gradients, with
+/// the weight gradients of stage s put off by s micro-batches, into the time in which 1F1B waits. At most
+/// min(p, m) micro-batches hold memory on any stage, as on 1F1B's first; for equal costs of the three passes
+/// and m >= p the makespan is 3 m + p - 1 of them. On stage 0 nothing is put off, and backward is one.
+std::vector<Program> zero_bubble_h1(const PipelineShape& shape);
+
+/// How a training step is scheduled (key parallel.schedule).
+enum class PipelineSchedule { one_forward_one_backward, zero_bubble_h1 };
+
+std::vector<Program> make_programs(PipelineSchedule schedule, const PipelineShape& shape);
+
 /// The forward half of 1F1B with its messages, for evaluation: nothing is kept, one micro-batch is in flight.
 std::vector<Program> forward_only(const PipelineShape& shape);
 
 /// Most micro-batches that hold activations at once on a stage under this program: those whose forward has
 /// begun and whose backward (or backward_weight) is not done.
 int max_in_flight(const Program& program);
+
+/// True when a backward_input leaves something for a backward_weight to come.
+bool splits_backward(const Program& program);
 
 std::string to_string(const Instruction& instruction);
 

@@ -10,6 +10,10 @@
 
 namespace red::parallel {
 
+/// Every schedule of a training step.
+inline constexpr PipelineSchedule kSchedules[] = {PipelineSchedule::one_forward_one_backward,
+                                                  PipelineSchedule::zero_bubble_h1};
+
 /// Every shape up to these counts.
 inline std::vector<PipelineShape> all_shapes(int encoder_stages, int decoder_stages, int micro_batches) {
   std::vector<PipelineShape> shapes;

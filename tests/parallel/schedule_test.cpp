@@ -1,4 +1,4 @@
-// 1F1B by hand for small pipelines; its counts and memory bound for all.
+// 1F1B and ZB-H1 by hand for small pipelines; their counts and memory bounds for all.
 #include "parallel/schedule.hpp"
 
 #include <gtest/gtest.h>
@@ -127,6 +127,81 @@ TEST(OneForwardOneBackward, OrderAndMemoryBoundForAllShapes) {
   }
 }
 
+TEST(ZeroBubbleH1, EncoderAndDecoderStageByHand) {
+  const std::vector<Program> programs =
+      zero_bubble_h1({.encoder_stages = 1, .decoder_stages = 1, .num_micro_batches = 3});
+  ASSERT_EQ(programs.size(), 2U);
+  EXPECT_EQ(programs[0], one_forward_one_backward({1, 1, 3})[0]);
+  EXPECT_EQ(programs[1], (Program{{receive_memory, 0, 0},
+                                  {forward, 0, -1},
+                                  {backward_input, 0, -1},
+                                  {send_memory_gradient, 0, 0},
+                                  {receive_memory, 1, 0},
+                                  {forward, 1, -1},
+                                  {backward_input, 1, -1},
+                                  {send_memory_gradient, 1, 0},
+                                  {backward_weight, 0, -1},
+                                  {receive_memory, 2, 0},
+                                  {forward, 2, -1},
+                                  {backward_input, 2, -1},
+                                  {send_memory_gradient, 2, 0},
+                                  {backward_weight, 1, -1},
+                                  {backward_weight, 2, -1},
+                                  {reduce_gradients, -1, -1}}));
+}
+
+// The middle stage gets its gradient from the last one, and sends its own on before any weight gradient.
+TEST(ZeroBubbleH1, MiddleOfThreeStagesByHand) {
+  const std::vector<Program> programs = zero_bubble_h1({.decoder_stages = 3, .num_micro_batches = 2});
+  EXPECT_EQ(programs[1], (Program{{receive_activation, 0, 0},
+                                  {forward, 0, -1},
+                                  {send_activation, 0, 2},
+                                  {receive_activation, 1, 0},
+                                  {forward, 1, -1},
+                                  {send_activation, 1, 2},
+                                  {receive_gradient, 0, 2},
+                                  {backward_input, 0, -1},
+                                  {send_gradient, 0, 0},
+                                  {receive_gradient, 1, 2},
+                                  {backward_input, 1, -1},
+                                  {send_gradient, 1, 0},
+                                  {backward_weight, 0, -1},
+                                  {backward_weight, 1, -1},
+                                  {reduce_gradients, -1, -1}}));
+}
+
+/// Without the weight gradients: the order that both schedules share.
+Program without_weights(Program program) {
+  std::erase_if(program, [](const Instruction& x) { return x.action == backward_weight; });
+  for (Instruction& x : program) {
+    if (x.action == backward) x.action = backward_input;
+  }
+  return program;
+}
+
+// 1F1B's order but for the weight gradients, which come in the order of micro-batches: their sums are 1F1B's
+// bit for bit. No stage holds more micro-batches than 1F1B's first one.
+TEST(ZeroBubbleH1, OrderAndMemoryBoundForAllShapes) {
+  for (const PipelineShape& shape : all_shapes(8, 8, 32)) {
+    const std::vector<Program> programs = zero_bubble_h1(shape), plain = one_forward_one_backward(shape);
+    ASSERT_EQ(programs.size(), plain.size());
+    ASSERT_EQ(programs[0], plain[0]);
+    for (std::size_t stage = 0; stage < programs.size(); ++stage) {
+      const Program& program = programs[stage];
+      ASSERT_EQ(without_weights(program), without_weights(plain[stage])) << name_of(shape) << " " << stage;
+      ASSERT_EQ(max_in_flight(program), std::min(shape.num_stages(), shape.num_micro_batches));
+      ASSERT_EQ(splits_backward(program), stage > 0);
+      int weights = 0;
+      for (const Instruction& instruction : program) {
+        if (instruction.action == backward || instruction.action == backward_weight) {
+          ASSERT_EQ(instruction.micro_batch, weights++);
+        }
+      }
+      ASSERT_EQ(weights, shape.num_micro_batches);
+    }
+  }
+}
+
 TEST(ForwardOnly, EncoderAndDecoderStageByHand) {
   const std::vector<Program> programs =
       forward_only({.encoder_stages = 1, .decoder_stages = 1, .num_micro_batches = 2});
@@ -141,6 +216,7 @@ TEST(OneForwardOneBackward, RefusesImpossibleShapes) {
   EXPECT_THROW(one_forward_one_backward({.encoder_stages = -1}), LogicError);
   EXPECT_THROW(one_forward_one_backward({.decoder_stages = 0}), LogicError);
   EXPECT_THROW(one_forward_one_backward({.num_micro_batches = 0}), LogicError);
+  EXPECT_THROW(zero_bubble_h1({.decoder_stages = 0}), LogicError);
 }
 
 TEST(MaxInFlight, CountsUntilTheWeightsAreDone) {
