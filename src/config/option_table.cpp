@@ -61,6 +61,7 @@ void add_model(std::vector<RunOption>& table) {
 }
 
 void add_parallel(std::vector<RunOption>& table) {
+  using parallel::PipelineSchedule;
   RunSection s("parallel", table);
   const Range<int> degree{.low = 1, .high = kMaxWidth};
   s.number("data", FIELD(parallel.data), degree, "Data-parallel replicas, over which gradients are summed.")
@@ -85,6 +86,12 @@ void add_parallel(std::vector<RunOption>& table) {
            "Layers of each encoder stage in order, such as 5,7; empty: balanced by cost.");
   s.counts("decoder_split", FIELD(split.decoder),
            "Layers of each decoder stage in order; empty: balanced by cost, the head included.");
+  s.choice(
+       "schedule", FIELD(pipeline_schedule),
+       {{PipelineSchedule::one_forward_one_backward, "1f1b"}, {PipelineSchedule::zero_bubble_h1, "zb_h1"}},
+       "Order of work in the pipeline: one forward, one backward; or ZB-H1, which puts weight gradients "
+       "into the time 1F1B waits, for more memory in all stages but the first. The result is the same.")
+      .aka({"pipeline_schedule", "pipeline_parallel_schedule"});
 }
 
 void add_train(std::vector<RunOption>& table) {

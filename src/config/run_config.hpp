@@ -9,6 +9,7 @@
 #include "optim/optimizer_config.hpp"
 #include "parallel/layout.hpp"
 #include "parallel/placement.hpp"
+#include "parallel/schedule.hpp"
 
 namespace red::config {
 
@@ -44,6 +45,8 @@ struct RunConfig {
   model::ModelConfig model;
   parallel::Layout parallel;
   parallel::LayerSplit split;  ///< keys parallel.encoder_split and decoder_split
+  parallel::PipelineSchedule pipeline_schedule =
+      parallel::PipelineSchedule::one_forward_one_backward;  ///< key parallel.schedule
   TrainConfig train;
   optim::AdafactorConfig optimizer;
   optim::ScheduleConfig schedule;

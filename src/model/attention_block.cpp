@@ -52,6 +52,10 @@ ops::AttentionMask AttentionBlock::mask(const DeviceBatch& batch) const {
   return {causal, causal ? batch.prefixes : nullptr, queries(batch).documents, keys(batch).documents};
 }
 
+int64_t AttentionBlock::num_queries(const BatchShape& shape) const {
+  return kind_ == AttentionKind::encoder_self ? shape.encoder_tokens : shape.decoder_tokens;
+}
+
 AttentionBlock::Projections AttentionBlock::allocate_projections(Arena& arena,
                                                                  const BatchShape& shape) const {
   if (kind_ == AttentionKind::cross) {
@@ -59,7 +63,7 @@ AttentionBlock::Projections AttentionBlock::allocate_projections(Arena& arena,
     return {arena.allocate(shape.decoder_tokens, width_), kv.col_range(0, width_),
             kv.col_range(width_, width_), kv};
   }
-  const int64_t tokens = kind_ == AttentionKind::encoder_self ? shape.encoder_tokens : shape.decoder_tokens;
+  const int64_t tokens = num_queries(shape);
   const Tensor qkv = arena.allocate(tokens, 3 * width_);
   return {qkv.col_range(0, width_), qkv.col_range(width_, width_), qkv.col_range(2 * width_, width_), qkv};
 }
@@ -88,20 +92,36 @@ AttentionBlock::Saved AttentionBlock::allocate_saved(Arena& arena, const BatchSh
   return saved;
 }
 
-AttentionBlock::Gradients AttentionBlock::allocate_gradients(Arena& arena, const BatchShape& shape) const {
+AttentionBlock::Gradients AttentionBlock::allocate_gradients(Arena& arena, const BatchShape& shape,
+                                                             const Tensor& d_result) const {
   const Projections p = allocate_projections(arena, shape);
-  const int64_t num_queries = p.q.rows;
-  Gradients gradients{p.q,
-                      p.k,
-                      p.v,
-                      p.whole,
-                      arena.allocate(num_queries, width_),
-                      arena.allocate(heads_, num_queries),
-                      tensor_.allocate_full(arena, num_queries, d_model_),
-                      {}};
-  if (output_norm_ == AttentionOutputNorm::after_wo || tensor_.sequence_parallel())
-    gradients.d_result = tensor_.allocate_full(arena, num_queries, d_model_);
+  Gradients gradients{p.q, p.k, p.v, p.whole, d_result};
+  if (d_result.empty() && (output_norm_ == AttentionOutputNorm::after_wo || tensor_.sequence_parallel()))
+    gradients.d_result = allocate_kept(arena, shape);
   return gradients;
+}
+
+AttentionBlock::Temporaries AttentionBlock::allocate_temporaries(Arena& arena, int64_t num_queries) const {
+  return {tensor_.allocate_full(arena, num_queries, d_model_), arena.allocate(num_queries, width_),
+          arena.allocate(heads_, num_queries)};
+}
+
+void AttentionBlock::reserve_backward(Arena& arena, const BatchShape& shape) const {
+  const ArenaScope scope(arena);
+  allocate_temporaries(arena, num_queries(shape));
+}
+
+Tensor AttentionBlock::allocate_kept(Arena& arena, const BatchShape& shape) const {
+  return tensor_.allocate_full(arena, num_queries(shape), d_model_);
+}
+
+void AttentionBlock::keep(const PassContext& context, const Saved& saved, const Gradients& gradients) const {
+  ops::copy(context.stream, saved.qkv, gradients.d_qkv);
+  if (kind_ == AttentionKind::cross) ops::copy(context.stream, saved.q, gradients.d_q);
+}
+
+AttentionBlock::Gradients AttentionBlock::kept(const Saved& saved, const Tensor& d_result) const {
+  return {saved.q, saved.k, saved.v, saved.qkv, d_result};
 }
 
 void AttentionBlock::project(const PassContext& context, const DeviceBatch& batch, const Tensor& normed,
@@ -165,52 +185,55 @@ Tensor AttentionBlock::result_gradient(const PassContext& context, const Saved& 
 }
 
 void AttentionBlock::backward_output(const PassContext& context, const Saved& saved,
-                                     const Gradients& gradients, const Tensor& d_out) const {
+                                     const Gradients& gradients, const Temporaries& t,
+                                     const Tensor& d_out) const {
   Stream& s = context.stream;
   const Tensor d_result = result_gradient(context, saved, gradients, d_out);
-  matmul(s, gradients.d_o, d_result, Transpose::no, output_.value, Transpose::yes);
+  matmul(s, t.d_o, d_result, Transpose::no, output_.value, Transpose::yes);
   if (output_norm_ == AttentionOutputNorm::head)
-    ops::head_norm_backward(s, gradients.d_o, saved.o, saved.inv_o, heads_);
+    ops::head_norm_backward(s, t.d_o, saved.o, saved.inv_o, heads_);
   if (output_norm_ == AttentionOutputNorm::concat) {
     const ArenaScope scope(s.scratch());
     const Tensor dots = s.scratch().allocate(saved.o.rows, 1);
-    ops::row_dots(s, dots, gradients.d_o, saved.o);
+    ops::row_dots(s, dots, t.d_o, saved.o);
     tensor_.sum(dots);
-    ops::split_norm_backward(s, gradients.d_o, saved.o, saved.inv_o, dots, context.config.attention_width());
+    ops::split_norm_backward(s, t.d_o, saved.o, saved.inv_o, dots, context.config.attention_width());
   }
-  ops::attention_delta(s, gradients.delta, gradients.d_o, saved.o,
-                       saved.inv_o.empty() ? nullptr : &saved.inv_o);
+  ops::attention_delta(s, t.delta, t.d_o, saved.o, saved.inv_o.empty() ? nullptr : &saved.inv_o);
 }
 
 void AttentionBlock::backward_input(const PassContext& context, const DeviceBatch& batch,
                                     const Tensor& d_memory, Saved& saved, const Gradients& gradients,
-                                    const Tensor& d_x, const Tensor& d_out) const {
+                                    Arena& work, const Tensor& d_x, const Tensor& d_out) const {
   Stream& s = context.stream;
-  backward_output(context, saved, gradients, d_out);
-  ops::attention_backward(s, gradients.d_q, gradients.d_k, gradients.d_v, gradients.d_o, gradients.delta,
-                          saved.q, saved.k, saved.v, saved.lse, layout(batch), mask(batch));
+  const ArenaScope scope(work);
+  const Temporaries t = allocate_temporaries(work, saved.o.rows);
+  backward_output(context, saved, gradients, t, d_out);
+  ops::attention_backward(s, gradients.d_q, gradients.d_k, gradients.d_v, t.d_o, t.delta, saved.q, saved.k,
+                          saved.v, saved.lse, layout(batch), mask(batch));
   ops::head_norm_rope_backward(s, gradients.d_q, saved.q, saved.inv_q, heads_, context.rope,
                                queries(batch).positions);
   ops::head_norm_rope_backward(s, gradients.d_k, saved.k, saved.inv_k, heads_, context.rope,
                                keys(batch).positions);
   ops::head_norm_backward(s, gradients.d_v, saved.v, saved.inv_v, heads_);
   if (kind_ == AttentionKind::cross) {
-    matmul(s, gradients.d_normed, gradients.d_q, Transpose::no, query_->value, Transpose::yes);
+    matmul(s, t.normed, gradients.d_q, Transpose::no, query_->value, Transpose::yes);
     matmul(s, d_memory, gradients.d_qkv, Transpose::no, key_value_->value, Transpose::yes, 1.0F, 1.0F);
   } else {
-    matmul(s, gradients.d_normed, gradients.d_qkv, Transpose::no, key_value_->value, Transpose::yes);
+    matmul(s, t.normed, gradients.d_qkv, Transpose::no, key_value_->value, Transpose::yes);
   }
-  tensor_.leave(gradients.d_normed);
-  const Tensor d_normed = tensor_.local(gradients.d_normed);
+  tensor_.leave(t.normed);
+  const Tensor d_normed = tensor_.local(t.normed);
   ops::rms_norm_backward_gain(s, gain_.gradient, d_normed, saved.x, saved.inv_rms);
   ops::rms_norm_backward_input(s, d_x, d_out, d_normed, saved.x, saved.inv_rms, gain_.value);
 }
 
 void AttentionBlock::backward_weight(const PassContext& context, const Tensor& memory, const Saved& saved,
-                                     const Gradients& gradients, const Tensor& d_out) const {
+                                     const Gradients& gradients, Arena& work, const Tensor& d_out) const {
   Stream& s = context.stream;
+  const ArenaScope scope(work);
   const Tensor& d_result = gradients.d_result.empty() ? d_out : gradients.d_result;
-  const Tensor& normed = gradients.d_normed;  // its gradient is used up
+  const Tensor normed = tensor_.allocate_full(work, saved.o.rows, d_model_);
   ops::rms_norm_recompute(s, tensor_.local(normed), saved.x, saved.inv_rms, gain_.value);
   tensor_.enter(normed);
   matmul(s, output_.gradient, saved.o, Transpose::yes, d_result, Transpose::no, 1.0F, 1.0F);

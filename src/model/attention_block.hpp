@@ -36,9 +36,6 @@ class AttentionBlock {
   struct Gradients {
     Tensor d_q, d_k, d_v;  ///< as q, k, v
     Tensor d_qkv;          ///< as qkv
-    Tensor d_o;            ///< (T, w)
-    Tensor delta;          ///< (h, T)
-    Tensor d_normed;       ///< (T, d); backward_weight leaves the normalised input here
     Tensor d_result;       ///< (T, d) gradient of the output matrix's result, where that is not d_out
   };
 
@@ -51,7 +48,16 @@ class AttentionBlock {
   int64_t first_head() const { return first_head_; }
   int64_t num_heads() const { return heads_; }
   Saved allocate_saved(Arena& arena, const BatchShape& shape) const;
-  Gradients allocate_gradients(Arena& arena, const BatchShape& shape) const;
+  /// d_result: kept elsewhere by the caller, see below; empty: allocated where it is not d_out.
+  Gradients allocate_gradients(Arena& arena, const BatchShape& shape, const Tensor& d_result) const;
+  /// Takes from `arena` what either backward pass takes at most for itself.
+  void reserve_backward(Arena& arena, const BatchShape& shape) const;
+
+  /// For passes that run apart: d_result, which then has to live until backward_weight; keep() puts the other
+  /// gradients in the place of saved q, k and v, which nobody needs any more; kept() finds them there.
+  Tensor allocate_kept(Arena& arena, const BatchShape& shape) const;
+  void keep(const PassContext& context, const Saved& saved, const Gradients& gradients) const;
+  Gradients kept(const Saved& saved, const Tensor& d_result) const;
 
   /// memory (S, d): cross-attention only.
   void forward(const PassContext& context, const DeviceBatch& batch, const Tensor& memory, Saved& saved,
@@ -59,9 +65,10 @@ class AttentionBlock {
   /// d_x (t, d) from d_out (t, d), the gradient of the stream behind the block; two different tensors.
   /// Cross-attention adds its heads' part to d_memory (S, d).
   void backward_input(const PassContext& context, const DeviceBatch& batch, const Tensor& d_memory,
-                      Saved& saved, const Gradients& gradients, const Tensor& d_x, const Tensor& d_out) const;
+                      Saved& saved, const Gradients& gradients, Arena& work, const Tensor& d_x,
+                      const Tensor& d_out) const;
   void backward_weight(const PassContext& context, const Tensor& memory, const Saved& saved,
-                       const Gradients& gradients, const Tensor& d_out) const;
+                       const Gradients& gradients, Arena& work, const Tensor& d_out) const;
 
   /// Where queries and keys are, and which keys a query sees.
   ops::AttentionLayout layout(const DeviceBatch& batch) const;
@@ -71,7 +78,14 @@ class AttentionBlock {
   struct Projections {
     Tensor q, k, v, whole;
   };
+  struct Temporaries {
+    Tensor normed;  ///< (T, d) the block's normalised input, or its gradient
+    Tensor d_o;     ///< (T, w)
+    Tensor delta;   ///< (h, T)
+  };
   Projections allocate_projections(Arena& arena, const BatchShape& shape) const;
+  Temporaries allocate_temporaries(Arena& arena, int64_t num_queries) const;
+  int64_t num_queries(const BatchShape& shape) const;
   const DeviceSequences& queries(const DeviceBatch& batch) const;
   const DeviceSequences& keys(const DeviceBatch& batch) const;
   void project(const PassContext& context, const DeviceBatch& batch, const Tensor& normed,
@@ -80,7 +94,7 @@ class AttentionBlock {
   Tensor result_gradient(const PassContext& context, const Saved& saved, const Gradients& gradients,
                          const Tensor& d_out) const;
   void backward_output(const PassContext& context, const Saved& saved, const Gradients& gradients,
-                       const Tensor& d_out) const;
+                       const Temporaries& temporaries, const Tensor& d_out) const;
 
   AttentionKind kind_;
   const TensorAxis& tensor_;

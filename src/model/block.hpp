@@ -32,8 +32,10 @@ struct ForwardScratch {
   Tensor hidden;  ///< (T, f) FFN
 };
 
-/// Room for the gradient of a block's result where its rank has a share of the tokens; empty elsewhere.
-Tensor allocate_result_gradient(const TensorAxis& tensor, Arena& arena, int64_t tokens, int64_t d_model);
+/// Room for the gradient of a block's result where that is not d_out itself: its rank has a share of the
+/// tokens, or backward_weight runs apart, when d_out is gone. Empty elsewhere.
+Tensor allocate_result_gradient(const TensorAxis& tensor, Arena& arena, int64_t tokens, int64_t d_model,
+                                bool apart);
 /// (T, d) gradient of the block's result from that of own tokens, d_out (t, d): gathered into `d_result`
 /// where that is not empty, d_out itself elsewhere.
 Tensor gather_result_gradient(const PassContext& context, const TensorAxis& tensor, const Tensor& d_result,

@@ -20,11 +20,18 @@ FfnBlock::Saved FfnBlock::allocate_saved(Arena& arena, int64_t tokens) const {
           tensor_.allocate_local(arena, tokens, 1), arena.allocate(tokens, gate_up_.value.cols)};
 }
 
-FfnBlock::Gradients FfnBlock::allocate_gradients(Arena& arena, int64_t tokens) const {
-  const int64_t d_ff = width(), d_model = down_.value.cols;
-  return {arena.allocate(tokens, d_ff), arena.allocate(tokens, d_ff),
-          tensor_.allocate_full(arena, tokens, d_model),
-          allocate_result_gradient(tensor_, arena, tokens, d_model)};
+FfnBlock::Gradients FfnBlock::allocate_gradients(Arena& arena, int64_t tokens, bool apart) const {
+  return {arena.allocate(tokens, width()),
+          allocate_result_gradient(tensor_, arena, tokens, down_.value.cols, apart)};
+}
+
+FfnBlock::Temporaries FfnBlock::allocate_temporaries(Arena& arena, int64_t tokens) const {
+  return {tensor_.allocate_full(arena, tokens, down_.value.cols), arena.allocate(tokens, width())};
+}
+
+void FfnBlock::reserve_backward(Arena& arena, int64_t tokens) const {
+  const ArenaScope scope(arena);
+  allocate_temporaries(arena, tokens);
 }
 
 void FfnBlock::forward(const PassContext& context, Saved& saved, ForwardScratch& scratch,
@@ -40,23 +47,26 @@ void FfnBlock::forward(const PassContext& context, Saved& saved, ForwardScratch&
 }
 
 void FfnBlock::backward_input(const PassContext& context, Saved& saved, const Gradients& gradients,
-                              const Tensor& d_x, const Tensor& d_out) const {
+                              Arena& work, const Tensor& d_x, const Tensor& d_out) const {
   Stream& s = context.stream;
+  const ArenaScope scope(work);
+  const Temporaries t = allocate_temporaries(work, saved.gate_up.rows);
   const Tensor d_result = gather_result_gradient(context, tensor_, gradients.d_result, d_out);
   ops::swiglu(s, gradients.hidden, saved.gate_up);
-  matmul(s, gradients.d_hidden, d_result, Transpose::no, down_.value, Transpose::yes);
-  ops::swiglu_backward(s, saved.gate_up, gradients.d_hidden, saved.gate_up);
-  matmul(s, gradients.d_normed, saved.gate_up, Transpose::no, gate_up_.value, Transpose::yes);
-  tensor_.leave(gradients.d_normed);
-  const Tensor d_normed = tensor_.local(gradients.d_normed);
+  matmul(s, t.d_hidden, d_result, Transpose::no, down_.value, Transpose::yes);
+  ops::swiglu_backward(s, saved.gate_up, t.d_hidden, saved.gate_up);
+  matmul(s, t.normed, saved.gate_up, Transpose::no, gate_up_.value, Transpose::yes);
+  tensor_.leave(t.normed);
+  const Tensor d_normed = tensor_.local(t.normed);
   ops::rms_norm_backward_gain(s, gain_.gradient, d_normed, saved.x, saved.inv_rms);
   ops::rms_norm_backward_input(s, d_x, d_out, d_normed, saved.x, saved.inv_rms, gain_.value);
 }
 
 void FfnBlock::backward_weight(const PassContext& context, const Saved& saved, const Gradients& gradients,
-                               const Tensor& d_out) const {
+                               Arena& work, const Tensor& d_out) const {
   Stream& s = context.stream;
-  const Tensor& normed = gradients.d_normed;  // its gradient is used up
+  const ArenaScope scope(work);
+  const Tensor normed = tensor_.allocate_full(work, saved.gate_up.rows, down_.value.cols);
   const Tensor& d_result = gradients.d_result.empty() ? d_out : gradients.d_result;
   ops::rms_norm_recompute(s, tensor_.local(normed), saved.x, saved.inv_rms, gain_.value);
   tensor_.enter(normed);

@@ -18,9 +18,7 @@ class FfnBlock {
   /// Made by backward_input, read by backward_weight.
   struct Gradients {
     Tensor hidden;    ///< (T, f) made again
-    Tensor d_hidden;  ///< (T, f)
-    Tensor d_normed;  ///< (T, d); backward_weight leaves the normalised input here
-    Tensor d_result;  ///< (T, d) gradient of the block's result, where the stream's own tokens are a share
+    Tensor d_result;  ///< (T, d) gradient of the block's result, where that is not d_out
   };
 
   /// `prefix` is "encoder.layers.3." or the like.
@@ -28,17 +26,27 @@ class FfnBlock {
 
   int64_t width() const { return down_.value.rows; }  ///< f
   Saved allocate_saved(Arena& arena, int64_t tokens) const;
-  Gradients allocate_gradients(Arena& arena, int64_t tokens) const;
+  /// With `apart`, backward_weight does not need d_out.
+  Gradients allocate_gradients(Arena& arena, int64_t tokens, bool apart) const;
+  /// Takes from `arena` what either pass takes at most for itself.
+  void reserve_backward(Arena& arena, int64_t tokens) const;
 
   void forward(const PassContext& context, Saved& saved, ForwardScratch& scratch,
                ResidualStream& stream) const;
   /// d_x (t, d) from d_out (t, d), the gradient of the stream behind the block; two different tensors.
-  void backward_input(const PassContext& context, Saved& saved, const Gradients& gradients, const Tensor& d_x,
-                      const Tensor& d_out) const;
+  /// Temporaries come from `work`.
+  void backward_input(const PassContext& context, Saved& saved, const Gradients& gradients, Arena& work,
+                      const Tensor& d_x, const Tensor& d_out) const;
   void backward_weight(const PassContext& context, const Saved& saved, const Gradients& gradients,
-                       const Tensor& d_out) const;
+                       Arena& work, const Tensor& d_out) const;
 
  private:
+  struct Temporaries {
+    Tensor normed;    ///< (T, d) the block's normalised input, or its gradient
+    Tensor d_hidden;  ///< (T, f)
+  };
+  Temporaries allocate_temporaries(Arena& arena, int64_t tokens) const;
+
   const TensorAxis& tensor_;
   const Weight &gain_, &gate_up_, &down_;
 };

@@ -3,6 +3,13 @@
 #include <utility>
 
 namespace red::model {
+namespace {
+
+BatchShape shape_of(const DeviceBatch& batch) {
+  return {batch.num_sequences, batch.encoder.num_tokens, batch.decoder.num_tokens};
+}
+
+}  // namespace
 
 Layer::Layer(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
              const std::string& prefix, LayerKind kind)
@@ -26,17 +33,25 @@ Layer::Saved Layer::allocate_saved(Arena& arena, const BatchShape& shape) const 
   return saved;
 }
 
+Layer::Kept Layer::allocate_kept(Arena& arena, const BatchShape& shape) const {
+  Kept kept;
+  kept.self = self_.allocate_kept(arena, shape);
+  if (cross_) kept.cross = cross_->allocate_kept(arena, shape);
+  kept.ffn = ffn_.allocate_gradients(arena, tokens(shape), true);
+  return kept;
+}
+
 void Layer::reserve_backward(Arena& arena, const BatchShape& shape) const {
-  {
+  const auto reserve = [&](const AttentionBlock& block) {
     const ArenaScope scope(arena);
-    self_.allocate_gradients(arena, shape);
-  }
-  if (cross_) {
-    const ArenaScope scope(arena);
-    cross_->allocate_gradients(arena, shape);
-  }
+    block.allocate_gradients(arena, shape, {});
+    block.reserve_backward(arena, shape);
+  };
+  reserve(self_);
+  if (cross_) reserve(*cross_);
   const ArenaScope scope(arena);
-  ffn_.allocate_gradients(arena, tokens(shape));
+  ffn_.allocate_gradients(arena, tokens(shape), false);
+  ffn_.reserve_backward(arena, tokens(shape));
 }
 
 void Layer::forward(const PassContext& context, const LayerBatch& batch, Saved& saved,
@@ -56,24 +71,53 @@ void Layer::forward(const PassContext& context, const LayerBatch& batch, Saved& 
 
 void Layer::backward(const PassContext& context, const LayerBatch& batch, Saved& saved, Arena& work,
                      StreamGradient& gradient) const {
-  const BatchShape shape{batch.batch.num_sequences, batch.batch.encoder.num_tokens,
-                         batch.batch.decoder.num_tokens};
+  const BatchShape shape = shape_of(batch.batch);
   {
     const ArenaScope scope(work);
-    const FfnBlock::Gradients g = ffn_.allocate_gradients(work, tokens(shape));
-    ffn_.backward_input(context, saved.ffn, g, gradient.next, gradient.now);
-    ffn_.backward_weight(context, saved.ffn, g, gradient.now);
+    const FfnBlock::Gradients g = ffn_.allocate_gradients(work, tokens(shape), false);
+    ffn_.backward_input(context, saved.ffn, g, work, gradient.next, gradient.now);
+    ffn_.backward_weight(context, saved.ffn, g, work, gradient.now);
     std::swap(gradient.now, gradient.next);
   }
   const auto attention = [&](const AttentionBlock& block, AttentionBlock::Saved& block_saved) {
     const ArenaScope scope(work);
-    const AttentionBlock::Gradients g = block.allocate_gradients(work, shape);
-    block.backward_input(context, batch.batch, batch.d_memory, block_saved, g, gradient.next, gradient.now);
-    block.backward_weight(context, batch.memory, block_saved, g, gradient.now);
+    const AttentionBlock::Gradients g = block.allocate_gradients(work, shape, {});
+    block.backward_input(context, batch.batch, batch.d_memory, block_saved, g, work, gradient.next,
+                         gradient.now);
+    block.backward_weight(context, batch.memory, block_saved, g, work, gradient.now);
     std::swap(gradient.now, gradient.next);
   };
   if (cross_) attention(*cross_, saved.cross);
   attention(self_, saved.self);
+}
+
+void Layer::backward_input(const PassContext& context, const LayerBatch& batch, Saved& saved,
+                           const Kept& kept, Arena& work, StreamGradient& gradient) const {
+  const BatchShape shape = shape_of(batch.batch);
+  ffn_.backward_input(context, saved.ffn, kept.ffn, work, gradient.next, gradient.now);
+  std::swap(gradient.now, gradient.next);
+  const auto attention = [&](const AttentionBlock& block, AttentionBlock::Saved& block_saved,
+                             const Tensor& d_result) {
+    const ArenaScope scope(work);
+    const AttentionBlock::Gradients g = block.allocate_gradients(work, shape, d_result);
+    block.backward_input(context, batch.batch, batch.d_memory, block_saved, g, work, gradient.next,
+                         gradient.now);
+    block.keep(context, block_saved, g);
+    std::swap(gradient.now, gradient.next);
+  };
+  if (cross_) attention(*cross_, saved.cross, kept.cross);
+  attention(self_, saved.self, kept.self);
+}
+
+void Layer::backward_weight(const PassContext& context, const LayerBatch& batch, const Saved& saved,
+                            const Kept& kept, Arena& work) const {
+  ffn_.backward_weight(context, saved.ffn, kept.ffn, work, {});
+  const auto attention = [&](const AttentionBlock& block, const AttentionBlock::Saved& block_saved,
+                             const Tensor& d_result) {
+    block.backward_weight(context, batch.memory, block_saved, block.kept(block_saved, d_result), work, {});
+  };
+  if (cross_) attention(*cross_, saved.cross, kept.cross);
+  attention(self_, saved.self, kept.self);
 }
 
 }  // namespace red::model

@@ -30,12 +30,19 @@ class Layer {
     FfnBlock::Saved ffn;
   };
 
+  /// What backward_input leaves for a backward_weight that runs apart, beside what it leaves in Saved.
+  struct Kept {
+    Tensor self, cross;  ///< (t, d), (t, d) gradients of the attention blocks' results, of all tokens
+    FfnBlock::Gradients ffn;
+  };
+
   /// `prefix` is "encoder.layers.3." or the like.
   Layer(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
         const std::string& prefix, LayerKind kind);
 
   Saved allocate_saved(Arena& arena, const BatchShape& shape) const;
-  /// Takes from `arena` what backward() takes at most at a time.
+  Kept allocate_kept(Arena& arena, const BatchShape& shape) const;
+  /// Takes from `arena` what the backward passes take at most at a time.
   void reserve_backward(Arena& arena, const BatchShape& shape) const;
 
   /// Without `keep`, each block works in place on the stream and nothing can be taken back.
@@ -44,6 +51,11 @@ class Layer {
   /// Both backward passes, block by block; temporaries come from `work`.
   void backward(const PassContext& context, const LayerBatch& batch, Saved& saved, Arena& work,
                 StreamGradient& gradient) const;
+  /// The same in two calls, with others between them.
+  void backward_input(const PassContext& context, const LayerBatch& batch, Saved& saved, const Kept& kept,
+                      Arena& work, StreamGradient& gradient) const;
+  void backward_weight(const PassContext& context, const LayerBatch& batch, const Saved& saved,
+                       const Kept& kept, Arena& work) const;
 
   const FfnBlock& ffn() const { return ffn_; }
   const AttentionBlock& self_attention() const { return self_; }

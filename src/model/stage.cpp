@@ -153,8 +153,27 @@ void Stage::forward_decoder(Slot& slot, ForwardMode mode) {
 
 void Stage::backward(int index) {
   Slot& slot = slots_[index];
-  if (placement_.has_decoder_part()) backward_decoder(slot);
-  if (placement_.has_encoder_part()) backward_encoder(slot);
+  if (placement_.has_decoder_part()) backward_decoder(slot, false);
+  if (placement_.has_encoder_part()) backward_encoder(slot, false);
+}
+
+void Stage::backward_input(int index) {
+  RED_CHECK(options_.split_backward, "the stage was built for backward passes in one");
+  Slot& slot = slots_[index];
+  if (placement_.has_decoder_part()) backward_decoder(slot, true);
+  if (placement_.has_encoder_part()) backward_encoder(slot, true);
+}
+
+void Stage::backward_weight(int index) {
+  RED_CHECK(options_.split_backward, "the stage was built for backward passes in one");
+  Slot& slot = slots_[index];
+  for (std::size_t i = decoder_.size(); i-- > 0;) {
+    decoder_[i].backward_weight(context_, {slot.batch, slot.memory, {}}, slot.decoder[i],
+                                slot.decoder_kept[i], work_);
+  }
+  for (std::size_t i = encoder_.size(); i-- > 0;) {
+    encoder_[i].backward_weight(context_, {slot.batch, {}, {}}, slot.encoder[i], slot.encoder_kept[i], work_);
+  }
 }
 
 Tensor Stage::memory_gradient_part(int index) {
@@ -170,7 +189,7 @@ void Stage::add_memory_gradient_part(int index) {
   slot.d_memory_arrived = true;
 }
 
-void Stage::backward_decoder(Slot& slot) {
+void Stage::backward_decoder(Slot& slot, bool split) {
   StreamGradient gradient = stream_gradient(slot.shape.decoder_tokens);
   if (placement_.has_head) {
     head_->backward(context_, slot.head, gradient.now);
@@ -179,8 +198,12 @@ void Stage::backward_decoder(Slot& slot) {
   }
   if (!slot.d_memory.empty()) ops::fill(stream_, slot.d_memory, 0.0F);
   for (std::size_t i = decoder_.size(); i-- > 0;) {
-    decoder_[i].backward(context_, {slot.batch, slot.memory, slot.d_memory}, slot.decoder[i], work_,
-                         gradient);
+    const LayerBatch batch{slot.batch, slot.memory, slot.d_memory};
+    if (split) {
+      decoder_[i].backward_input(context_, batch, slot.decoder[i], slot.decoder_kept[i], work_, gradient);
+    } else {
+      decoder_[i].backward(context_, batch, slot.decoder[i], work_, gradient);
+    }
   }
   if (!slot.d_memory.empty()) tensor_.leave(slot.d_memory);
   if (placement_.has_decoder_embedding) {
@@ -190,7 +213,7 @@ void Stage::backward_decoder(Slot& slot) {
   }
 }
 
-void Stage::backward_encoder(Slot& slot) {
+void Stage::backward_encoder(Slot& slot, bool split) {
   StreamGradient gradient = stream_gradient(slot.shape.encoder_tokens);
   if (placement_.has_encoder_final_norm) {
     ops::rms_norm_backward_gain(stream_, encoder_final_gain_->gradient, slot.d_own_memory, slot.final_x,
@@ -201,7 +224,12 @@ void Stage::backward_encoder(Slot& slot) {
     ops::copy(stream_, gradient.now, slot.d_encoder_output);
   }
   for (std::size_t i = encoder_.size(); i-- > 0;) {
-    encoder_[i].backward(context_, {slot.batch, {}, {}}, slot.encoder[i], work_, gradient);
+    const LayerBatch batch{slot.batch, {}, {}};
+    if (split) {
+      encoder_[i].backward_input(context_, batch, slot.encoder[i], slot.encoder_kept[i], work_, gradient);
+    } else {
+      encoder_[i].backward(context_, batch, slot.encoder[i], work_, gradient);
+    }
   }
   if (placement_.has_encoder_embedding) {
     embed_backward(gradient.now, slot.batch.encoder);

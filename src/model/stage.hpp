@@ -22,6 +22,7 @@ struct StageOptions {
   int num_slots = 1;          ///< micro-batches in flight
   int64_t head_chunk = 512;   ///< tokens whose logits are in memory at a time
   float z_loss = 0.0F;
+  bool split_backward = false;  ///< backward_input and backward_weight come apart: slots have room for both
 };
 
 /// Bytes of a stage besides parameters and gradients, by what they are for.
@@ -52,7 +53,8 @@ class Stage {
     Tensor own_memory, d_own_memory;  ///< (s, d) own tokens of both: what stages send each other
     bool d_memory_arrived = false;    ///< the first of several decoder stages' parts is in d_own_memory
     std::vector<Layer::Saved> encoder, decoder;
-    Tensor final_x, final_inv_rms;  ///< of the encoder's final norm
+    std::vector<Layer::Kept> encoder_kept, decoder_kept;  ///< with split_backward
+    Tensor final_x, final_inv_rms;                        ///< of the encoder's final norm
     LossHead::Saved head;
     Tensor log_probability;  ///< (T, 1) of the targets
   };
@@ -66,6 +68,11 @@ class Stage {
   void forward(int slot, ForwardMode mode);
   /// Both passes. d_decoder_output and d_own_memory (encoder stages) must have arrived.
   void backward(int slot);
+  /// The same in two, with split_backward. The first makes all that goes to other stages, and the gradients
+  /// of gains and of the embedding, which cost little: so that of the embedding, to which the loss head adds
+  /// during forward, is summed in the order that backward() has.
+  void backward_input(int slot);
+  void backward_weight(int slot);
 
   /// Last encoder stage: where the next decoder stage's part of the gradient of the encoder's output is to be
   /// received, and what to call when it is there.
@@ -97,8 +104,8 @@ class Stage {
   void allocate_work();
   void forward_encoder(Slot& slot, ForwardMode mode);
   void forward_decoder(Slot& slot, ForwardMode mode);
-  void backward_encoder(Slot& slot);
-  void backward_decoder(Slot& slot);
+  void backward_encoder(Slot& slot, bool split);
+  void backward_decoder(Slot& slot, bool split);
   ForwardScratch scratch_for(int64_t tokens) const;
   StreamGradient stream_gradient(int64_t tokens) const;
   void embed(const Tensor& x, const DeviceSequences& sequences);

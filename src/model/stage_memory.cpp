@@ -14,6 +14,8 @@ void Stage::allocate_slots() {
     slot.arena = Arena("activations", measured.arena.peak());
     slot.encoder.reserve(encoder_.size());
     slot.decoder.reserve(decoder_.size());
+    slot.encoder_kept.reserve(encoder_.size());
+    slot.decoder_kept.reserve(decoder_.size());
   }
 }
 
@@ -79,15 +81,18 @@ void Stage::allocate_slot(Slot& slot, const BatchShape& shape) const {
 /// Without backward passes one layer's room serves all.
 void Stage::allocate_layers(Slot& slot) const {
   const std::size_t begin = slot.arena.used();
-  const auto allocate = [&](const std::vector<Layer>& layers, std::vector<Layer::Saved>& saved) {
+  const auto allocate = [&](const std::vector<Layer>& layers, std::vector<Layer::Saved>& saved,
+                            std::vector<Layer::Kept>& kept) {
     saved.clear();
+    kept.clear();
     for (const Layer& layer : layers) {
       if (!options_.train) slot.arena.release_to(begin);
       saved.push_back(layer.allocate_saved(slot.arena, slot.shape));
+      if (options_.split_backward) kept.push_back(layer.allocate_kept(slot.arena, slot.shape));
     }
   };
-  allocate(encoder_, slot.encoder);
-  allocate(decoder_, slot.decoder);
+  allocate(encoder_, slot.encoder, slot.encoder_kept);
+  allocate(decoder_, slot.decoder, slot.decoder_kept);
 }
 
 StageMemory Stage::memory() const {

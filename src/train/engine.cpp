@@ -29,11 +29,15 @@ parallel::Placement Engine::placement_of(const EngineOptions& options, const par
 }
 
 model::StageOptions Engine::stage_options() const {
-  const auto programs = parallel::one_forward_one_backward(
-      pipeline_shape(mesh_.layout(), std::max(1, options_.max_micro_batches)));
-  const int slots = options_.train ? parallel::max_in_flight(programs[mesh_.at().stage]) : 1;
-  return {options_.train, options_.capacity,   options_.max_positions,
-          slots,          options_.head_chunk, options_.z_loss};
+  model::StageOptions options{options_.train,      options_.capacity, options_.max_positions, 1,
+                              options_.head_chunk, options_.z_loss};
+  if (!options_.train) return options;
+  const auto programs = parallel::make_programs(
+      options_.schedule, pipeline_shape(mesh_.layout(), std::max(1, options_.max_micro_batches)));
+  const parallel::Program& own = programs[mesh_.at().stage];
+  options.num_slots = parallel::max_in_flight(own);
+  options.split_backward = parallel::splits_backward(own);
+  return options;
 }
 
 Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& stream)
@@ -69,8 +73,8 @@ const parallel::Program& Engine::program(int num_micro_batches, bool train) {
   parallel::Program program;
   if (num_micro_batches > 0) {
     const auto shape = pipeline_shape(mesh_.layout(), num_micro_batches);
-    program =
-        (train ? parallel::one_forward_one_backward(shape) : parallel::forward_only(shape))[mesh_.at().stage];
+    program = (train ? parallel::make_programs(options_.schedule, shape)
+                     : parallel::forward_only(shape))[mesh_.at().stage];
   }
   return programs_.emplace_back(key, std::move(program)).second;
 }

@@ -26,6 +26,7 @@ struct EngineOptions {
   model::BatchShape capacity;  ///< the largest micro-batch
   int64_t max_positions = 0;   ///< longest encoder plus longest decoder sequence
   int max_micro_batches = 1;   ///< of one data rank in one step
+  parallel::PipelineSchedule schedule = parallel::PipelineSchedule::one_forward_one_backward;
   int64_t head_chunk = 512;
   float z_loss = 0.0F;
   std::size_t bucket_bytes = std::size_t{32} << 20;

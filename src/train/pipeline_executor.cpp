@@ -78,6 +78,12 @@ void PipelineExecutor::execute(const Instruction& instruction, model::ForwardMod
     case Action::backward:
       compute(Phase::backward, timer, [&] { stage_.backward(slot_index); });
       break;
+    case Action::backward_input:
+      compute(Phase::backward, timer, [&] { stage_.backward_input(slot_index); });
+      break;
+    case Action::backward_weight:
+      compute(Phase::backward, timer, [&] { stage_.backward_weight(slot_index); });
+      break;
     case Action::send_activation:
       send(micro_batch, encoder ? slot.encoder_output : slot.decoder_output, peer, parallel::kTagActivation);
       break;
@@ -106,8 +112,6 @@ void PipelineExecutor::execute(const Instruction& instruction, model::ForwardMod
               "gradients of the encoder's output", timer);
       stage_.add_memory_gradient_part(slot_index);
       break;
-    case Action::backward_input:
-    case Action::backward_weight:
     case Action::reduce_gradients:
       throw LogicError("this executor cannot run {}", parallel::to_string(instruction));
   }

@@ -26,6 +26,7 @@ EngineOptions common_options(const config::RunConfig& config, const SampleLength
 EngineOptions training_options(const config::RunConfig& config, const SampleLengths& lengths) {
   EngineOptions options = common_options(config, lengths, config.train.micro_batch);
   options.split = config.split;
+  options.schedule = config.pipeline_schedule;
   options.max_micro_batches =
       static_cast<int>(config.train.global_batch / (config.train.micro_batch * config.parallel.data));
   return options;
