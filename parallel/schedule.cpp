@@ -124,6 +124,7 @@ std::string_view name_of(Action action) {
 std::vector<Program> one_forward_one_backward(const PipelineShape& shape) {
   check(shape);
   std::vector<Program> programs;
+  programs.reserve(static_cast<std::size_t>(shape.num_stages()));
   for (int stage = 0; stage < shape.num_stages(); ++stage) {
     programs.push_back(write_stage(shape, stage, [](StageWriter& writer, int micro_batch) {
       writer.backward(micro_batch, Action::backward);
@@ -136,6 +137,7 @@ std::vector<Program> zero_bubble_h1(const PipelineShape& shape) {
   check(shape);
   const int last = shape.num_micro_batches - 1;
   std::vector<Program> programs;
+  programs.reserve(static_cast<std::size_t>(shape.num_stages()));
   for (int stage = 0; stage < shape.num_stages(); ++stage) {
     programs.push_back(write_stage(shape, stage, [=](StageWriter& writer, int micro_batch) {
       if (stage == 0) return writer.backward(micro_batch, Action::backward);

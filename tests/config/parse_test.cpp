@@ -32,6 +32,7 @@ TEST(Load, SetsEveryKindOfValue) {
       load_files({files.write("x.ini",
                               "[model]\nname = my-model_1.0\nkind = dec\nd_model = 768\nrope_base = 5e5\n"
                               "attention_output_norm = after_wo\ninit_seed = 18446744073709551615\n"
+                              "[parallel]\nschedule = zb_h1\n"
                               "[train]\nthreads = 3\nrun_dir = /runs/one two\ngemm = onednn\n"
                               "[optimizer]\nfactored = on\n[data]\nmissing_eod = add\n"
                               "[checkpoint]\nresume = never\n")});
@@ -42,6 +43,7 @@ TEST(Load, SetsEveryKindOfValue) {
   EXPECT_EQ(c.model.rope_base, 5e5);
   EXPECT_EQ(c.model.attention_output_norm, model::AttentionOutputNorm::after_wo);
   EXPECT_EQ(c.model.init_seed, UINT64_MAX);
+  EXPECT_EQ(c.pipeline_schedule, parallel::PipelineSchedule::zero_bubble_h1);
   EXPECT_EQ(c.train.threads, 3);
   EXPECT_EQ(c.train.run_dir, "/runs/one two");
   EXPECT_EQ(c.train.gemm, "onednn");

@@ -67,6 +67,8 @@ std::vector<BadInput> wrong_values() {
       file("NotFinite", "[schedule]\npeak = inf\n", {"x.ini:2: schedule.peak = inf: is not a finite number"}),
       file("NoChoice", "[schedule]\nkind = cosin\n",
            {"x.ini:2: ", "is none of cosine | constant", "did you mean 'cosine'?"}),
+      file("NoScheduleOfThatName", "[parallel]\nschedule = interleaved\n",
+           {"x.ini:2: parallel.schedule = interleaved: is none of 1f1b | zb_h1"}),
       file("NeitherYesNorNo", "[optimizer]\nfactored = perhaps\n", {"x.ini:2: ", "is neither yes nor no"}),
       file("EmptyValue", "[train]\nsteps =\n", {"x.ini:2: train.steps = : is not a whole number"}),
       line("BadValueOnTheCommandLine", {"config", "show", "--train.steps=ten"},
