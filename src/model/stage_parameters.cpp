@@ -36,6 +36,14 @@ parallel::LayoutLimits layout_limits(const ModelConfig& config) {
           .d_ff = config.d_ff};
 }
 
+std::optional<LayerOfParameter> layer_of(const std::string& name) {
+  if (const auto layer = layer_index("encoder.layers.", name))
+    return LayerOfParameter{Stack::encoder, *layer};
+  if (const auto layer = layer_index("decoder.layers.", name))
+    return LayerOfParameter{Stack::decoder, *layer};
+  return std::nullopt;
+}
+
 bool holds_parameter(const parallel::StagePlacement& stage, const std::string& name) {
   if (name == "embedding.weight") return stage.holds_embedding();
   if (name == "encoder.final_norm.gain") return stage.has_encoder_final_norm;

@@ -1,6 +1,7 @@
 // Which of a model's logical parameters a stage holds.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,18 @@ bool holds_parameter(const parallel::StagePlacement& stage, const std::string& n
 
 /// The stage's parameters, in the order of parameter_specs().
 std::vector<ParameterSpec> stage_parameters(const ModelConfig& config, const parallel::StagePlacement& stage);
+
+enum class Stack { encoder, decoder };
+
+/// Where a parameter's gradient is finished: with the backward pass of a layer, or at the end of all.
+struct LayerOfParameter {
+  Stack stack = Stack::encoder;
+  int64_t layer = 0;
+
+  bool operator==(const LayerOfParameter&) const = default;
+};
+/// The layer of a layer's matrix or gain; nothing for the embedding and the final norms.
+std::optional<LayerOfParameter> layer_of(const std::string& name);
 
 /// Their names.
 std::vector<std::string> stage_parameter_names(const ModelConfig& config,

@@ -1,6 +1,7 @@
 #include "optim/parameter_shards.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "ops/elementwise.hpp"
 
@@ -40,16 +41,35 @@ int64_t ParameterShards::chunk_elements(const Bucket& bucket, int rank) const {
   return elements;
 }
 
+/// Decoder layers from the last, encoder layers from the last, then what is final at the end alone: the
+/// embedding, and gains, whose gradients may still be summed over the tensor axis.
+std::vector<std::size_t> ParameterShards::backward_order() const {
+  std::vector<std::size_t> order(shards_.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto key = [&](std::size_t i) -> std::pair<int, int64_t> {
+    const model::ParameterSpec& spec = shards_[i].parameter->spec;
+    const auto layer = model::layer_of(spec.name);
+    if (spec.is_gain() || !layer) return {spec.is_gain() ? 3 : 2, 0};
+    return {layer->stack == model::Stack::decoder ? 0 : 1, -layer->layer};
+  };
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return key(a) < key(b); });
+  return order;
+}
+
 void ParameterShards::make_buckets(std::size_t bucket_bytes) {
   std::size_t filled = bucket_bytes;  // the first parameter opens a bucket
-  for (std::size_t i = 0; i < shards_.size(); ++i) {
-    const std::size_t num_bytes =
-        static_cast<std::size_t>(shards_[i].parameter->region.size()) * sizeof(float);
-    if (filled + num_bytes > bucket_bytes) {
+  bool at_end = false;
+  for (const std::size_t i : backward_order()) {
+    const model::StoredParameter& parameter = *shards_[i].parameter;
+    const auto layer = parameter.spec.is_gain() ? std::nullopt : model::layer_of(parameter.spec.name);
+    const std::size_t num_bytes = static_cast<std::size_t>(parameter.region.size()) * sizeof(float);
+    if (filled + num_bytes > bucket_bytes || at_end != !layer.has_value()) {
       buckets_.emplace_back();
       filled = 0;
     }
+    at_end = !layer.has_value();
     buckets_.back().members.push_back(i);
+    buckets_.back().last_layer = layer;
     filled += num_bytes;
   }
   int64_t largest = 0;
@@ -91,21 +111,34 @@ Tensor ParameterShards::staged(const Staging& staging, const Bucket& bucket) con
   return make_tensor(staging.memory.as<float>(), data_.size(), bucket.chunk);
 }
 
-void ParameterShards::reduce() {
-  for (std::size_t i = 0; i < buckets_.size(); ++i) {
-    Staging& staging = staging_[i % 2];
-    const Bucket& bucket = buckets_[i];
-    if (staging.request) data_.wait(staging.request, "reduce-scatter of gradients");
-    const Tensor send = staged(staging, bucket);
-    for (int rank = 0; rank < data_.size(); ++rank) {
-      for_each_part(bucket, rank, send.row_range(rank, 1),
-                    [&](std::size_t member, const RowRange& rows, const Tensor& part) {
-                      ops::copy(stream_, part,
-                                shards_[member].parameter->weight.gradient.row_range(rows.begin, rows.count));
-                    });
-    }
-    staging.request = data_.reduce_scatter(bucket.received, send);
+void ParameterShards::begin_reduction(std::size_t index) {
+  Staging& staging = staging_[index % 2];
+  const Bucket& bucket = buckets_[index];
+  if (staging.request) data_.wait(staging.request, "reduce-scatter of gradients");
+  const Tensor send = staged(staging, bucket);
+  for (int rank = 0; rank < data_.size(); ++rank) {
+    for_each_part(bucket, rank, send.row_range(rank, 1),
+                  [&](std::size_t member, const RowRange& rows, const Tensor& part) {
+                    ops::copy(stream_, part,
+                              shards_[member].parameter->weight.gradient.row_range(rows.begin, rows.count));
+                  });
   }
+  staging.request = data_.reduce_scatter(bucket.received, send);
+}
+
+void ParameterShards::layer_done(const model::LayerOfParameter& layer) {
+  while (next_bucket_ < buckets_.size()) {
+    const auto& last = buckets_[next_bucket_].last_layer;
+    const bool whole = last && (last->stack != layer.stack ? last->stack == model::Stack::decoder
+                                                           : last->layer >= layer.layer);
+    if (!whole) return;
+    begin_reduction(next_bucket_++);
+  }
+}
+
+void ParameterShards::reduce() {
+  while (next_bucket_ < buckets_.size()) begin_reduction(next_bucket_++);
+  next_bucket_ = 0;
   for (Staging& staging : staging_) {
     if (staging.request) data_.wait(staging.request, "reduce-scatter of gradients");
   }

@@ -1,15 +1,17 @@
 // The data axis of the mesh, seen from the optimizer: every rank updates a share of the rows of every
-// parameter. reduce() sums gradients over the data ranks and leaves each rank its rows; gather() brings the
+// parameter. Gradients are summed over the data ranks and each rank keeps its rows; gather() brings the
 // updated rows back. Both move buckets, many parameters in one collective, laid out rank-major: all that goes
-// to rank 0, then to rank 1,
-// ..., each part padded to the longest, so that rows need not divide by the number of ranks
-// (docs/architecture.md).
+// to rank 0, then to rank 1, ..., each part padded to the longest, so that rows need not divide by the number
+// of ranks. Buckets follow the backward pass, last layer first, so that most of them are on their way under
+// what is left of it; gains and what only the end of the pass finishes come last (docs/parallelism.md).
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "device/stream.hpp"
 #include "model/parameter_store.hpp"
+#include "model/stage_parameters.hpp"
 #include "parallel/mesh.hpp"
 
 namespace red::optim {
@@ -45,6 +47,9 @@ class ParameterShards {
   /// The shard of the tied embedding; null on stages without a copy.
   const ParameterShard* embedding() const;
 
+  /// A layer's gradients are final: reductions begin of all buckets that are now whole. Backward order.
+  void layer_done(const model::LayerOfParameter& layer);
+  /// All gradients are final: begins the reductions that are left, and waits for all.
   void reduce();
   void gather();
 
@@ -52,9 +57,10 @@ class ParameterShards {
 
  private:
   struct Bucket {
-    std::vector<std::size_t> members;  ///< indices of shards
-    int64_t chunk = 0;                 ///< elements that each rank gets
-    Tensor received;                   ///< (1, chunk)
+    std::vector<std::size_t> members;                   ///< indices of shards
+    std::optional<model::LayerOfParameter> last_layer;  ///< final when this layer is; nothing: at the end
+    int64_t chunk = 0;                                  ///< elements that each rank gets
+    Tensor received;                                    ///< (1, chunk)
   };
   struct Staging {
     Tensor memory;  ///< (1, ranks * largest chunk)
@@ -63,6 +69,8 @@ class ParameterShards {
   };
 
   void make_buckets(std::size_t bucket_bytes);
+  std::vector<std::size_t> backward_order() const;
+  void begin_reduction(std::size_t bucket);
   int64_t chunk_elements(const Bucket& bucket, int rank) const;
   template <class Visit>
   void for_each_part(const Bucket& bucket, int rank, const Tensor& chunk, Visit visit) const;
@@ -75,6 +83,7 @@ class ParameterShards {
   std::vector<Bucket> buckets_;
   Arena memory_;
   Staging staging_[2];
+  std::size_t next_bucket_ = 0;  ///< whose reduction has not begun
 };
 
 }  // namespace red::optim

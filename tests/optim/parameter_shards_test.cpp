@@ -101,6 +101,42 @@ TEST_F(ParameterShardsTest, ReduceSumsGradientsAtTheirOwner) {
   }
 }
 
+// Gradients that are still to come must not have left yet: they are written only when their layer is done.
+TEST_F(ParameterShardsTest, ReducesLayerByLayerInBackwardOrder) {
+  const double ranks = 0.5 * mpi_.size() * (mpi_.size() + 1);
+  for (const std::size_t bucket_bytes : kBucketBytes) {
+    ParameterShards shards = make(bucket_bytes);
+    const auto finish = [&](const std::optional<model::LayerOfParameter>& layer) {
+      for (const model::StoredParameter& p : store_.parameters()) {
+        const bool gain = p.spec.is_gain();
+        if ((gain ? std::nullopt : model::layer_of(p.spec.name)) != layer) continue;
+        fill(p.weight.gradient, 0, [&](int64_t i) { return (mpi_.rank() + 1) * element_value(p.spec, i); });
+      }
+    };
+    for (int step = 0; step < 2; ++step) {
+      for (const model::StoredParameter& p : store_.parameters())
+        fill(p.weight.gradient, 0, [](int64_t) { return -1.0; });
+      const model::ModelConfig model = model::tiny_model(model::Kind::red);
+      for (const auto& [stack, layers] : {std::pair{model::Stack::decoder, model.decoder_layers},
+                                          std::pair{model::Stack::encoder, model.encoder_layers}}) {
+        for (int64_t layer = layers; layer-- > 0;) {
+          finish(model::LayerOfParameter{stack, layer});
+          shards.layer_done({stack, layer});
+        }
+      }
+      finish(std::nullopt);
+      shards.reduce();
+      for (const ParameterShard& shard : shards.shards()) {
+        const model::ParameterSpec& spec = shard.parameter->spec;
+        EXPECT_EQ(num_wrong(shard.gradient, shard.rows.begin,
+                            [&](int64_t i) { return ranks * element_value(spec, i); }),
+                  0)
+            << spec.name << ", buckets of " << bucket_bytes << " bytes, step " << step;
+      }
+    }
+  }
+}
+
 TEST_F(ParameterShardsTest, GatherGivesEveryRankAllRows) {
   for (const std::size_t bucket_bytes : kBucketBytes) {
     ParameterShards shards = make(bucket_bytes);
