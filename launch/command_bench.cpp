@@ -109,10 +109,7 @@ void print(const train::StepMetrics& m, const config::RunConfig& config, const R
 
 int step(std::span<const std::string> args) {
   const config::CommandLine line(step_spec(), args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(step_spec()));
-    return 0;
-  }
+  if (line.help()) return print_help(step_spec());
   config::Loaded loaded = config::load(line.sources());
   config::RunConfig& config = loaded.config;
   if (config.train.global_batch == 0)

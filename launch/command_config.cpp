@@ -41,10 +41,7 @@ config::CommandSpec docs_spec() {
 int show(std::span<const std::string> args) {
   const config::CommandSpec spec = show_spec();
   const config::CommandLine line(spec, args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(spec));
-    return 0;
-  }
+  if (line.help()) return print_help(spec);
   const config::Loaded loaded = config::load(line.sources());
   const std::string use = line.get("for", "none");
   if (use == "train") {

@@ -83,10 +83,7 @@ data::TokenBuildOptions build_options(const config::CommandLine& line) {
 int build(std::span<const std::string> args) {
   const config::CommandSpec spec = build_spec();
   const config::CommandLine line(spec, args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(spec));
-    return 0;
-  }
+  if (line.help()) return print_help(spec);
   for (const char* needed : {"tokenizer", "out"}) {
     if (!line.has(needed)) throw ConfigError("data build needs --{}", needed);
   }
@@ -135,10 +132,7 @@ config::CommandSpec verify_spec() {
 int verify(std::span<const std::string> args) {
   const config::CommandSpec spec = verify_spec();
   const config::CommandLine line(spec, args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(spec));
-    return 0;
-  }
+  if (line.help()) return print_help(spec);
   std::optional<data::Tokenizer> tokenizer;
   if (line.has("tokenizer")) tokenizer.emplace(line.get("tokenizer"));
   for (const std::string& word : line.positional()) {
@@ -213,10 +207,7 @@ void print_windows(const data::TokenFile& file, const data::Tokenizer& tokenizer
 int show(std::span<const std::string> args) {
   const config::CommandSpec spec = show_spec();
   const config::CommandLine line(spec, args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(spec));
-    return 0;
-  }
+  if (line.help()) return print_help(spec);
   std::optional<data::Tokenizer> tokenizer;
   if (line.has("tokenizer")) tokenizer.emplace(line.get("tokenizer"));
   const int64_t count = line.get_integer("sample", tokenizer ? 1 : 0, 0, INT64_MAX);

@@ -110,10 +110,7 @@ int evaluate_on(const Ranks& ranks, const config::RunConfig& config, const std::
 
 int perplexity(std::span<const std::string> args) {
   const config::CommandLine line(perplexity_spec(), args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(perplexity_spec()));
-    return 0;
-  }
+  if (line.help()) return print_help(perplexity_spec());
   if (!line.has("checkpoint")) throw ConfigError("eval perplexity needs --checkpoint DIR");
   const std::filesystem::path checkpoint = find_checkpoint(line.get("checkpoint"));
   const config::Loaded loaded = load_from_checkpoint(checkpoint, line.sources());

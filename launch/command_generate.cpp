@@ -89,10 +89,7 @@ int generate_on(const Ranks& ranks, const config::RunConfig& config, const std::
 
 int run_generate(std::span<const std::string> args) {
   const config::CommandLine line(spec(), args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(spec()));
-    return 0;
-  }
+  if (line.help()) return print_help(spec());
   if (!line.has("checkpoint")) throw ConfigError("generate needs --checkpoint DIR");
   const std::filesystem::path checkpoint = find_checkpoint(line.get("checkpoint"));
   const config::Loaded loaded = load_from_checkpoint(checkpoint, line.sources());

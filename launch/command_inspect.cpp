@@ -156,10 +156,7 @@ void print_json(const std::filesystem::path& folder, const Reader& reader, bool 
 int inspect_checkpoint(std::span<const std::string> args) {
   const config::CommandSpec spec = checkpoint_spec();
   const config::CommandLine line(spec, args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(spec));
-    return 0;
-  }
+  if (line.help()) return print_help(spec);
   const std::filesystem::path folder = find_checkpoint(line.positional().front());
   const Reader reader(folder);
   if (line.has("json")) {

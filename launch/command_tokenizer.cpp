@@ -96,10 +96,7 @@ data::TrainingSample read_sample(const config::CommandLine& line) {
 int train(std::span<const std::string> args) {
   const config::CommandSpec spec = train_spec();
   const config::CommandLine line(spec, args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(spec));
-    return 0;
-  }
+  if (line.help()) return print_help(spec);
   if (!line.has("out")) throw ConfigError("tokenizer train needs --out FILE");
   const data::TokenizerTraining training = training_options(line);
   data::TrainingSample sample = read_sample(line);
@@ -145,10 +142,7 @@ int encode(std::span<const std::string> args) {
       "tokenizer encode", "Prints the token ids of a text (INPUT, or standard input), separated by spaces.",
       "echo 'some text' | redllm tokenizer encode --tokenizer tokenizer.model");
   const config::CommandLine line(spec, args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(spec));
-    return 0;
-  }
+  if (line.help()) return print_help(spec);
   fmt::print("{}\n", fmt::join(tokenizer_of(line, spec.name).encode(read_text(line)), " "));
   return 0;
 }
@@ -158,10 +152,7 @@ int decode(std::span<const std::string> args) {
       "tokenizer decode", "Prints the text of token ids (INPUT, or standard input), byte for byte.",
       "redllm tokenizer decode --tokenizer tokenizer.model ids.txt");
   const config::CommandLine line(spec, args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(spec));
-    return 0;
-  }
+  if (line.help()) return print_help(spec);
   const data::Tokenizer tokenizer = tokenizer_of(line, spec.name);
   std::istringstream in(read_text(line));
   std::vector<int32_t> ids;

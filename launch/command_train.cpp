@@ -46,10 +46,7 @@ int train_on(const Ranks& ranks, const config::Loaded& loaded) {
 
 int run_train(std::span<const std::string> args) {
   const config::CommandLine line(spec(), args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(spec()));
-    return 0;
-  }
+  if (line.help()) return print_help(spec());
   const config::Loaded loaded = config::load(line.sources());
   config::validate(loaded, config::kTrainUse);
   return run_on_ranks(

@@ -33,6 +33,11 @@ std::span<const Command> commands() {
   return list;
 }
 
+int print_help(const config::CommandSpec& spec) {
+  fmt::print("{}", config::help_text(spec));
+  return 0;
+}
+
 int dispatch(std::string_view parent, std::span<const Command> list, std::span<const std::string> args) {
   if (args.empty()) throw ConfigError("{} needs a command\n{}", parent, usage(parent, list));
   const std::string& name = args.front();

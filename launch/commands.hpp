@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "config/command_line.hpp"
+
 namespace red::launch {
 
 // One declaration per command; the list in commands.cpp is in the order of --help.
@@ -25,6 +27,9 @@ struct Command {
 };
 
 std::span<const Command> commands();
+
+/// Prints what --help tells of a command; the exit code.
+int print_help(const config::CommandSpec& spec);
 
 /// Runs the command that args begins with, from `list`; `parent` is what comes before it ("redllm", "redllm
 /// data"). --help prints the list. Throws ConfigError with the nearest match for anything else.
