@@ -60,7 +60,7 @@ Failure AbortChannel::abort(int exit_code, std::string_view text) {
     decide(std::move(own));
     return *failure_;
   }
-  const MessageHead head{MessageKind::wish, rank_, exit_code};
+  const MessageHead head{SignalKind::wish, rank_, exit_code};
   send_message(peers_[0].connection.socket, head, text, kSendSeconds);
   return await_verdict(lock, options_.answer_s, std::move(own));
 }
@@ -74,7 +74,7 @@ Failure AbortChannel::overdue(std::string_view text) {
     finish_inquiry_if_due();
   } else {
     own.text += "; rank 0, which hears from all ranks what they wait for, does not answer";
-    send(peers_[0], MessageKind::overdue, text);
+    send(peers_[0], SignalKind::overdue, text);
   }
   // Without rank 0 each rank is on its own. Rank 1 gives up first, so that where a launcher ends all once one
   // has left, only one message is seen.
@@ -106,14 +106,14 @@ void AbortChannel::end_wait() noexcept {
   own_.waiting = false;
   own_.since = Clock::now();
   if (std::exchange(own_.published, false) && !is_hub()) {
-    send(peers_[0], MessageKind::status, {own_.what.data(), own_.what_length});
+    send(peers_[0], SignalKind::status, {own_.what.data(), own_.what_length});
   }
 }
 
 void AbortChannel::publish_wait() noexcept {
   const std::lock_guard lock(mutex_);
   own_.published = true;
-  if (!is_hub()) send(peers_[0], MessageKind::status, {own_.what.data(), own_.what_length});
+  if (!is_hub()) send(peers_[0], SignalKind::status, {own_.what.data(), own_.what_length});
 }
 
 RankState AbortChannel::own_state() const {
@@ -135,7 +135,7 @@ std::vector<RankState> AbortChannel::states_locked() const {
 }
 
 /// Sends with this rank's state in the head.
-void AbortChannel::send(Peer& peer, MessageKind kind, std::string_view text) {
+void AbortChannel::send(Peer& peer, SignalKind kind, std::string_view text) {
   if (!peer.connection.socket) return;
   MessageHead head{kind, rank_, own_.waiting ? 1 : 0};
   head.seconds = std::chrono::duration<double>(Clock::now() - own_.since).count();
@@ -193,26 +193,26 @@ void AbortChannel::take_messages(Peer& peer) {
 
 void AbortChannel::handle(Peer& peer, const MessageHead& head, std::string_view text) {
   switch (head.kind) {
-    case MessageKind::status:
-    case MessageKind::answer:
+    case SignalKind::status:
+    case SignalKind::answer:
       peer.state.waiting = head.code != 0;
       peer.state.seconds = head.seconds;
       peer.state.what = text;
       peer.state.answers = true;
       break;
-    case MessageKind::question:
-      send(peer, MessageKind::answer, {own_.what.data(), own_.what_length});
+    case SignalKind::question:
+      send(peer, SignalKind::answer, {own_.what.data(), own_.what_length});
       break;
-    case MessageKind::wish:
+    case SignalKind::wish:
       decide({head.rank, head.code, head.rank, std::string(text)});
       break;
-    case MessageKind::overdue:
+    case SignalKind::overdue:
       begin_inquiry(head.rank, text);
       break;
-    case MessageKind::verdict:
+    case SignalKind::verdict:
       decide({head.rank, head.code, head.speaker, std::string(text)});
       break;
-    case MessageKind::told:
+    case SignalKind::told:
       if (is_hub()) {
         spread_told();
       } else {
@@ -220,11 +220,11 @@ void AbortChannel::handle(Peer& peer, const MessageHead& head, std::string_view 
         changed_.notify_all();
       }
       break;
-    case MessageKind::goodbye:
+    case SignalKind::goodbye:
       peer.orderly = true;
       break;
-    case MessageKind::hello:
-    case MessageKind::welcome:
+    case SignalKind::hello:
+    case SignalKind::welcome:
       break;
   }
 }
@@ -250,7 +250,7 @@ void AbortChannel::decide(Failure failure) {
   end_of_grace_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                      std::chrono::duration<double>(options_.grace_s));
   if (is_hub()) {
-    const MessageHead head{MessageKind::verdict, failure_->rank, failure_->exit_code, failure_->speaker};
+    const MessageHead head{SignalKind::verdict, failure_->rank, failure_->exit_code, failure_->speaker};
     for (Peer& peer : peers_) {
       if (peer.connection.socket) send_message(peer.connection.socket, head, failure_->text, kSendSeconds);
     }
@@ -267,7 +267,7 @@ void AbortChannel::begin_inquiry(int rank, std::string_view text) {
                                         std::chrono::duration<double>(options_.answer_s))};
   for (Peer& peer : peers_) {
     peer.state.answers = false;
-    send(peer, MessageKind::question, "");
+    send(peer, SignalKind::question, "");
   }
   wake();
 }
@@ -301,7 +301,7 @@ void AbortChannel::told() {
 
 void AbortChannel::spread_told() {
   if (std::exchange(told_, true)) return;
-  for (Peer& peer : peers_) send(peer, MessageKind::told, "");
+  for (Peer& peer : peers_) send(peer, SignalKind::told, "");
   changed_.notify_all();
 }
 
@@ -321,7 +321,7 @@ void AbortChannel::close() noexcept {
     const std::lock_guard lock(mutex_);
     if (stop_) return;
     stop_ = true;
-    for (Peer& peer : peers_) send(peer, MessageKind::goodbye, "");
+    for (Peer& peer : peers_) send(peer, SignalKind::goodbye, "");
     wake();
   }
   if (thread_.joinable()) thread_.join();

@@ -118,7 +118,7 @@ class AbortChannel {
   void end_process_if_due();
   RankState own_state() const;
   std::vector<RankState> states_locked() const;
-  void send(Peer& peer, MessageKind kind, std::string_view text);
+  void send(Peer& peer, SignalKind kind, std::string_view text);
   Failure await_verdict(std::unique_lock<std::mutex>& lock, double seconds, Failure otherwise);
 
   AbortOptions options_;

@@ -51,7 +51,7 @@ FileDescriptor accept_within(const FileDescriptor& listener, double timeout_s);
 /// True when the descriptor has something to read within the time.
 bool readable_within(int fd, double timeout_s);
 
-enum class MessageKind : uint32_t {
+enum class SignalKind : uint32_t {
   hello,
   welcome,
   status,
@@ -66,7 +66,7 @@ enum class MessageKind : uint32_t {
 
 /// Head of a message; `length` bytes of text follow. Both ends run on one kind of machine, as MPI wants too.
 struct MessageHead {
-  MessageKind kind = MessageKind::hello;
+  SignalKind kind = SignalKind::hello;
   int32_t rank = 0;
   int32_t code = 0;
   int32_t speaker = 0;

@@ -83,14 +83,14 @@ std::vector<StarConnection> accept_all(const Listener& listener, const Invitatio
     StarConnection next{0, {}, accept_within(listener.socket, left), std::make_unique<MessageReader>()};
     MessageHead head;
     std::string_view text;
-    if (!next.socket || !read_one(next, head, text) || head.kind != MessageKind::hello ||
+    if (!next.socket || !read_one(next, head, text) || head.kind != SignalKind::hello ||
         text.substr(0, invitation.token.size()) != view(invitation.token) || head.rank < 1 ||
         head.rank >= size || connections[head.rank - 1].socket) {
       continue;  // not of this run
     }
     next.rank = head.rank;
     next.host = text.substr(invitation.token.size());
-    if (!send_message(next.socket, {MessageKind::welcome}, view(invitation.counter), kHandshakeSeconds))
+    if (!send_message(next.socket, {SignalKind::welcome}, view(invitation.counter), kHandshakeSeconds))
       continue;
     connections[head.rank - 1] = std::move(next);
     --missing;
@@ -110,8 +110,8 @@ StarConnection connect_to_rank_0(const Invitation& invitation, int rank, double 
       MessageHead head;
       std::string_view text;
       if (connection.socket &&
-          send_message(connection.socket, {MessageKind::hello, rank}, hello, kHandshakeSeconds) &&
-          read_one(connection, head, text) && head.kind == MessageKind::welcome &&
+          send_message(connection.socket, {SignalKind::hello, rank}, hello, kHandshakeSeconds) &&
+          read_one(connection, head, text) && head.kind == SignalKind::welcome &&
           text == view(invitation.counter)) {
         return connection;
       }

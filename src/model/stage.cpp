@@ -151,29 +151,36 @@ void Stage::forward_decoder(Slot& slot, ForwardMode mode) {
   }
 }
 
-void Stage::backward(int index) {
+void Stage::backward(int index, bool last) {
   Slot& slot = slots_[index];
-  if (placement_.has_decoder_part()) backward_decoder(slot, false);
-  if (placement_.has_encoder_part()) backward_encoder(slot, false);
+  if (placement_.has_decoder_part()) backward_decoder(slot, false, last);
+  if (placement_.has_encoder_part()) backward_encoder(slot, false, last);
 }
 
 void Stage::backward_input(int index) {
   RED_CHECK(options_.split_backward, "the stage was built for backward passes in one");
   Slot& slot = slots_[index];
-  if (placement_.has_decoder_part()) backward_decoder(slot, true);
-  if (placement_.has_encoder_part()) backward_encoder(slot, true);
+  if (placement_.has_decoder_part()) backward_decoder(slot, true, false);
+  if (placement_.has_encoder_part()) backward_encoder(slot, true, false);
 }
 
-void Stage::backward_weight(int index) {
+void Stage::backward_weight(int index, bool last) {
   RED_CHECK(options_.split_backward, "the stage was built for backward passes in one");
   Slot& slot = slots_[index];
   for (std::size_t i = decoder_.size(); i-- > 0;) {
     decoder_[i].backward_weight(context_, {slot.batch, slot.memory, {}}, slot.decoder[i],
                                 slot.decoder_kept[i], work_);
+    if (last) say_done(Stack::decoder, i);
   }
   for (std::size_t i = encoder_.size(); i-- > 0;) {
     encoder_[i].backward_weight(context_, {slot.batch, {}, {}}, slot.encoder[i], slot.encoder_kept[i], work_);
+    if (last) say_done(Stack::encoder, i);
   }
+}
+
+void Stage::say_done(Stack stack, std::size_t layer) const {
+  const int64_t first = stack == Stack::encoder ? placement_.encoder_begin : placement_.decoder_begin;
+  if (layer_done_) layer_done_({stack, first + static_cast<int64_t>(layer)});
 }
 
 Tensor Stage::memory_gradient_part(int index) {
@@ -189,7 +196,7 @@ void Stage::add_memory_gradient_part(int index) {
   slot.d_memory_arrived = true;
 }
 
-void Stage::backward_decoder(Slot& slot, bool split) {
+void Stage::backward_decoder(Slot& slot, bool split, bool last) {
   StreamGradient gradient = stream_gradient(slot.shape.decoder_tokens);
   if (placement_.has_head) {
     head_->backward(context_, slot.head, gradient.now);
@@ -204,6 +211,7 @@ void Stage::backward_decoder(Slot& slot, bool split) {
     } else {
       decoder_[i].backward(context_, batch, slot.decoder[i], work_, gradient);
     }
+    if (last) say_done(Stack::decoder, i);
   }
   if (!slot.d_memory.empty()) tensor_.leave(slot.d_memory);
   if (placement_.has_decoder_embedding) {
@@ -213,7 +221,7 @@ void Stage::backward_decoder(Slot& slot, bool split) {
   }
 }
 
-void Stage::backward_encoder(Slot& slot, bool split) {
+void Stage::backward_encoder(Slot& slot, bool split, bool last) {
   StreamGradient gradient = stream_gradient(slot.shape.encoder_tokens);
   if (placement_.has_encoder_final_norm) {
     ops::rms_norm_backward_gain(stream_, encoder_final_gain_->gradient, slot.d_own_memory, slot.final_x,
@@ -230,6 +238,7 @@ void Stage::backward_encoder(Slot& slot, bool split) {
     } else {
       encoder_[i].backward(context_, batch, slot.encoder[i], work_, gradient);
     }
+    if (last) say_done(Stack::encoder, i);
   }
   if (placement_.has_encoder_embedding) {
     embed_backward(gradient.now, slot.batch.encoder);

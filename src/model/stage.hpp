@@ -5,12 +5,13 @@
 // residual stream (model/tensor_axis.hpp), d model width.
 #pragma once
 
-#include <memory>
+#include <functional>
 #include <optional>
 #include <vector>
 
 #include "model/layer.hpp"
 #include "model/loss_head.hpp"
+#include "model/stage_parameters.hpp"
 #include "parallel/placement.hpp"
 
 namespace red::model {
@@ -67,12 +68,15 @@ class Stage {
   void load(int slot, const data::MicroBatch& batch);
   void forward(int slot, ForwardMode mode);
   /// Both passes. d_decoder_output and d_own_memory (encoder stages) must have arrived.
-  void backward(int slot);
+  void backward(int slot, bool last = false);
   /// The same in two, with split_backward. The first makes all that goes to other stages, and the gradients
   /// of gains and of the embedding, which cost little: so that of the embedding, to which the loss head adds
   /// during forward, is summed in the order that backward() has.
   void backward_input(int slot);
-  void backward_weight(int slot);
+  void backward_weight(int slot, bool last = false);
+  /// With `last`, no micro-batch comes behind this one: `f` is called for each layer, from the last one on,
+  /// when its matrices' gradients are final.
+  void on_layer_done(std::function<void(const LayerOfParameter&)> f) { layer_done_ = std::move(f); }
 
   /// Last encoder stage: where the next decoder stage's part of the gradient of the encoder's output is to be
   /// received, and what to call when it is there.
@@ -104,8 +108,9 @@ class Stage {
   void allocate_work();
   void forward_encoder(Slot& slot, ForwardMode mode);
   void forward_decoder(Slot& slot, ForwardMode mode);
-  void backward_encoder(Slot& slot, bool split);
-  void backward_decoder(Slot& slot, bool split);
+  void backward_encoder(Slot& slot, bool split, bool last);
+  void backward_decoder(Slot& slot, bool split, bool last);
+  void say_done(Stack stack, std::size_t layer) const;
   ForwardScratch scratch_for(int64_t tokens) const;
   StreamGradient stream_gradient(int64_t tokens) const;
   void embed(const Tensor& x, const DeviceSequences& sequences);
@@ -127,6 +132,7 @@ class Stage {
   Arena work_;
   ForwardScratch scratch_;
   StreamGradient stream_gradient_;
+  std::function<void(const LayerOfParameter&)> layer_done_;
   Tensor d_memory_part_;  ///< (s, d) last encoder stage
   Tensor loss_sums_;
 };

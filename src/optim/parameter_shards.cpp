@@ -136,7 +136,20 @@ void ParameterShards::layer_done(const model::LayerOfParameter& layer) {
   }
 }
 
+/// A bucket has arrived when its staging memory went to a later one, or when its request is done.
+void ParameterShards::measure_hidden_share() {
+  int64_t arrived = 0, all = 0;
+  for (std::size_t i = 0; i < buckets_.size(); ++i) {
+    all += buckets_[i].chunk;
+    if (i >= next_bucket_) continue;
+    Staging& staging = staging_[i % 2];
+    if (i + 2 < next_bucket_ || !staging.request || data_.test(staging.request)) arrived += buckets_[i].chunk;
+  }
+  hidden_share_ = all == 0 ? 1.0 : static_cast<double>(arrived) / static_cast<double>(all);
+}
+
 void ParameterShards::reduce() {
+  measure_hidden_share();
   while (next_bucket_ < buckets_.size()) begin_reduction(next_bucket_++);
   next_bucket_ = 0;
   for (Staging& staging : staging_) {

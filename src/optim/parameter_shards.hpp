@@ -51,6 +51,9 @@ class ParameterShards {
   void layer_done(const model::LayerOfParameter& layer);
   /// All gradients are final: begins the reductions that are left, and waits for all.
   void reduce();
+  /// Of the last reduce(): the share of the elements that had arrived before it was called; 1 with one data
+  /// rank.
+  double hidden_share() const { return hidden_share_; }
   void gather();
 
   std::size_t num_bytes() const { return memory_.capacity(); }
@@ -71,6 +74,7 @@ class ParameterShards {
   void make_buckets(std::size_t bucket_bytes);
   std::vector<std::size_t> backward_order() const;
   void begin_reduction(std::size_t bucket);
+  void measure_hidden_share();
   int64_t chunk_elements(const Bucket& bucket, int rank) const;
   template <class Visit>
   void for_each_part(const Bucket& bucket, int rank, const Tensor& chunk, Visit visit) const;
@@ -84,6 +88,7 @@ class ParameterShards {
   Arena memory_;
   Staging staging_[2];
   std::size_t next_bucket_ = 0;  ///< whose reduction has not begun
+  double hidden_share_ = 1.0;
 };
 
 }  // namespace red::optim

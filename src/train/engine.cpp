@@ -60,6 +60,7 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
     whole_gradients_ = std::make_unique<optim::WholeGradients>(stream, store_, mesh.tensor());
   shards_ = std::make_unique<optim::ParameterShards>(stream, store_, placement().owns_embedding(), mesh,
                                                      options.bucket_bytes);
+  stage_.on_layer_done([this](const model::LayerOfParameter& layer) { shards_->layer_done(layer); });
   tied_ = std::make_unique<optim::TiedEmbedding>(stream, shards_->embedding(), placement_.embedding_holders,
                                                  placement_.embedding_owner, mesh.pipeline());
   adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh);

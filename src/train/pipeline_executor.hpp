@@ -8,7 +8,7 @@
 
 #include "model/stage.hpp"
 #include "parallel/communicator.hpp"
-#include "parallel/schedule.hpp"
+#include "parallel/pipeline_topology.hpp"
 #include "train/phase_timer.hpp"
 
 namespace red::train {
@@ -26,8 +26,9 @@ class PipelineExecutor {
 
  private:
   void load(int micro_batch, std::span<const data::MicroBatch> batches);
-  void send(int micro_batch, const Tensor& x, int peer, int tag);
-  void receive(const Tensor& x, int peer, int tag, std::string_view what, PhaseTimer& timer);
+  void transfer(const parallel::Instruction& instruction, int slot, PhaseTimer& timer);
+  /// What a message of this kind carries, at its sender or where it is received.
+  Tensor tensor_of(parallel::MessageKind kind, bool sends, int slot);
   void finish_sends(int slot);
   template <class Compute>
   void compute(Phase phase, PhaseTimer& timer, const Compute& body);
@@ -36,6 +37,7 @@ class PipelineExecutor {
   model::Stage& stage_;
   parallel::Communicator& pipeline_;
   const model::TensorAxis& tensor_;
+  int num_micro_batches_ = 0;                          ///< of the run
   std::vector<int> loaded_;                            ///< micro-batch in each slot, -1: none
   std::vector<std::vector<parallel::Request>> sends_;  ///< under way, by slot
 };
