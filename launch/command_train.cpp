@@ -9,6 +9,8 @@
 #include "launch/commands.hpp"
 #include "launch/ranks.hpp"
 #include "launch/trained_model.hpp"
+#include "train/memory_plan.hpp"
+#include "train/run_options.hpp"
 #include "train/trainer.hpp"
 
 namespace red::launch {
@@ -34,8 +36,14 @@ int train_on(const Ranks& ranks, const config::Loaded& loaded) {
   const auto provider =
       data::make_training_provider(config.data, tokenizer.ids(), config.model.has_encoder());
   for (const std::string& line : provider->describe()) log::info("{}", line);
-  log::info("{} thread(s) per rank, matrix products by {}", ranks.stream.threads().num_threads(),
+  const ThreadPool& threads = ranks.stream.threads();
+  log::info("{} thread(s) per rank, matrix products by {}", threads.num_threads(),
             ranks.stream.gemm().description);
+  if (ranks.world.rank() == 0) {
+    const train::SampleLengths lengths{provider->max_encoder_length(), provider->max_decoder_length()};
+    log::info("{}", train::short_form(train::plan_memory(train::training_options(config, lengths),
+                                                         config.parallel, threads.num_threads())));
+  }
   train::Trainer trainer({config, config::print_effective(loaded), *provider, tokenizer.digest()}, ranks.mesh,
                          ranks.stream);
   trainer.run();

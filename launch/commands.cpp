@@ -28,6 +28,7 @@ std::span<const Command> commands() {
       Command{"bench", "time training steps on synthetic tokens", run_bench},
       Command{"config", "check a configuration and print what comes out of it, or the list of keys",
               run_config},
+      Command{"plan", "print what a layout asks of every rank: memory, layers, bubble", run_plan},
       Command{"inspect", "show what a checkpoint holds", run_inspect},
   };
   return list;

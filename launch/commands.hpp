@@ -18,6 +18,7 @@ int run_eval(std::span<const std::string> args);
 int run_generate(std::span<const std::string> args);
 int run_bench(std::span<const std::string> args);
 int run_config(std::span<const std::string> args);
+int run_plan(std::span<const std::string> args);
 int run_inspect(std::span<const std::string> args);
 
 struct Command {

@@ -28,11 +28,11 @@ int ranks_on_this_host() {
 
 int run_on_ranks(const config::RunConfig& config, const std::function<parallel::Layout(int)>& layout,
                  const std::function<int(const Ranks&)>& body) {
-  constexpr std::size_t kScratchBytes = std::size_t{32} << 20;
   const int threads =
       config.train.threads > 0 ? config.train.threads : train::default_threads(ranks_on_this_host());
   // The matrix library is checked before MPI starts: a crash inside it must not look like a lost rank.
-  Stream stream(threads, kScratchBytes, parse_gemm_choice(config.train.gemm));
+  // Its scratch memory grows to what the engine plans.
+  Stream stream(threads, 0, parse_gemm_choice(config.train.gemm));
   parallel::MpiOptions options;
   options.deadline_s = config.train.timeout_s;
   return run_under_mpi(options, [&](parallel::MpiEnvironment& mpi) {

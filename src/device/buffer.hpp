@@ -10,11 +10,15 @@
 
 namespace red {
 
+/// Whether there is memory behind a size. Counted objects have every size and shape of real ones, and null
+/// pointers: a plan is made of them, by the code that makes the real ones. They must not be touched.
+enum class Memory { real, counted };
+
 /// Device memory, aligned to 64 bytes, zeroed. Throws IoError naming the size when there is none left.
 class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(std::size_t num_bytes);
+  explicit Buffer(std::size_t num_bytes, Memory memory = Memory::real);
   ~Buffer();
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
@@ -42,7 +46,8 @@ class Arena {
  public:
   Arena() = default;
   /// `name` and the capacity appear in the error when the arena overflows.
-  Arena(std::string name, std::size_t num_bytes) : name_(std::move(name)), buffer_(num_bytes) {}
+  Arena(std::string name, std::size_t num_bytes, Memory memory = Memory::real)
+      : name_(std::move(name)), buffer_(num_bytes, memory) {}
 
   /// An arena without memory that only counts: whoever allocates from it learns what a real one must hold, by
   /// the very code that will allocate later. Its tensors must not be touched.

@@ -18,8 +18,8 @@ std::atomic<std::size_t>& allocation_count() {
 
 }  // namespace
 
-Buffer::Buffer(std::size_t num_bytes) : num_bytes_(num_bytes) {
-  if (num_bytes == 0) return;
+Buffer::Buffer(std::size_t num_bytes, Memory memory) : num_bytes_(num_bytes) {
+  if (num_bytes == 0 || memory == Memory::counted) return;
   void* p = mmap(nullptr, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) {
     num_bytes_ = 0;
@@ -44,7 +44,7 @@ std::byte* Arena::take(std::size_t num_bytes) {
   const std::size_t end = used_ + rounded(num_bytes);
   RED_CHECK(counting_ || end <= capacity(), "arena {} is full: {} bytes asked, {} of {} used", name_,
             num_bytes, used_, capacity());
-  std::byte* p = counting_ ? nullptr : buffer_.data() + used_;
+  std::byte* p = buffer_.data() == nullptr ? nullptr : buffer_.data() + used_;
   used_ = end;
   peak_ = std::max(peak_, end);
   return p;

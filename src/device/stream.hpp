@@ -21,6 +21,10 @@ class Stream {
 
   ThreadPool& threads() { return threads_; }
   Arena& scratch() { return scratch_; }
+  /// Makes the scratch memory at least this large. Between ops only.
+  void reserve_scratch(std::size_t num_bytes) {
+    if (num_bytes > scratch_.capacity()) scratch_ = Arena("op scratch", num_bytes);
+  }
   const GemmLibrary& gemm() const { return gemm_; }
 
   /// Runs task(i) for i in [0, num_tasks) on the stream's threads, calling the progress hook in between.

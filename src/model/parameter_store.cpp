@@ -61,17 +61,17 @@ std::string fused_name(std::string_view name) {
 }
 
 ParameterStore::ParameterStore(const std::vector<ParameterSpec>& specs, const TensorRank& at,
-                               bool with_gradients) {
+                               bool with_gradients, Memory memory) {
   for (const ParameterSpec& spec : specs) parameters_.push_back({spec, region_of(spec, at), {}});
   const std::vector<Group> groups = group_by_storage(parameters_);
-  values_ = Buffer(bytes_of(groups));
-  if (with_gradients) gradients_ = Buffer(values_.num_bytes());
+  values_ = Buffer(bytes_of(groups), memory);
+  if (with_gradients) gradients_ = Buffer(values_.num_bytes(), memory);
   std::size_t offset = 0;
   for (const Group& group : groups) {
     const auto tensor_in = [&](const Buffer& buffer) {
-      return buffer.num_bytes() == 0
-                 ? Tensor{}
-                 : make_tensor(reinterpret_cast<float*>(buffer.data() + offset), group.rows, group.cols);
+      if (buffer.num_bytes() == 0) return Tensor{};
+      std::byte* begin = buffer.data() == nullptr ? nullptr : buffer.data() + offset;
+      return make_tensor(reinterpret_cast<float*>(begin), group.rows, group.cols);
     };
     const Weight whole{tensor_in(values_), tensor_in(gradients_)};
     int64_t col = 0;

@@ -33,7 +33,8 @@ class ParameterStore {
  public:
   /// Zeroed memory for these parameters. `with_gradients` = false for evaluation: gradients are empty
   /// tensors.
-  ParameterStore(const std::vector<ParameterSpec>& specs, const TensorRank& at, bool with_gradients);
+  ParameterStore(const std::vector<ParameterSpec>& specs, const TensorRank& at, bool with_gradients,
+                 Memory memory = Memory::real);
 
   /// In the order of `specs`.
   const std::vector<StoredParameter>& parameters() const { return parameters_; }
@@ -46,7 +47,8 @@ class ParameterStore {
   /// Initial values, a function of (seed, name, element) alone.
   void initialize(uint64_t seed);
 
-  std::size_t num_bytes() const { return values_.num_bytes() + gradients_.num_bytes(); }
+  std::size_t value_bytes() const { return values_.num_bytes(); }
+  std::size_t gradient_bytes() const { return gradients_.num_bytes(); }
 
  private:
   std::vector<StoredParameter> parameters_;

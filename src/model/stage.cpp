@@ -36,7 +36,7 @@ Stage::Stage(Stream& stream, const ModelConfig& config, const parallel::StagePla
       placement_(placement),
       tensor_(tensor),
       options_(options),
-      rope_(options.max_positions, config.head_dim, config.rope_base),
+      rope_(options.max_positions, config.head_dim, config.rope_base, options.memory),
       context_{stream_, config_, rope_},
       encoder_(make_layers(store, config, tensor, "encoder", placement.encoder_begin, placement.encoder_end,
                            LayerKind::encoder)),

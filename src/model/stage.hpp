@@ -24,12 +24,15 @@ struct StageOptions {
   int64_t head_chunk = 512;   ///< tokens whose logits are in memory at a time
   float z_loss = 0.0F;
   bool split_backward = false;  ///< backward_input and backward_weight come apart: slots have room for both
+  Memory memory = Memory::real;  ///< counted: the stage only tells memory()
 };
 
 /// Bytes of a stage besides parameters and gradients, by what they are for.
 struct StageMemory {
-  std::size_t slots = 0;  ///< activations of all micro-batches in flight
-  std::size_t work = 0;   ///< temporaries of forward and backward
+  std::size_t slots = 0;   ///< activations of all micro-batches in flight
+  std::size_t work = 0;    ///< temporaries of forward and backward
+  std::size_t logits = 0;  ///< of `work`: one chunk's logits, in the place of the backward pass's temporaries
+  std::size_t rope = 0;    ///< tables of rotary positions
 };
 
 enum class ForwardMode {
@@ -100,6 +103,8 @@ class Stage {
                                int64_t sequence, int64_t head, int64_t first_row);
 
   StageMemory memory() const;
+  /// What passes take at most from the scratch memory of a stream with so many threads.
+  std::size_t scratch_bytes(int num_threads) const;
 
  private:
   void allocate_slot(Slot& slot, const BatchShape& shape) const;
@@ -130,6 +135,7 @@ class Stage {
   std::optional<LossHead> head_;
   std::vector<Slot> slots_;
   Arena work_;
+  std::size_t logits_bytes_ = 0;
   ForwardScratch scratch_;
   StreamGradient stream_gradient_;
   std::function<void(const LayerOfParameter&)> layer_done_;

@@ -2,6 +2,8 @@
 #include <algorithm>
 
 #include "model/stage.hpp"
+#include "ops/cross_entropy.hpp"
+#include "ops/norm.hpp"
 
 namespace red::model {
 
@@ -11,7 +13,7 @@ void Stage::allocate_slots() {
   reserve_device_batch(measured.arena, options_.capacity);
   allocate_slot(measured, options_.capacity);
   for (Slot& slot : slots_) {
-    slot.arena = Arena("activations", measured.arena.peak());
+    slot.arena = Arena("activations", measured.arena.peak(), options_.memory);
     slot.encoder.reserve(encoder_.size());
     slot.decoder.reserve(decoder_.size());
     slot.encoder_kept.reserve(encoder_.size());
@@ -35,11 +37,12 @@ void Stage::allocate_work() {
   Arena counted = Arena::counting();
   allocate(counted);
   if (head_) head_->reserve_logits(counted, shape.decoder_tokens);
+  logits_bytes_ = counted.peak() - counted.used();
   if (options_.train) {
     for (const Layer& layer : encoder_) layer.reserve_backward(counted, shape);
     for (const Layer& layer : decoder_) layer.reserve_backward(counted, shape);
   }
-  work_ = Arena("layer temporaries", counted.peak());
+  work_ = Arena("layer temporaries", counted.peak(), options_.memory);
   allocate(work_);
 }
 
@@ -99,7 +102,24 @@ StageMemory Stage::memory() const {
   StageMemory memory;
   for (const Slot& slot : slots_) memory.slots += slot.arena.capacity();
   memory.work = work_.capacity();
+  memory.logits = logits_bytes_;
+  memory.rope = rope_.num_bytes();
   return memory;
+}
+
+std::size_t Stage::scratch_bytes(int num_threads) const {
+  const BatchShape& shape = options_.capacity;
+  const int64_t tokens = std::max(shape.encoder_tokens, shape.decoder_tokens);
+  const std::size_t row_sums = Arena::rounded(static_cast<std::size_t>(tokens) * sizeof(float));
+  std::size_t most = std::max(row_sums, ops::rms_norm_scratch_bytes(tokens, config_.d_model));
+  if (head_) most = std::max(most, ops::cross_entropy_scratch_bytes(std::min(options_.head_chunk, tokens)));
+  for (const std::vector<Layer>* layers : {&encoder_, &decoder_}) {
+    if (layers->empty()) continue;  // layers of a stack are alike
+    most = std::max(most, ops::attention_scratch_bytes(
+                              num_threads, layers->front().self_attention().num_heads(), config_.head_dim,
+                              shape.sequences, std::min(tokens, options_.max_positions)));
+  }
+  return most;
 }
 
 }  // namespace red::model

@@ -18,11 +18,14 @@ class TensorAxis {
  public:
   /// One rank: nothing is ever sent.
   TensorAxis() = default;
+  /// Sizes alone, for plans: whatever sends must not be called.
+  TensorAxis(const TensorRank& at, bool sequence_parallel)
+      : at_(at), sequence_parallel_(sequence_parallel && at.size > 1) {}
   /// `ranks` must outlive it.
   TensorAxis(parallel::Communicator& ranks, bool sequence_parallel)
-      : at_{ranks.size(), ranks.rank()},
-        ranks_(&ranks),
-        sequence_parallel_(sequence_parallel && ranks.size() > 1) {}
+      : TensorAxis(TensorRank{ranks.size(), ranks.rank()}, sequence_parallel) {
+    ranks_ = &ranks;
+  }
 
   const TensorRank& at() const { return at_; }
   int size() const { return at_.size; }

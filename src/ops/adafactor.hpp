@@ -52,6 +52,10 @@ void adafactor_factored_accumulate(Stream& stream, const Tensor& g, const Tensor
                                    const Tensor& sum_u2, const Tensor& sum_p2,
                                    const AdafactorScalars& scalars);
 
+/// Bytes that these passes take at most from a stream's scratch memory for a shard of (r, c).
+std::size_t adafactor_scratch_bytes(int64_t rows, int64_t cols);
+std::size_t adafactor_factored_scratch_bytes(int64_t rows, int64_t cols);
+
 /// Factored, the step itself, as adafactor_apply.
 void adafactor_factored_apply(Stream& stream, const Tensor& p, const Tensor& g, const Tensor& v_row,
                               const Tensor& v_col, const Tensor& row_total, int64_t num_rows,

@@ -80,6 +80,10 @@ HWY_EXPORT(accumulate_row);
 HWY_EXPORT(accumulate_row_keeping_v);
 HWY_EXPORT(apply_row);
 
+std::size_t adafactor_scratch_bytes(int64_t rows, int64_t cols) {
+  return sum_rows_scratch_bytes(rows, cols);
+}
+
 void adafactor_accumulate(Stream& stream, const Tensor& v, const Tensor& g, const Tensor& p,
                           const Tensor& sum_u2, const Tensor& sum_p2, const AdafactorScalars& scalars,
                           const AdafactorRule& rule) {

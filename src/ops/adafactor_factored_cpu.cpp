@@ -78,6 +78,18 @@ namespace {
 
 constexpr int64_t kColsPerTask = 1024;
 
+/// Each part of the rows has column sums of its own, added in order afterwards; the number of parts depends
+/// on the shape alone.
+struct RowParts {
+  int64_t rows, count;
+};
+
+RowParts row_parts(int64_t rows) {
+  constexpr int64_t most_parts = 64, least_rows = 16;
+  const int64_t rows_per_part = std::max(least_rows, (rows + most_parts - 1) / most_parts);
+  return {rows_per_part, (rows + rows_per_part - 1) / rows_per_part};
+}
+
 /// What a row or column of g is multiplied with to give u.
 class Factors {
  public:
@@ -114,15 +126,18 @@ void check_factors(const Tensor& g, const Tensor& p, const Tensor& v_row, const 
 
 }  // namespace
 
+std::size_t adafactor_factored_scratch_bytes(int64_t rows, int64_t cols) {
+  const auto width = static_cast<std::size_t>(cols);
+  const auto parts = static_cast<std::size_t>(row_parts(rows).count);
+  return std::max(Arena::rounded(parts * width * sizeof(double)),
+                  Arena::rounded(width * sizeof(float)) + sum_rows_scratch_bytes(rows, cols));
+}
+
 void adafactor_factored_sums(Stream& stream, const Tensor& row_sum, const Tensor& col_sum, const Tensor& g,
                              const AdafactorScalars& scalars, const AdafactorRule& rule) {
   RED_CHECK(row_sum.rows == g.rows && col_sum.rows == g.cols, "g ({}, {}), row_sum {}, col_sum {}", g.rows,
             g.cols, row_sum.rows, col_sum.rows);
-  // Each part of the rows has column sums of its own, added in order below; the number of parts depends on
-  // the shape alone.
-  constexpr int64_t most_parts = 64, least_rows = 16;
-  const int64_t rows_per_part = std::max(least_rows, (g.rows + most_parts - 1) / most_parts);
-  const int64_t num_parts = (g.rows + rows_per_part - 1) / rows_per_part;
+  const auto [rows_per_part, num_parts] = row_parts(g.rows);
   const double scale = value_of(scalars.grad_scale);
   const ArenaScope scope(stream.scratch());
   double* partial = stream.scratch().allocate<double>(num_parts, g.cols).as<double>();

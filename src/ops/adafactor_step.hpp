@@ -31,6 +31,11 @@ inline double adafactor_step_size(const Tensor& sum_u2, const Tensor& sum_p2, in
          std::max(1.0, rms_u / rule.clip_threshold);
 }
 
+/// What sum_rows() takes from scratch memory.
+inline std::size_t sum_rows_scratch_bytes(int64_t rows, int64_t cols) {
+  return Arena::rounded(static_cast<std::size_t>(Blocks(rows, cols).count() * 2) * sizeof(double));
+}
+
 /// sum_u2 and sum_p2 += row_sums(row, first column, number of columns) over all of `shape`, in the order of
 /// the blocks.
 template <class RowSums>

@@ -37,4 +37,7 @@ void cross_entropy(Stream& stream, const Tensor& sums, const Tensor& log_probabi
                    const Tensor& partials, int64_t rank, int64_t first_column, const int32_t* targets,
                    const uint8_t* loss_mask, float z_loss, LogitsBecome become);
 
+/// Bytes that it takes from a stream's scratch memory.
+std::size_t cross_entropy_scratch_bytes(int64_t num_tokens);
+
 }  // namespace red::ops

@@ -164,6 +164,10 @@ void cross_entropy_partials(Stream& stream, const Tensor& partials, const Tensor
   });
 }
 
+std::size_t cross_entropy_scratch_bytes(int64_t num_tokens) {
+  return Arena::rounded(static_cast<std::size_t>(num_tokens) * sizeof(RowLoss));
+}
+
 void cross_entropy(Stream& stream, const Tensor& sums, const Tensor& log_probability, const Tensor& logits,
                    const Tensor& partials, int64_t rank, int64_t first_column, const int32_t* targets,
                    const uint8_t* loss_mask, float z_loss, LogitsBecome become) {

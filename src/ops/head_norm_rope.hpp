@@ -15,9 +15,10 @@ namespace red::ops {
 /// fp64, held as fp32.
 class RopeTable {
  public:
-  RopeTable(int64_t num_positions, int64_t head_dim, double base);
+  RopeTable(int64_t num_positions, int64_t head_dim, double base, Memory memory = Memory::real);
   int64_t num_positions() const { return num_positions_; }
   int64_t half() const { return half_; }
+  std::size_t num_bytes() const { return buffer_.num_bytes(); }
   const float* cos() const {
     return reinterpret_cast<const float*>(buffer_.data());
   }  ///< (num_positions, k/2)

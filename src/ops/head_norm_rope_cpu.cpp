@@ -151,12 +151,13 @@ void backward(Stream& stream, const Tensor& dx, const Tensor& y, const Tensor& i
 
 }  // namespace
 
-RopeTable::RopeTable(int64_t num_positions, int64_t head_dim, double base)
+RopeTable::RopeTable(int64_t num_positions, int64_t head_dim, double base, Memory memory)
     : num_positions_(num_positions),
       half_(head_dim / 2),
-      buffer_(static_cast<std::size_t>(2 * num_positions * (head_dim / 2)) * sizeof(float)) {
+      buffer_(static_cast<std::size_t>(2 * num_positions * (head_dim / 2)) * sizeof(float), memory) {
   RED_CHECK(num_positions >= 0 && head_dim > 0 && head_dim % 2 == 0 && base > 0,
             "{} positions, head width {}, base {}", num_positions, head_dim, base);
+  if (memory == Memory::counted) return;
   std::vector<double> frequency(half_);
   for (int64_t i = 0; i < half_; ++i) {
     frequency[i] = std::pow(base, -static_cast<double>(i) / static_cast<double>(half_));

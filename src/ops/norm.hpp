@@ -28,4 +28,7 @@ void rms_norm_backward_input(Stream& stream, const Tensor& dx, const Tensor& res
 void rms_norm_backward_gain(Stream& stream, const Tensor& dgain, const Tensor& dy, const Tensor& x,
                             const Tensor& inv_rms);
 
+/// Bytes that these ops take at most from a stream's scratch memory for up to n tokens.
+std::size_t rms_norm_scratch_bytes(int64_t n, int64_t d);
+
 }  // namespace red::ops

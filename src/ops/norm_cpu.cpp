@@ -151,6 +151,8 @@ HWY_EXPORT(recompute_rows);
 HWY_EXPORT(backward_input_rows);
 HWY_EXPORT(backward_gain_rows);
 
+constexpr int64_t kMinChunk = 128, kMaxChunks = 64;  // of rows, in sums over tokens
+
 void check_inv_rms(const Tensor& inv_rms, const Tensor& x) {
   RED_CHECK(inv_rms.rows == x.rows && inv_rms.cols == 1, "({}, {}) for {} rows", inv_rms.rows, inv_rms.cols,
             x.rows);
@@ -216,6 +218,11 @@ void rms_norm_backward_input(Stream& stream, const Tensor& dx, const Tensor& res
   });
 }
 
+std::size_t rms_norm_scratch_bytes(int64_t n, int64_t d) {
+  const int64_t most_chunks = std::min(kMaxChunks, (n + kMinChunk - 1) / kMinChunk);
+  return Arena::rounded(static_cast<std::size_t>(most_chunks * d) * sizeof(float));
+}
+
 void rms_norm_backward_gain(Stream& stream, const Tensor& dgain, const Tensor& dy, const Tensor& x,
                             const Tensor& inv_rms) {
   check_same_shape(dy, x);
@@ -226,8 +233,7 @@ void rms_norm_backward_gain(Stream& stream, const Tensor& dgain, const Tensor& d
   const NormArgs args{.width = x.cols, .x = Rows(x), .dy = Rows(dy), .inv_rms = Rows(inv_rms)};
 
   // Chunks of rows are summed on their own and then added in order; the chunks depend on n alone.
-  constexpr int64_t min_chunk = 128, max_chunks = 64;
-  const int64_t chunk = std::max(min_chunk, (x.rows + max_chunks - 1) / max_chunks);
+  const int64_t chunk = std::max(kMinChunk, (x.rows + kMaxChunks - 1) / kMaxChunks);
   const int64_t num_chunks = (x.rows + chunk - 1) / chunk;
   const ArenaScope scope(stream.scratch());
   const Tensor partials = stream.scratch().allocate<float>(num_chunks, x.cols);

@@ -53,6 +53,10 @@ const float* elements(const Tensor& x, int64_t first, int64_t count, float* out)
 
 }  // namespace
 
+std::size_t sum_of_squares_scratch_bytes(int64_t size) {
+  return Arena::rounded(static_cast<std::size_t>((size + kBlock - 1) / kBlock) * sizeof(double));
+}
+
 void sum_of_squares(Stream& stream, const Tensor& sum, const Tensor& x) {
   const int64_t size = x.size(), num_blocks = (size + kBlock - 1) / kBlock;
   const ArenaScope scope(stream.scratch());

@@ -21,6 +21,32 @@ struct AdafactorState {
   Tensor v_col;  ///< (cols, 1) of the region, the same on every data rank: means over rows
 };
 
+/// Everything that Adafactor keeps, between steps and within one.
+struct AdafactorMemory {
+  /// One state for each shard that this stage owns, without memory. `shards` must outlive it.
+  AdafactorMemory(const AdafactorConfig& config, const std::vector<ParameterShard>& shards);
+  /// Takes every tensor from `arena`.
+  void allocate(Arena& arena);
+  std::size_t count_bytes();
+  /// What an update takes at most from a stream's scratch memory, the norm of the gradients before it
+  /// included.
+  std::size_t scratch_bytes() const;
+
+  std::vector<AdafactorState> states;
+  // fp64 sums over whole parameters, in the order of states
+  Tensor sum_u2_p2;  ///< (states, 2)
+  Tensor row_total;  ///< (states, 1) factored: sum of v_row
+  Tensor col_sums;   ///< factored: all parameters' column sums, whole, one after another
+  Tensor row_sums;   ///< factored: the shards' row sums; first those of parameters cut by columns,
+  int64_t num_partial_rows = 0;  ///< so many, of which each tensor rank knows a part
+  std::vector<Tensor> row_sum;   ///< factored: (rows, 1) of the shard, views into row_sums
+  std::vector<Tensor> col_sum;   ///< factored: (cols, 1) of the region, views into col_sums
+  Tensor unused;                 ///< takes sums that another rank counts
+
+ private:
+  void allocate_factored(Arena& arena);
+};
+
 class Adafactor {
  public:
   /// State of the shards that this stage owns; zero.
@@ -30,30 +56,19 @@ class Adafactor {
   /// One update of the owned shards. `scalars` as update_scalars() left them, (kStepScalars, 1) fp64.
   void update(const Tensor& scalars);
 
-  const std::vector<AdafactorState>& states() const { return states_; }
-  std::size_t num_bytes() const { return memory_.capacity(); }
+  const std::vector<AdafactorState>& states() const { return memory_.states; }
+  std::size_t num_bytes() const { return arena_.capacity(); }
+  std::size_t scratch_bytes() const { return memory_.scratch_bytes(); }
 
  private:
-  void allocate(Arena& arena);
-  void allocate_factored(Arena& arena);
   void reduce(parallel::Communicator& ranks, const Tensor& sums, const char* what);
   void update_factored_statistics(const ops::AdafactorScalars& scalars);
 
   Stream& stream_;
-  AdafactorConfig config_;
   ops::AdafactorRule rule_;
   const parallel::Mesh& mesh_;
-  std::vector<AdafactorState> states_;
-  Arena memory_;
-  // fp64 sums over whole parameters, in the order of states_
-  Tensor sum_u2_p2_;  ///< (states, 2)
-  Tensor row_total_;  ///< (states, 1) factored: sum of v_row
-  Tensor col_sums_;   ///< factored: all parameters' column sums, whole, one after another
-  Tensor row_sums_;   ///< factored: the shards' row sums; first those of parameters cut by columns,
-  int64_t num_partial_rows_ = 0;  ///< so many, of which each tensor rank knows a part
-  std::vector<Tensor> row_sum_;   ///< factored: (rows, 1) of the shard, views into row_sums_
-  std::vector<Tensor> col_sum_;   ///< factored: (cols, 1) of the region, views into col_sums_
-  Tensor unused_;                 ///< takes sums that another rank counts
+  AdafactorMemory memory_;
+  Arena arena_;
 };
 
 }  // namespace red::optim

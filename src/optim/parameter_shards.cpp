@@ -2,52 +2,22 @@
 
 #include <algorithm>
 #include <numeric>
+#include <string_view>
 
 #include "ops/elementwise.hpp"
 
 namespace red::optim {
+namespace {
 
-RowRange shard_rows(int64_t rows, int num_ranks, int rank) {
-  const int64_t begin = rows * rank / num_ranks, end = rows * (rank + 1) / num_ranks;
-  return {begin, end - begin};
-}
-
-ParameterShards::ParameterShards(Stream& stream, const model::ParameterStore& store, bool owns_embedding,
-                                 const parallel::Mesh& mesh, std::size_t bucket_bytes)
-    : stream_(stream), data_(mesh.data()) {
-  for (const model::StoredParameter& p : store.parameters()) {
-    const RowRange rows = shard_rows(p.region.num_rows, data_.size(), data_.rank());
-    const bool owned = owns_embedding || p.spec.name != "embedding.weight";
-    const bool first_copy = p.spec.cut != model::TensorCut::none || mesh.at().tensor == 0;
-    shards_.push_back({&p, rows, p.weight.value.row_range(rows.begin, rows.count),
-                       p.weight.gradient.row_range(rows.begin, rows.count), owned, owned && first_copy});
-  }
-  if (data_.size() > 1) make_buckets(bucket_bytes);
-}
-
-const ParameterShard* ParameterShards::embedding() const {
-  const auto it = std::find_if(shards_.begin(), shards_.end(), [](const ParameterShard& shard) {
-    return shard.parameter->spec.name == "embedding.weight";
-  });
-  return it == shards_.end() ? nullptr : &*it;
-}
-
-int64_t ParameterShards::chunk_elements(const Bucket& bucket, int rank) const {
-  int64_t elements = 0;
-  for (const std::size_t member : bucket.members) {
-    const model::ParameterRegion& region = shards_[member].parameter->region;
-    elements += shard_rows(region.num_rows, data_.size(), rank).count * region.num_cols;
-  }
-  return elements;
-}
+constexpr std::string_view kEmbedding = "embedding.weight";
 
 /// Decoder layers from the last, encoder layers from the last, then what is final at the end alone: the
 /// embedding, and gains, whose gradients may still be summed over the tensor axis.
-std::vector<std::size_t> ParameterShards::backward_order() const {
-  std::vector<std::size_t> order(shards_.size());
+std::vector<std::size_t> backward_order(const std::vector<ParameterShard>& shards) {
+  std::vector<std::size_t> order(shards.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   const auto key = [&](std::size_t i) -> std::pair<int, int64_t> {
-    const model::ParameterSpec& spec = shards_[i].parameter->spec;
+    const model::ParameterSpec& spec = shards[i].parameter->spec;
     const auto layer = model::layer_of(spec.name);
     if (spec.is_gain() || !layer) return {spec.is_gain() ? 3 : 2, 0};
     return {layer->stack == model::Stack::decoder ? 0 : 1, -layer->layer};
@@ -56,41 +26,99 @@ std::vector<std::size_t> ParameterShards::backward_order() const {
   return order;
 }
 
-void ParameterShards::make_buckets(std::size_t bucket_bytes) {
-  std::size_t filled = bucket_bytes;  // the first parameter opens a bucket
-  bool at_end = false;
-  for (const std::size_t i : backward_order()) {
-    const model::StoredParameter& parameter = *shards_[i].parameter;
-    const auto layer = parameter.spec.is_gain() ? std::nullopt : model::layer_of(parameter.spec.name);
-    const std::size_t num_bytes = static_cast<std::size_t>(parameter.region.size()) * sizeof(float);
-    if (filled + num_bytes > bucket_bytes || at_end != !layer.has_value()) {
-      buckets_.emplace_back();
-      filled = 0;
-    }
-    at_end = !layer.has_value();
-    buckets_.back().members.push_back(i);
-    buckets_.back().last_layer = layer;
-    filled += num_bytes;
+}  // namespace
+
+RowRange shard_rows(int64_t rows, int num_ranks, int rank) {
+  const int64_t begin = rows * rank / num_ranks, end = rows * (rank + 1) / num_ranks;
+  return {begin, end - begin};
+}
+
+std::vector<ParameterShard> shards_of(const model::ParameterStore& store, bool owns_embedding,
+                                      const ShardPlace& at) {
+  std::vector<ParameterShard> shards;
+  shards.reserve(store.parameters().size());
+  for (const model::StoredParameter& p : store.parameters()) {
+    const RowRange rows = shard_rows(p.region.num_rows, at.num_data, at.data);
+    const bool owned = owns_embedding || p.spec.name != kEmbedding;
+    const bool first_copy = p.spec.cut != model::TensorCut::none || at.tensor == 0;
+    shards.push_back({&p, rows, p.weight.value.row_range(rows.begin, rows.count),
+                      p.weight.gradient.row_range(rows.begin, rows.count), owned, owned && first_copy});
   }
-  int64_t largest = 0;
-  for (Bucket& bucket : buckets_) {
-    for (int rank = 0; rank < data_.size(); ++rank)
-      bucket.chunk = std::max(bucket.chunk, chunk_elements(bucket, rank));
-    largest = std::max(largest, bucket.chunk);
-  }
-  const auto allocate = [&](Arena& arena) {
-    for (Bucket& bucket : buckets_) bucket.received = arena.allocate(1, bucket.chunk);
-    for (Staging& staging : staging_) staging.memory = arena.allocate(1, largest * data_.size());
-  };
-  Arena counted = Arena::counting();
-  allocate(counted);
-  memory_ = Arena("gradient buckets", counted.peak());
-  allocate(memory_);
+  return shards;
+}
+
+const ParameterShard* embedding_of(const std::vector<ParameterShard>& shards) {
+  const auto it = std::find_if(shards.begin(), shards.end(), [](const ParameterShard& shard) {
+    return shard.parameter->spec.name == kEmbedding;
+  });
+  return it == shards.end() ? nullptr : &*it;
+}
+
+ParameterShards::ParameterShards(Stream& stream, const model::ParameterStore& store, bool owns_embedding,
+                                 const parallel::Mesh& mesh, std::size_t bucket_bytes)
+    : stream_(stream),
+      data_(mesh.data()),
+      shards_(shards_of(store, owns_embedding, {data_.size(), data_.rank(), mesh.at().tensor})),
+      buckets_(make_buckets(shards_, data_.size(), bucket_bytes)),
+      memory_("gradient buckets", count_bytes(shards_, data_.size(), bucket_bytes)) {
+  allocate(memory_, buckets_, staging_, data_.size());
   for (const Bucket& bucket : buckets_) {
     for_each_part(
         bucket, data_.rank(), bucket.received,
         [&](std::size_t member, const RowRange&, const Tensor& part) { shards_[member].gradient = part; });
   }
+}
+
+/// One data rank alone exchanges nothing and has no buckets.
+std::vector<ParameterShards::Bucket> ParameterShards::make_buckets(const std::vector<ParameterShard>& shards,
+                                                                   int num_data, std::size_t bucket_bytes) {
+  std::vector<Bucket> buckets;
+  if (num_data == 1) return buckets;
+  std::size_t filled = bucket_bytes;  // the first parameter opens a bucket
+  bool at_end = false;
+  for (const std::size_t i : backward_order(shards)) {
+    const model::StoredParameter& parameter = *shards[i].parameter;
+    const auto layer = parameter.spec.is_gain() ? std::nullopt : model::layer_of(parameter.spec.name);
+    const std::size_t num_bytes = static_cast<std::size_t>(parameter.region.size()) * sizeof(float);
+    if (filled + num_bytes > bucket_bytes || at_end != !layer.has_value()) {
+      buckets.emplace_back();
+      filled = 0;
+    }
+    at_end = !layer.has_value();
+    buckets.back().members.push_back(i);
+    buckets.back().last_layer = layer;
+    filled += num_bytes;
+  }
+  for (Bucket& bucket : buckets) {
+    for (int rank = 0; rank < num_data; ++rank) {
+      int64_t elements = 0;
+      for (const std::size_t member : bucket.members) {
+        const model::ParameterRegion& region = shards[member].parameter->region;
+        elements += shard_rows(region.num_rows, num_data, rank).count * region.num_cols;
+      }
+      bucket.chunk = std::max(bucket.chunk, elements);
+    }
+  }
+  return buckets;
+}
+
+void ParameterShards::allocate(Arena& arena, std::vector<Bucket>& buckets, Staging (&staging)[2],
+                               int num_data) {
+  int64_t largest = 0;
+  for (Bucket& bucket : buckets) {
+    bucket.received = arena.allocate(1, bucket.chunk);
+    largest = std::max(largest, bucket.chunk);
+  }
+  for (Staging& s : staging) s.memory = arena.allocate(1, largest * num_data);
+}
+
+std::size_t ParameterShards::count_bytes(const std::vector<ParameterShard>& shards, int num_data,
+                                         std::size_t bucket_bytes) {
+  Arena counted = Arena::counting();
+  std::vector<Bucket> buckets = make_buckets(shards, num_data, bucket_bytes);
+  Staging staging[2];
+  allocate(counted, buckets, staging, num_data);
+  return counted.peak();
 }
 
 /// visit(shard index, rows, part) for each parameter's rows of `rank`, part (rows, cols) within chunk (1,

@@ -37,15 +37,29 @@ struct ParameterShard {
   int64_t first_row() const { return parameter->region.row_begin + rows.begin; }  ///< of the whole parameter
 };
 
+/// A rank's place among those of its stage: what its share of the parameters follows from.
+struct ShardPlace {
+  int num_data = 1;  ///< data ranks
+  int data = 0;
+  int tensor = 0;
+};
+
+/// The shards of a rank's parameters, before any reduction. `owns_embedding`: whether this stage's copy of
+/// the tied embedding is the one that counts. `store` must outlive them.
+std::vector<ParameterShard> shards_of(const model::ParameterStore& store, bool owns_embedding,
+                                      const ShardPlace& at);
+
+/// The shard of the tied embedding; null on stages without a copy.
+const ParameterShard* embedding_of(const std::vector<ParameterShard>& shards);
+
 class ParameterShards {
  public:
-  /// `owns_embedding`: whether this stage's copy of the tied embedding is the one that counts.
+  /// As shards_of() says. `store` and `mesh` must outlive it.
   ParameterShards(Stream& stream, const model::ParameterStore& store, bool owns_embedding,
                   const parallel::Mesh& mesh, std::size_t bucket_bytes);
 
   const std::vector<ParameterShard>& shards() const { return shards_; }
-  /// The shard of the tied embedding; null on stages without a copy.
-  const ParameterShard* embedding() const;
+  const ParameterShard* embedding() const { return embedding_of(shards_); }
 
   /// A layer's gradients are final: reductions begin of all buckets that are now whole. Backward order.
   void layer_done(const model::LayerOfParameter& layer);
@@ -57,6 +71,9 @@ class ParameterShards {
   void gather();
 
   std::size_t num_bytes() const { return memory_.capacity(); }
+  /// What num_bytes() will be for these shards, on any of so many data ranks.
+  static std::size_t count_bytes(const std::vector<ParameterShard>& shards, int num_data,
+                                 std::size_t bucket_bytes);
 
  private:
   struct Bucket {
@@ -71,11 +88,11 @@ class ParameterShards {
     const Bucket* bucket = nullptr;
   };
 
-  void make_buckets(std::size_t bucket_bytes);
-  std::vector<std::size_t> backward_order() const;
+  static std::vector<Bucket> make_buckets(const std::vector<ParameterShard>& shards, int num_data,
+                                          std::size_t bucket_bytes);
+  static void allocate(Arena& arena, std::vector<Bucket>& buckets, Staging (&staging)[2], int num_data);
   void begin_reduction(std::size_t bucket);
   void measure_hidden_share();
-  int64_t chunk_elements(const Bucket& bucket, int rank) const;
   template <class Visit>
   void for_each_part(const Bucket& bucket, int rank, const Tensor& chunk, Visit visit) const;
   Tensor staged(const Staging& staging, const Bucket& bucket) const;

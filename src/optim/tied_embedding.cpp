@@ -7,10 +7,18 @@ namespace red::optim {
 
 TiedEmbedding::TiedEmbedding(Stream& stream, const ParameterShard* shard, const std::vector<int>& holders,
                              int owner, parallel::Communicator& pipeline)
-    : stream_(stream), shard_(shard), holders_(holders), owner_(owner), pipeline_(pipeline) {
-  if (takes_part() && pipeline.rank() == owner) {
-    received_ = Buffer(static_cast<std::size_t>(shard->gradient.size()) * sizeof(float));
-  }
+    : stream_(stream),
+      shard_(shard),
+      holders_(holders),
+      owner_(owner),
+      pipeline_(pipeline),
+      received_(count_bytes(shard, holders, owner, pipeline.rank())) {}
+
+/// Room for one other holder's gradient, where the owner adds them up.
+std::size_t TiedEmbedding::count_bytes(const ParameterShard* shard, const std::vector<int>& holders,
+                                       int owner, int stage) {
+  if (shard == nullptr || holders.size() < 2 || stage != owner) return 0;
+  return static_cast<std::size_t>(shard->gradient.size()) * sizeof(float);
 }
 
 void TiedEmbedding::reduce() {

@@ -20,6 +20,11 @@ class TiedEmbedding {
   /// Every holder's rows become the owner's.
   void share();
 
+  std::size_t num_bytes() const { return received_.num_bytes(); }
+  /// What num_bytes() will be on stage `stage`.
+  static std::size_t count_bytes(const ParameterShard* shard, const std::vector<int>& holders, int owner,
+                                 int stage);
+
  private:
   bool takes_part() const { return shard_ != nullptr && holders_.size() > 1; }
 

@@ -6,13 +6,10 @@ namespace red::optim {
 
 WholeGradients::WholeGradients(Stream& stream, const model::ParameterStore& store,
                                parallel::Communicator& tensor)
-    : stream_(stream), tensor_(tensor) {
-  int64_t elements = 0;
-  for (const model::StoredParameter& p : store.parameters()) {
-    if (p.spec.cut == model::TensorCut::none) elements += p.region.size();
-  }
-  memory_ = Arena("gradients of whole parameters", Arena::rounded(elements * sizeof(float)));
-  all_ = memory_.allocate(elements, 1);
+    : stream_(stream),
+      tensor_(tensor),
+      memory_("gradients of whole parameters", count_bytes(store)),
+      all_(memory_.allocate(num_elements(store), 1)) {
   int64_t offset = 0;
   for (const model::StoredParameter& p : store.parameters()) {
     if (p.spec.cut != model::TensorCut::none) continue;
@@ -20,6 +17,14 @@ WholeGradients::WholeGradients(Stream& stream, const model::ParameterStore& stor
         {p.weight.gradient, make_tensor(all_.as<float>() + offset, p.region.num_rows, p.region.num_cols)});
     offset += p.region.size();
   }
+}
+
+int64_t WholeGradients::num_elements(const model::ParameterStore& store) {
+  int64_t elements = 0;
+  for (const model::StoredParameter& p : store.parameters()) {
+    if (p.spec.cut == model::TensorCut::none) elements += p.region.size();
+  }
+  return elements;
 }
 
 void WholeGradients::reduce() {

@@ -18,12 +18,18 @@ class WholeGradients {
   void reduce();
 
   std::size_t num_bytes() const { return memory_.capacity(); }
+  /// What num_bytes() will be for this store.
+  static std::size_t count_bytes(const model::ParameterStore& store) {
+    return Arena::rounded(static_cast<std::size_t>(num_elements(store)) * sizeof(float));
+  }
 
  private:
   struct Part {
     Tensor gradient;  ///< (rows, cols)
     Tensor packed;    ///< the same shape, within all_
   };
+
+  static int64_t num_elements(const model::ParameterStore& store);
 
   Stream& stream_;
   parallel::Communicator& tensor_;

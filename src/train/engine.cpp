@@ -1,7 +1,5 @@
 #include "train/engine.hpp"
 
-#include <algorithm>
-
 #include "model/stage_parameters.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/reduce.hpp"
@@ -10,51 +8,29 @@
 namespace red::train {
 namespace {
 
-constexpr std::size_t kScalarBytes = 4096;
-
-parallel::PipelineShape pipeline_shape(const parallel::Layout& layout, int num_micro_batches) {
-  return {layout.encoder_stages, layout.decoder_stages, num_micro_batches};
-}
-
 Tensor scalar_at(const Tensor& scalars, int64_t row) {
   return scalars.row_range(row, 1);
 }
 
 }  // namespace
 
-parallel::Placement Engine::placement_of(const EngineOptions& options, const parallel::Mesh& mesh) {
-  const parallel::Layout& layout = mesh.layout();
-  return parallel::place_layers(model::layer_counts(options.model), layout.encoder_stages,
-                                layout.decoder_stages, options.costs, options.split);
-}
-
-model::StageOptions Engine::stage_options() const {
-  model::StageOptions options{options_.train,      options_.capacity, options_.max_positions, 1,
-                              options_.head_chunk, options_.z_loss};
-  if (!options_.train) return options;
-  const auto programs = parallel::make_programs(
-      options_.schedule, pipeline_shape(mesh_.layout(), std::max(1, options_.max_micro_batches)));
-  const parallel::Program& own = programs[mesh_.at().stage];
-  options.num_slots = parallel::max_in_flight(own);
-  options.split_backward = parallel::splits_backward(own);
-  return options;
-}
-
 Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& stream)
     : options_(options),
       mesh_(mesh),
       stream_(stream),
-      placement_(placement_of(options, mesh)),
+      placement_(placement_of(options, mesh.layout())),
       tensor_(mesh.tensor(), mesh.layout().sequence_parallel),
       store_(model::stage_parameters(options.model, placement_.stages[mesh.at().stage]), tensor_.at(),
              options.train),
-      stage_(stream, options.model, placement_.stages[mesh.at().stage], tensor_, store_, stage_options()),
+      stage_(stream, options.model, placement_.stages[mesh.at().stage], tensor_, store_,
+             stage_options(options, mesh.layout(), mesh.at().stage)),
       executor_(stage_, mesh.pipeline(), tensor_),
       scalars_memory_("step scalars", kScalarBytes),
       sums_(scalars_memory_.allocate<double>(ops::kStepSums, 1)),
       scalars_(scalars_memory_.allocate<double>(ops::kStepScalars, 1)),
       updates_(scalars_memory_.allocate<double>(1, 1)) {
   stream.set_progress_hook([&mesh] { mesh.world().poll(); });
+  stream.reserve_scratch(stage_.scratch_bytes(stream.threads().num_threads()));
   if (!options.train) return;
   if (tensor_.sequence_parallel())
     whole_gradients_ = std::make_unique<optim::WholeGradients>(stream, store_, mesh.tensor());
@@ -64,6 +40,7 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
   tied_ = std::make_unique<optim::TiedEmbedding>(stream, shards_->embedding(), placement_.embedding_holders,
                                                  placement_.embedding_owner, mesh.pipeline());
   adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh);
+  stream.reserve_scratch(adafactor_->scratch_bytes());
 }
 
 const parallel::Program& Engine::program(int num_micro_batches, bool train) {
@@ -73,9 +50,9 @@ const parallel::Program& Engine::program(int num_micro_batches, bool train) {
   }
   parallel::Program program;
   if (num_micro_batches > 0) {
-    const auto shape = pipeline_shape(mesh_.layout(), num_micro_batches);
-    program = (train ? parallel::make_programs(options_.schedule, shape)
-                     : parallel::forward_only(shape))[mesh_.at().stage];
+    const parallel::Layout& layout = mesh_.layout();
+    program = (train ? training_programs(options_, layout, num_micro_batches)
+                     : parallel::forward_only(pipeline_shape(layout, num_micro_batches)))[mesh_.at().stage];
   }
   return programs_.emplace_back(key, std::move(program)).second;
 }
@@ -148,8 +125,19 @@ void Engine::hidden(const data::MicroBatch& batch) {
 
 MemoryUse Engine::memory() const {
   const model::StageMemory stage = stage_.memory();
-  return {store_.num_bytes(), adafactor_ ? adafactor_->num_bytes() : 0, shards_ ? shards_->num_bytes() : 0,
-          stage.slots, stage.work};
+  MemoryUse use;
+  use.parameters = store_.value_bytes();
+  use.gradients = store_.gradient_bytes();
+  if (adafactor_) use.optimizer = adafactor_->num_bytes();
+  if (shards_) use.buckets = shards_->num_bytes();
+  if (whole_gradients_) use.whole_gradients = whole_gradients_->num_bytes();
+  if (tied_) use.tied_embedding = tied_->num_bytes();
+  use.activations = stage.slots;
+  use.temporaries = stage.work;
+  use.rope = stage.rope;
+  use.scalars = scalars_memory_.capacity();
+  use.op_scratch = stream_.scratch().capacity();
+  return use;
 }
 
 }  // namespace red::train

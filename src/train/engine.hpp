@@ -14,24 +14,11 @@
 #include "optim/tied_embedding.hpp"
 #include "optim/whole_gradients.hpp"
 #include "parallel/mesh.hpp"
+#include "train/engine_options.hpp"
+#include "train/memory_use.hpp"
 #include "train/pipeline_executor.hpp"
 
 namespace red::train {
-
-struct EngineOptions {
-  model::ModelConfig model;
-  optim::AdafactorConfig optimizer;
-  parallel::LayerCosts costs;  ///< what the split of layers over stages balances
-  parallel::LayerSplit split;  ///< the user's own
-  model::BatchShape capacity;  ///< the largest micro-batch
-  int64_t max_positions = 0;   ///< longest encoder plus longest decoder sequence
-  int max_micro_batches = 1;   ///< of one data rank in one step
-  parallel::PipelineSchedule schedule = parallel::PipelineSchedule::one_forward_one_backward;
-  int64_t head_chunk = 512;
-  float z_loss = 0.0F;
-  std::size_t bucket_bytes = std::size_t{32} << 20;
-  bool train = true;  ///< false: no gradients, no optimizer
-};
 
 /// Of a whole step, the same on every rank.
 struct StepResult {
@@ -40,14 +27,6 @@ struct StepResult {
   double gradient_norm = 0.0;  ///< global, of the mean loss, before clipping
   int64_t targets = 0;
   bool applied = true;  ///< false: something was not finite, and nothing was changed
-};
-
-/// Memory in bytes of one rank, planned before anything is computed.
-struct MemoryUse {
-  std::size_t parameters_and_gradients = 0, optimizer = 0, buckets = 0, activations = 0, temporaries = 0;
-  std::size_t total() const {
-    return parameters_and_gradients + optimizer + buckets + activations + temporaries;
-  }
 };
 
 class Engine {
@@ -84,11 +63,10 @@ class Engine {
   const optim::ParameterShards& shards() const { return *shards_; }
   int slot_of(int micro_batch) const { return executor_.slot_of(micro_batch); }
   PhaseTimer& timer() { return timer_; }
+  /// As plan_memory() says beforehand.
   MemoryUse memory() const;
 
  private:
-  static parallel::Placement placement_of(const EngineOptions& options, const parallel::Mesh& mesh);
-  model::StageOptions stage_options() const;
   const parallel::Program& program(int num_micro_batches, bool train);
   void sum_over_ranks(std::span<const data::MicroBatch> batches);
 

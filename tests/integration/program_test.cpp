@@ -172,6 +172,9 @@ TEST_P(ProgramTestOf, TheSameCommandGoesOnWithTheRun) {
   const ChildResult result = run(args, ranks_of(GetParam()));
   EXPECT_EQ(result.exit_code, 0) << result.err;
   EXPECT_NE(result.err.find("resuming"), std::string::npos) << result.err;
+  const std::size_t plan = result.err.find("memory: ");
+  EXPECT_LT(plan, result.err.find("resuming")) << result.err;
+  EXPECT_EQ(result.err.find("memory: ", plan + 1), std::string::npos) << result.err;  // one rank says it
   const std::vector<json> before = metrics_of(trained(GetParam())), metrics = metrics_of(run_dir);
   ASSERT_EQ(metrics.size(), kMoreSteps);
   for (int i = 0; i < kMoreSteps; ++i) EXPECT_EQ(metrics[i].at("step"), i + 1);

@@ -1,0 +1,283 @@
+// redllm plan: what a layout asks of every rank, without starting any.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "config/command_line.hpp"
+#include "config/validate.hpp"
+#include "data/window_provider.hpp"
+#include "launch/commands.hpp"
+#include "train/memory_plan.hpp"
+#include "train/run_options.hpp"
+
+namespace red::launch {
+namespace {
+
+using nlohmann::ordered_json;
+using train::bytes_text;
+using train::MemoryPlan;
+using train::RankPlan;
+
+config::CommandSpec spec() {
+  return {.name = "plan",
+          .summary =
+              "Prints what a configuration's layout asks of every rank, without starting MPI or allocating: "
+              "by stage\n"
+              "its layers, parameters, share of the forward FLOPs, micro-batches in flight and memory by "
+              "what it is\n"
+              "for; bytes of a checkpoint; the pipeline's bubble. Memory is what training allocates, to the "
+              "byte;\n"
+              "program, MPI and matrix library come on top (docs/parallelism.md). A model alone will do: "
+              "without\n"
+              "them train.micro_batch is 1, train.global_batch as many micro-batches as there are stages, "
+              "and\n"
+              "train.threads 1.",
+          .options = {{"json", "", "one JSON object, every rank in it; bytes", false}},
+          .takes_config = true,
+          .example =
+              "redllm plan --config configs/models/red_8b.ini --parallel.data=4 --parallel.tensor=4 \\\n"
+              "  --parallel.encoder_stages=2 --parallel.decoder_stages=3 --train.global_batch=128"};
+}
+
+/// Everything that is printed.
+struct Plan {
+  config::RunConfig config;
+  MemoryPlan memory;
+  int num_micro_batches = 1;  ///< of one data rank in one step
+  double bubble = 0.0;
+};
+
+Plan make_plan(config::Loaded& loaded) {
+  config::RunConfig& config = loaded.config;
+  config::TrainConfig& train = config.train;
+  if (train.micro_batch == 0) train.micro_batch = 1;
+  if (train.global_batch == 0)
+    train.global_batch = train.micro_batch * config.parallel.data * config.parallel.num_stages();
+  if (train.threads == 0) train.threads = 1;
+  config::validate(loaded, config::kBenchUse);
+  const data::WindowShape shape = data::window_shape(config.data, config.model.has_encoder());
+  const train::EngineOptions options =
+      train::training_options(config, {shape.encoder_length(), shape.decoder_length()});
+  return {config, train::plan_memory(options, config.parallel, train.threads), options.max_micro_batches,
+          train::modelled_bubble(options, config.parallel)};
+}
+
+/// "1.23 M"
+std::string count_text(int64_t count) {
+  constexpr std::pair<double, const char*> units[] = {{1e9, "G"}, {1e6, "M"}, {1e3, "k"}};
+  for (const auto& [size, name] : units) {
+    if (static_cast<double>(count) >= size)
+      return fmt::format("{:.2f} {}", static_cast<double>(count) / size, name);
+  }
+  return fmt::format("{}", count);
+}
+
+std::string layers_text(int64_t begin, int64_t end) {
+  if (begin == end) return "-";
+  return end - begin == 1 ? fmt::format("{}", begin) : fmt::format("{}-{}", begin, end - 1);
+}
+
+double flops_share(const Plan& plan, int stage) {
+  double all = 0.0;
+  for (const parallel::StagePlacement& s : plan.memory.placement.stages) all += s.cost;
+  return plan.memory.placement.stages[stage].cost / all;
+}
+
+/// Of all ranks of a stage.
+std::size_t sum_over_stage(const MemoryPlan& plan, int stage,
+                           const std::function<std::size_t(const RankPlan&)>& bytes) {
+  std::size_t sum = 0;
+  for (const RankPlan& rank : plan.ranks) sum += rank.at.stage == stage ? bytes(rank) : 0;
+  return sum;
+}
+
+std::size_t checkpoint_of(const RankPlan& rank) {
+  return rank.checkpoint;
+}
+
+struct Row {
+  std::string name;
+  std::function<std::string(int stage)> cell;
+};
+
+std::vector<Row> layer_rows(const Plan& plan) {
+  const MemoryPlan& memory = plan.memory;
+  const auto at = [&memory](int stage) -> const parallel::StagePlacement& {
+    return memory.placement.stages[stage];
+  };
+  return {
+      {"encoder layers", [at](int s) { return layers_text(at(s).encoder_begin, at(s).encoder_end); }},
+      {"decoder layers", [at](int s) { return layers_text(at(s).decoder_begin, at(s).decoder_end); }},
+      {"embedding",
+       [at](int s) { return at(s).holds_embedding() ? (at(s).has_head ? "head" : "copy") : "-"; }},
+      {"forward FLOPs", [&plan](int s) { return fmt::format("{:.1f} %", 100.0 * flops_share(plan, s)); }},
+      {"in flight", [&memory](int s) { return fmt::format("{}", memory.slots[s]); }},
+  };
+}
+
+/// Of the stage's largest rank, parts that no stage has left out.
+std::vector<Row> memory_rows(const Plan& plan) {
+  const MemoryPlan& memory = plan.memory;
+  const auto largest = [&memory](int s) -> const RankPlan& { return memory.largest_of_stage(s); };
+  std::vector<Row> rows = {{"parameters", [=](int s) { return count_text(largest(s).parameters); }}};
+  for (const train::MemoryPart& part : train::kMemoryParts) {
+    const bool any = std::any_of(memory.ranks.begin(), memory.ranks.end(),
+                                 [&part](const RankPlan& rank) { return rank.memory.*part.bytes != 0; });
+    if (!any) continue;
+    rows.push_back(
+        {fmt::format("  {}", part.name), [=](int s) { return bytes_text(largest(s).memory.*part.bytes); }});
+    if (part.bytes == &train::MemoryUse::activations)
+      rows.push_back({"    of each in flight", [=, &memory](int s) {
+                        return bytes_text(largest(s).memory.activations /
+                                          static_cast<std::size_t>(memory.slots[s]));
+                      }});
+    if (part.bytes == &train::MemoryUse::temporaries)
+      rows.push_back({"    of them logits", [=](int s) { return bytes_text(largest(s).logits); }});
+  }
+  rows.push_back({"largest rank", [=](int s) { return bytes_text(largest(s).memory.total()); }});
+  rows.push_back({"all its ranks", [&memory](int s) {
+                    return bytes_text(
+                        sum_over_stage(memory, s, [](const RankPlan& rank) { return rank.memory.total(); }));
+                  }});
+  rows.push_back(
+      {"checkpoint", [&memory](int s) { return bytes_text(sum_over_stage(memory, s, checkpoint_of)); }});
+  return rows;
+}
+
+void print_stages(const Plan& plan) {
+  constexpr int stages_per_table = 6;
+  const int num_stages = plan.memory.layout.num_stages();
+  for (int begin = 0; begin < num_stages; begin += stages_per_table) {
+    const int end = std::min(num_stages, begin + stages_per_table);
+    fmt::print("\n{:<22}", "stage");
+    for (int s = begin; s < end; ++s) fmt::print("{:>12}", s);
+    fmt::print("\n");
+    for (const auto& rows : {layer_rows(plan), memory_rows(plan)}) {
+      for (const Row& row : rows) {
+        fmt::print("{:<22}", row.name);
+        for (int s = begin; s < end; ++s) fmt::print("{:>12}", row.cell(s));
+        fmt::print("\n");
+      }
+    }
+  }
+}
+
+void print_table(const Plan& plan) {
+  const config::RunConfig& config = plan.config;
+  const MemoryPlan& memory = plan.memory;
+  const RankPlan& most = memory.largest();
+  const RankPlan& writer =
+      *std::max_element(memory.ranks.begin(), memory.ranks.end(),
+                        [](const RankPlan& a, const RankPlan& b) { return a.checkpoint < b.checkpoint; });
+  const auto line = [](std::string_view name, const std::string& text) {
+    fmt::print("{:<12} {}\n", name, text);
+  };
+  line("model", fmt::format("{} ({}), {} parameters, fp32", config.model.name,
+                            config.model.has_encoder() ? "red" : "dec",
+                            count_text(model::num_parameters(config.model))));
+  line("layout", fmt::format("{}: {} ranks, {} thread(s) each", memory.layout.to_string(),
+                             memory.ranks.size(), config.train.threads));
+  line("step", fmt::format("{} windows of {} tokens: on each of {} data ranks {} micro-batches of {}",
+                           config.train.global_batch, config.data.window, memory.layout.data,
+                           plan.num_micro_batches, config.train.micro_batch));
+  line("bubble",
+       fmt::format("{:.1f} % of the step, where only FLOPs take time; heaviest stage {:.2f} x the mean",
+                   100.0 * plan.bubble, memory.placement.imbalance()));
+  line("memory", fmt::format("{} on rank {}, the largest; {} on all ranks", bytes_text(most.memory.total()),
+                             rank_of(memory.layout, most.at), bytes_text(memory.total())));
+  line("checkpoint", fmt::format("{}, of which a rank writes up to {}", bytes_text(memory.checkpoint_bytes()),
+                                 bytes_text(writer.checkpoint)));
+  print_stages(plan);
+}
+
+ordered_json bytes_json(const train::MemoryUse& use) {
+  ordered_json json;
+  for (const train::MemoryPart& part : train::kMemoryParts) {
+    std::string key(part.name);
+    std::replace(key.begin(), key.end(), ' ', '_');
+    json[key] = use.*part.bytes;
+  }
+  return json;
+}
+
+ordered_json rank_json(const MemoryPlan& plan, const RankPlan& rank) {
+  return {{"rank", rank_of(plan.layout, rank.at)},
+          {"stage", rank.at.stage},
+          {"data", rank.at.data},
+          {"tensor", rank.at.tensor},
+          {"parameters", rank.parameters},
+          {"memory", bytes_json(rank.memory)},
+          {"logits", rank.logits},
+          {"num_bytes", rank.memory.total()},
+          {"checkpoint_bytes", rank.checkpoint}};
+}
+
+ordered_json stage_json(const Plan& plan, int stage) {
+  const parallel::StagePlacement& at = plan.memory.placement.stages[stage];
+  return {{"stage", stage},
+          {"encoder_layers", {at.encoder_begin, at.encoder_end}},
+          {"decoder_layers", {at.decoder_begin, at.decoder_end}},
+          {"holds_embedding", at.holds_embedding()},
+          {"has_head", at.has_head},
+          {"flops_share", flops_share(plan, stage)},
+          {"in_flight", plan.memory.slots[stage]},
+          {"largest_rank", rank_of(plan.memory.layout, plan.memory.largest_of_stage(stage).at)},
+          {"num_bytes",
+           sum_over_stage(plan.memory, stage, [](const RankPlan& rank) { return rank.memory.total(); })},
+          {"checkpoint_bytes", sum_over_stage(plan.memory, stage, checkpoint_of)}};
+}
+
+void print_json(const Plan& plan) {
+  const config::RunConfig& config = plan.config;
+  const MemoryPlan& memory = plan.memory;
+  const parallel::Layout& layout = memory.layout;
+  ordered_json json = {{"model", config.model.name},
+                       {"kind", config.model.has_encoder() ? "red" : "dec"},
+                       {"parameters", model::num_parameters(config.model)},
+                       {"dtype", "fp32"},
+                       {"num_ranks", memory.ranks.size()},
+                       {"layout",
+                        {{"data", layout.data},
+                         {"tensor", layout.tensor},
+                         {"encoder_stages", layout.encoder_stages},
+                         {"decoder_stages", layout.decoder_stages},
+                         {"sequence_parallel", layout.sequence_parallel}}},
+                       {"threads", config.train.threads},
+                       {"window", config.data.window},
+                       {"global_batch", config.train.global_batch},
+                       {"micro_batch", config.train.micro_batch},
+                       {"micro_batches", plan.num_micro_batches},
+                       {"bubble", plan.bubble},
+                       {"imbalance", memory.placement.imbalance()},
+                       {"largest_rank", rank_of(layout, memory.largest().at)},
+                       {"largest_rank_bytes", memory.largest().memory.total()},
+                       {"num_bytes", memory.total()},
+                       {"checkpoint_bytes", memory.checkpoint_bytes()}};
+  for (int stage = 0; stage < layout.num_stages(); ++stage) json["stages"].push_back(stage_json(plan, stage));
+  for (const RankPlan& rank : memory.ranks) json["ranks"].push_back(rank_json(memory, rank));
+  fmt::print("{}\n", json.dump());
+}
+
+}  // namespace
+
+int run_plan(std::span<const std::string> args) {
+  const config::CommandLine line(spec(), args);
+  if (line.help()) {
+    fmt::print("{}", config::help_text(spec()));
+    return 0;
+  }
+  config::Loaded loaded = config::load(line.sources());
+  const Plan plan = make_plan(loaded);
+  if (line.has("json")) {
+    print_json(plan);
+  } else {
+    print_table(plan);
+  }
+  return 0;
+}
+
+}  // namespace red::launch

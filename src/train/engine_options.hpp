@@ -1,0 +1,44 @@
+// What an engine is told, and what follows from it for each stage of a layout: pure functions, so that a plan
+// needs no ranks.
+#pragma once
+
+#include <vector>
+
+#include "model/stage.hpp"
+#include "optim/optimizer_config.hpp"
+#include "parallel/layout.hpp"
+#include "parallel/placement.hpp"
+#include "parallel/schedule.hpp"
+
+namespace red::train {
+
+struct EngineOptions {
+  model::ModelConfig model;
+  optim::AdafactorConfig optimizer;
+  parallel::LayerCosts costs;  ///< what the split of layers over stages balances
+  parallel::LayerSplit split;  ///< the user's own
+  model::BatchShape capacity;  ///< the largest micro-batch
+  int64_t max_positions = 0;   ///< longest encoder plus longest decoder sequence
+  int max_micro_batches = 1;   ///< of one data rank in one step
+  parallel::PipelineSchedule schedule = parallel::PipelineSchedule::one_forward_one_backward;
+  int64_t head_chunk = 512;
+  float z_loss = 0.0F;
+  std::size_t bucket_bytes = std::size_t{32} << 20;
+  bool train = true;  ///< false: no gradients, no optimizer
+};
+
+inline constexpr std::size_t kScalarBytes = 4096;  ///< the step's device scalars
+
+parallel::Placement placement_of(const EngineOptions& options, const parallel::Layout& layout);
+
+parallel::PipelineShape pipeline_shape(const parallel::Layout& layout, int num_micro_batches);
+
+/// Of each stage, for a training step of so many micro-batches.
+std::vector<parallel::Program> training_programs(const EngineOptions& options, const parallel::Layout& layout,
+                                                 int num_micro_batches);
+
+/// The program of a whole step decides how many micro-batches a stage holds at a time, and whether its
+/// backward passes come apart; evaluation holds one micro-batch.
+model::StageOptions stage_options(const EngineOptions& options, const parallel::Layout& layout, int stage);
+
+}  // namespace red::train

@@ -1,0 +1,170 @@
+#include "train/memory_plan.hpp"
+
+#include <algorithm>
+
+#include "device/stream.hpp"
+#include "model/stage_parameters.hpp"
+#include "optim/adafactor.hpp"
+#include "optim/tied_embedding.hpp"
+#include "optim/whole_gradients.hpp"
+#include "parallel/simulator.hpp"
+#include "train/checkpoint_shards.hpp"
+
+namespace red::train {
+namespace {
+
+std::size_t bytes_of(const std::vector<checkpoint::Shard>& shards) {
+  std::size_t total = 0;
+  for (const checkpoint::Shard& shard : shards)
+    total += static_cast<std::size_t>(shard.num_rows * shard.num_cols) * size_of(shard.tensor.dtype);
+  return total;
+}
+
+/// Everything that ranks of one stage and tensor index have in common.
+class RankKind {
+ public:
+  RankKind(const EngineOptions& options, const MemoryPlan& plan, int stage, int tensor, int num_threads)
+      : options_(options),
+        plan_(plan),
+        tensor_({plan.layout.tensor, tensor}, plan.layout.sequence_parallel),
+        store_(model::stage_parameters(options.model, plan.placement.stages[stage]), tensor_.at(),
+               options.train, Memory::counted) {
+    common_.at = {.stage = stage, .tensor = tensor};
+    common_.memory.scalars = kScalarBytes;
+    count_stage(num_threads);
+    count_parameters();
+  }
+
+  /// What differs by data rank follows from its rows.
+  RankPlan rank(int data) const {
+    RankPlan rank = common_;
+    rank.at.data = data;
+    if (!options_.train) return rank;
+    const std::vector<optim::ParameterShard> shards = shards_at(data);
+    optim::AdafactorMemory adafactor(options_.optimizer, shards);
+    rank.memory.optimizer = adafactor.count_bytes();
+    rank.memory.op_scratch = std::max(rank.memory.op_scratch, adafactor.scratch_bytes());
+    rank.memory.tied_embedding =
+        optim::TiedEmbedding::count_bytes(optim::embedding_of(shards), plan_.placement.embedding_holders,
+                                          plan_.placement.embedding_owner, rank.at.stage);
+    rank.checkpoint = bytes_of(written_shards(shards, adafactor.states, place(data)));
+    return rank;
+  }
+
+ private:
+  const parallel::StagePlacement& stage() const { return plan_.placement.stages[common_.at.stage]; }
+  optim::ShardPlace place(int data) const { return {plan_.layout.data, data, common_.at.tensor}; }
+  std::vector<optim::ParameterShard> shards_at(int data) const {
+    return optim::shards_of(store_, stage().owns_embedding(), place(data));
+  }
+
+  void count_parameters() {
+    MemoryUse& use = common_.memory;
+    use.parameters = store_.value_bytes();
+    use.gradients = store_.gradient_bytes();
+    for (const model::StoredParameter& p : store_.parameters()) common_.parameters += p.region.size();
+    if (!options_.train) return;
+    if (tensor_.sequence_parallel()) use.whole_gradients = optim::WholeGradients::count_bytes(store_);
+    use.buckets = optim::ParameterShards::count_bytes(shards_at(0), plan_.layout.data, options_.bucket_bytes);
+  }
+
+  void count_stage(int num_threads) {
+    Stream unused(1, 0, GemmChoice::plain);  // a stage wants one; nothing runs on it
+    model::StageOptions stage_plan = stage_options(options_, plan_.layout, common_.at.stage);
+    stage_plan.memory = Memory::counted;
+    const model::Stage counted(unused, options_.model, stage(), tensor_, store_, stage_plan);
+    const model::StageMemory memory = counted.memory();
+    common_.memory.activations = memory.slots;
+    common_.memory.temporaries = memory.work;
+    common_.memory.rope = memory.rope;
+    common_.memory.op_scratch = counted.scratch_bytes(num_threads);
+    common_.logits = memory.logits;
+  }
+
+  const EngineOptions& options_;
+  const MemoryPlan& plan_;
+  model::TensorAxis tensor_;
+  model::ParameterStore store_;
+  RankPlan common_;
+};
+
+bool uses_less(const RankPlan& a, const RankPlan& b) {
+  return a.memory.total() < b.memory.total();
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const EngineOptions& options, const parallel::Layout& layout, int num_threads) {
+  MemoryPlan plan;
+  plan.layout = layout;
+  plan.placement = placement_of(options, layout);
+  for (int stage = 0; stage < layout.num_stages(); ++stage)
+    plan.slots.push_back(stage_options(options, layout, stage).num_slots);
+  plan.ranks.resize(layout.num_ranks());
+  for (int stage = 0; stage < layout.num_stages(); ++stage) {
+    for (int tensor = 0; tensor < layout.tensor; ++tensor) {
+      const RankKind kind(options, plan, stage, tensor, num_threads);
+      for (int data = 0; data < layout.data; ++data)
+        plan.ranks[rank_of(layout, {stage, data, tensor})] = kind.rank(data);
+    }
+  }
+  return plan;
+}
+
+const RankPlan& MemoryPlan::largest() const {
+  return *std::max_element(ranks.begin(), ranks.end(), uses_less);
+}
+
+const RankPlan& MemoryPlan::largest_of_stage(int stage) const {
+  const auto per_stage = static_cast<std::ptrdiff_t>(layout.data) * layout.tensor;
+  const auto begin = ranks.begin() + stage * per_stage;
+  return *std::max_element(begin, begin + per_stage, uses_less);
+}
+
+std::size_t MemoryPlan::total() const {
+  std::size_t sum = 0;
+  for (const RankPlan& rank : ranks) sum += rank.memory.total();
+  return sum;
+}
+
+std::size_t MemoryPlan::checkpoint_bytes() const {
+  std::size_t sum = 0;
+  for (const RankPlan& rank : ranks) sum += rank.checkpoint;
+  return sum;
+}
+
+double modelled_bubble(const EngineOptions& options, const parallel::Layout& layout) {
+  const int num_micro_batches = std::max(1, options.max_micro_batches);
+  parallel::SimulationCosts costs;
+  for (const parallel::StagePlacement& stage : placement_of(options, layout).stages)
+    costs.stages.push_back({stage.cost, stage.cost, stage.cost});
+  return parallel::simulate(pipeline_shape(layout, num_micro_batches),
+                            training_programs(options, layout, num_micro_batches), costs)
+      .bubble;
+}
+
+std::string bytes_text(std::size_t num_bytes) {
+  constexpr std::array<std::string_view, 4> units = {"KiB", "MiB", "GiB", "TiB"};
+  if (num_bytes < 1024) return fmt::format("{} B", num_bytes);
+  auto value = static_cast<double>(num_bytes) / 1024.0;
+  std::size_t unit = 0;
+  for (; value >= 1023.95 && unit + 1 < units.size(); ++unit) value /= 1024.0;
+  return fmt::format("{:.1f} {}", value, units[unit]);
+}
+
+std::string short_form(const MemoryPlan& plan) {
+  const RankPlan& most = plan.largest();
+  std::string text = fmt::format("memory: {} on rank {}, the largest of {}:", bytes_text(most.memory.total()),
+                                 rank_of(plan.layout, most.at), plan.ranks.size());
+  const char* separator = " ";
+  for (const MemoryPart& part : kMemoryParts) {
+    const std::size_t num_bytes = most.memory.*part.bytes;
+    if (num_bytes < most.memory.total() / 1000) continue;
+    text += fmt::format("{}{} {}", separator, part.name, bytes_text(num_bytes));
+    separator = ", ";
+  }
+  return text + fmt::format("; {} in all, a checkpoint {}", bytes_text(plan.total()),
+                            bytes_text(plan.checkpoint_bytes()));
+}
+
+}  // namespace red::train

@@ -1,0 +1,110 @@
+// redllm plan: every preset, what it prints, and what it refuses.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "integration/child_process.hpp"
+#include "integration/working_directory.hpp"
+
+namespace red::test {
+namespace {
+
+using nlohmann::json;
+
+constexpr double kMostSeconds = 1.0;  // about twenty times what an optimised build takes
+
+/// Processor time of the programs run so far: what else the machine does must not matter.
+double children_cpu_s() {
+  rusage usage{};
+  getrusage(RUSAGE_CHILDREN, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+class PlanCommandTest : public testing::Test {
+ protected:
+  ChildResult run(const std::string& preset, const std::vector<std::string>& more) {
+    std::vector<std::string> command = {RED_BINARY_DIR "/redllm", "plan", "--config",
+                                        fmt::format("{}/configs/models/{}.ini", RED_SOURCE_DIR, preset)};
+    command.insert(command.end(), more.begin(), more.end());
+    return run_child(command, folder_.path(), 60);
+  }
+  json planned(const std::string& preset, std::vector<std::string> more) {
+    more.emplace_back("--json");
+    const ChildResult result = run(preset, more);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 1) << result.out;
+    return json::parse(result.out);
+  }
+
+  WorkingDirectory folder_{{}};
+};
+
+TEST_F(PlanCommandTest, PrintsEveryPreset) {
+  for (const std::string kind : {"red", "dec"}) {
+    for (const std::string size : {"tiny", "150m", "1b", "2b", "4b", "8b"}) {
+      const std::string preset = fmt::format("{}_{}", kind, size);
+      const ChildResult result = run(preset, {"--parallel.data=2", "--parallel.tensor=2"});
+      EXPECT_EQ(result.exit_code, 0) << result.err;
+      EXPECT_TRUE(result.err.empty()) << result.err;
+      for (const char* word :
+           {"parameters", "gradients", "optimizer state", "activations", "checkpoint", "forward FLOPs"})
+        EXPECT_NE(result.out.find(word), std::string::npos) << word << "\n" << result.out;
+    }
+  }
+}
+
+TEST_F(PlanCommandTest, JsonAddsUp) {
+  const json plan = planned("red_8b", {"--parallel.data=2", "--parallel.tensor=2",
+                                       "--parallel.encoder_stages=2", "--parallel.decoder_stages=3"});
+  EXPECT_EQ(plan.at("num_ranks"), 20);
+  EXPECT_EQ(plan.at("micro_batches"), 5);
+  ASSERT_EQ(plan.at("ranks").size(), 20U);
+  ASSERT_EQ(plan.at("stages").size(), 5U);
+  uint64_t all = 0, checkpoint = 0, largest = 0, stages = 0;
+  for (const json& rank : plan.at("ranks")) {
+    uint64_t parts = 0;
+    for (const auto& [name, bytes] : rank.at("memory").items()) parts += bytes.get<uint64_t>();
+    EXPECT_EQ(rank.at("num_bytes"), parts);
+    all += parts;
+    checkpoint += rank.at("checkpoint_bytes").get<uint64_t>();
+    largest = std::max(largest, parts);
+  }
+  double share = 0.0;
+  for (const json& stage : plan.at("stages")) {
+    share += stage.at("flops_share").get<double>();
+    stages += stage.at("num_bytes").get<uint64_t>();
+    EXPECT_EQ(stage.at("in_flight"), 5 - stage.at("stage").get<int>());
+  }
+  EXPECT_NEAR(share, 1.0, 1e-12);
+  EXPECT_EQ(plan.at("num_bytes"), all);
+  EXPECT_EQ(stages, all);
+  EXPECT_EQ(plan.at("largest_rank_bytes"), largest);
+  EXPECT_EQ(plan.at("checkpoint_bytes"), checkpoint);
+  EXPECT_EQ(checkpoint, 2 * sizeof(float) * plan.at("parameters").get<uint64_t>());
+  EXPECT_GT(plan.at("bubble"), 0.0);
+}
+
+TEST_F(PlanCommandTest, TakesLessThanASecondForTheLargestModelOnManyRanks) {
+  const double begin = children_cpu_s();
+  planned("red_8b", {"--parallel.data=32", "--parallel.tensor=4", "--parallel.encoder_stages=2",
+                     "--parallel.decoder_stages=2", "--train.global_batch=2048"});
+  EXPECT_LT(children_cpu_s() - begin, kMostSeconds);
+}
+
+TEST_F(PlanCommandTest, RefusesALayoutThatCannotBe) {
+  const ChildResult result = run("dec_150m", {"--parallel.encoder_stages=1"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_TRUE(result.out.empty()) << result.out;
+  for (const char* words : {"parallel.encoder_stages = 1", "a DecLLM has no encoder", "nearest that run"})
+    EXPECT_NE(result.err.find(words), std::string::npos) << result.err;
+  EXPECT_EQ(run("red_tiny", {"--parallel.data=2", "--train.global_batch=3"}).exit_code, 2);
+}
+
+}  // namespace
+}  // namespace red::test

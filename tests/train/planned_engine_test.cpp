@@ -1,0 +1,106 @@
+// The plan is what an engine then allocates, to the byte in every layout.
+#include <gtest/gtest.h>
+
+#include "train/memory_plan.hpp"
+#include "train/small_run.hpp"
+
+namespace red::test {
+namespace {
+
+using train::EngineOptions;
+using train::MemoryPlan;
+using train::MemoryUse;
+
+EngineOptions options_of(const config::RunConfig& config) {
+  const data::SyntheticProvider provider = small_provider(config.model.kind);
+  return train::training_options(config, {provider.max_encoder_length(), provider.max_decoder_length()});
+}
+
+void expect_same(const MemoryUse& planned, const MemoryUse& real) {
+  for (const train::MemoryPart& part : train::kMemoryParts)
+    EXPECT_EQ(planned.*part.bytes, real.*part.bytes) << part.name;
+}
+
+std::size_t bytes_of(const std::vector<checkpoint::Shard>& shards) {
+  std::size_t total = 0;
+  for (const checkpoint::Shard& shard : shards) total += shard.num_rows * shard.num_cols * sizeof(float);
+  return total;
+}
+
+class PlannedEngineTest : public testing::Test {
+ protected:
+  parallel::MpiEnvironment mpi_;
+
+  /// Trains a little, so that arenas and scratch memory are held to their sizes too.
+  void check(config::RunConfig config, const parallel::Layout& layout, int num_threads) {
+    config.parallel = layout;
+    const EngineOptions options = options_of(config);
+    const MemoryPlan plan = train::plan_memory(options, layout, num_threads);
+    Stream stream(num_threads, 0);
+    parallel::Mesh mesh(layout, mpi_.world(), model::layout_limits(config.model));
+    train::Engine engine(options, mesh, stream);
+    engine.initialize_parameters();
+    const train::RankPlan& rank = plan.ranks.at(mpi_.world().rank());
+    expect_same(rank.memory, engine.memory());
+    EXPECT_EQ(rank.at.stage, mesh.at().stage);
+    EXPECT_EQ(rank.checkpoint, bytes_of(engine.checkpoint_shards()));
+    EXPECT_EQ(plan.slots[mesh.at().stage], engine.stage().num_slots());
+    const data::SyntheticProvider provider = small_provider(config.model.kind);
+    train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
+                              config.train.micro_batch, layout.data, mesh.at().data);
+    engine.train_step(loader.load(0), 0.01);
+    expect_same(rank.memory, engine.memory());
+    EXPECT_LE(stream.scratch().peak(), rank.memory.op_scratch);
+  }
+
+  void check_every_layout(const std::function<void(config::RunConfig&)>& change, int num_threads = 1) {
+    for (const model::Kind kind : {model::Kind::red, model::Kind::dec}) {
+      for (const parallel::Layout& layout : layouts(mpi_.size(), kind)) {
+        SCOPED_TRACE(layout.to_string());
+        config::RunConfig config = small_config(kind);
+        change(config);
+        check(config, layout, num_threads);
+      }
+    }
+  }
+};
+
+TEST_F(PlannedEngineTest, IsWhatAnEngineAllocates) {
+  check_every_layout([](config::RunConfig&) {});
+}
+
+TEST_F(PlannedEngineTest, KnowsFactoredStateAndOtherBatches) {
+  check_every_layout(
+      [](config::RunConfig& config) {
+        config.optimizer.factored = true;
+        config.optimizer.min_dim_to_factor = 8;
+        config.train.micro_batch = 2;
+        config.train.head_chunk = 5;
+      },
+      3);
+}
+
+TEST_F(PlannedEngineTest, KnowsEveryOutputNorm) {
+  for (const auto norm : {model::AttentionOutputNorm::none, model::AttentionOutputNorm::concat,
+                          model::AttentionOutputNorm::after_wo}) {
+    check_every_layout([norm](config::RunConfig& config) { config.model.attention_output_norm = norm; });
+  }
+}
+
+TEST_F(PlannedEngineTest, KnowsEvaluation) {
+  for (const model::Kind kind : {model::Kind::red, model::Kind::dec}) {
+    for (const parallel::Layout& layout : layouts(mpi_.size(), kind)) {
+      SCOPED_TRACE(layout.to_string());
+      const EngineOptions options =
+          train::evaluation_options(small_config(kind), {kEncoderLength, kDecoderLength}, 3, 2);
+      Stream stream(2, 0);
+      parallel::Mesh mesh(layout, mpi_.world(), model::layout_limits(options.model));
+      const train::Engine engine(options, mesh, stream);
+      expect_same(train::plan_memory(options, layout, 2).ranks.at(mpi_.world().rank()).memory,
+                  engine.memory());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace red::test
