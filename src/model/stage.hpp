@@ -23,7 +23,7 @@ struct StageOptions {
   int num_slots = 1;          ///< micro-batches in flight
   int64_t head_chunk = 512;   ///< tokens whose logits are in memory at a time
   float z_loss = 0.0F;
-  bool split_backward = false;  ///< backward_input and backward_weight come apart: slots have room for both
+  bool split_backward = false;   ///< backward_input and backward_weight come apart: slots have room for both
   Memory memory = Memory::real;  ///< counted: the stage only tells memory()
 };
 
