@@ -63,7 +63,8 @@ def main() -> int:
 
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "redllm-tidy"
     cache.mkdir(parents=True, exist_ok=True)
-    rules = contents(ROOT / ".clang-tidy") + contents(ROOT / "tests/.clang-tidy") + subprocess.run([TOOL, "--version"], capture_output=True, check=True).stdout
+    rules = contents(ROOT / ".clang-tidy") + contents(ROOT / "tests/.clang-tidy")
+    rules += subprocess.run([TOOL, "--version"], capture_output=True, check=True).stdout
     todo, known = [], 0
     for entry in json.loads(pathlib.Path(arguments.build_dir, "compile_commands.json").read_text()):
         path = pathlib.Path(entry["directory"], entry["file"]).resolve()

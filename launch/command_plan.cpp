@@ -185,8 +185,9 @@ void print_table(const Plan& plan) {
                            config.train.global_batch, config.data.window, memory.layout.data,
                            plan.num_micro_batches, config.train.micro_batch));
   line("bubble",
-       fmt::format("{:.1f} % of the step, where only FLOPs take time; heaviest stage {:.2f} x the mean",
-                   100.0 * plan.bubble, memory.placement.imbalance()));
+       fmt::format(
+           "{:.1f} % of the step under {}, where only FLOPs take time; heaviest stage {:.2f} x the mean",
+           100.0 * plan.bubble, name_of(config.pipeline_schedule), memory.placement.imbalance()));
   line("memory", fmt::format("{} on rank {}, the largest; {} on all ranks", bytes_text(most.memory.total()),
                              rank_of(memory.layout, most.at), bytes_text(memory.total())));
   line("checkpoint", fmt::format("{}, of which a rank writes up to {}", bytes_text(memory.checkpoint_bytes()),
@@ -246,6 +247,7 @@ void print_json(const Plan& plan) {
                          {"encoder_stages", layout.encoder_stages},
                          {"decoder_stages", layout.decoder_stages},
                          {"sequence_parallel", layout.sequence_parallel}}},
+                       {"schedule", name_of(config.pipeline_schedule)},
                        {"threads", config.train.threads},
                        {"window", config.data.window},
                        {"global_batch", config.train.global_batch},
@@ -266,10 +268,7 @@ void print_json(const Plan& plan) {
 
 int run_plan(std::span<const std::string> args) {
   const config::CommandLine line(spec(), args);
-  if (line.help()) {
-    fmt::print("{}", config::help_text(spec()));
-    return 0;
-  }
+  if (line.help()) return print_help(spec());
   config::Loaded loaded = config::load(line.sources());
   const Plan plan = make_plan(loaded);
   if (line.has("json")) {

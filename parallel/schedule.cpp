@@ -192,6 +192,10 @@ int max_in_flight(const Program& program) {
   return static_cast<int>(most);
 }
 
+std::string_view name_of(PipelineSchedule schedule) {
+  return schedule == PipelineSchedule::zero_bubble_h1 ? "zb_h1" : "1f1b";
+}
+
 bool splits_backward(const Program& program) {
   return std::any_of(program.begin(), program.end(), [](const Instruction& instruction) {
     return instruction.action == Action::backward_input;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace red::parallel {
@@ -58,6 +59,7 @@ std::vector<Program> zero_bubble_h1(const PipelineShape& shape);
 
 /// How a training step is scheduled (key parallel.schedule).
 enum class PipelineSchedule { one_forward_one_backward, zero_bubble_h1 };
+std::string_view name_of(PipelineSchedule schedule);  ///< "1f1b", "zb_h1", as the key spells it
 
 std::vector<Program> make_programs(PipelineSchedule schedule, const PipelineShape& shape);
 

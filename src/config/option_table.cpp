@@ -80,7 +80,7 @@ void add_parallel(std::vector<RunOption>& table) {
       .aka({"pp", "pipeline", "stages", "pipeline_model_parallel_size"});
   s.boolean("sequence_parallel", FIELD(parallel.sequence_parallel),
             "Between the tensor ranks' matrices, divide norms and residuals by tokens: less memory, the same "
-            "result.")
+            "result. Changes nothing with one tensor rank.")
       .aka({"sequence", "sp"});
   s.counts("encoder_split", FIELD(split.encoder),
            "Layers of each encoder stage in order, such as 5,7; empty: balanced by cost.");

@@ -40,9 +40,10 @@ std::string kind_of(const OptionInfo& option) {
 }
 
 /// What stands for a key's value in help: "N", "PATH", "red|dec".
-std::string placeholder(const OptionInfo& option) {
+std::string value_word(const OptionInfo& option) {
   if (option.type == "integer") return "N";
   if (option.type == "number") return "X";
+  if (option.type == "list") return "N,N,...";
   if (option.type == "name") return "NAME";
   if (option.type == "path") return "PATH";
   if (option.type == "yes or no") return "yes|no";
@@ -56,7 +57,7 @@ std::string placeholder(const OptionInfo& option) {
 std::string help_of_key(const OptionInfo& option) {
   std::string facts = option.type == "choice" || option.type == "yes or no" ? "" : kind_of(option) + "; ";
   facts += option.needed_for == 0 ? "default " + default_of(option) : default_of(option);
-  return fmt::format("  --{}={}  ({})\n", option.name(), placeholder(option), facts) +
+  return fmt::format("  --{}={}  ({})\n", option.name(), value_word(option), facts) +
          wrapped(option.help, "      ", 100);
 }
 

@@ -11,15 +11,20 @@ namespace {
 
 constexpr std::string_view kEmbedding = "embedding.weight";
 
-/// Decoder layers from the last, encoder layers from the last, then what is final at the end alone: the
-/// embedding, and gains, whose gradients may still be summed over the tensor axis.
+/// With which layer's backward pass a gradient is final; nothing: only at the end of all, as the embedding's
+/// and those of whole parameters (gains), which may still be summed over the tensor axis (WholeGradients).
+std::optional<model::LayerOfParameter> final_with(const ParameterShard& shard) {
+  const model::ParameterSpec& spec = shard.parameter->spec;
+  return spec.cut == model::TensorCut::none ? std::nullopt : model::layer_of(spec.name);
+}
+
+/// Decoder layers from the last, encoder layers from the last, then what is final at the end.
 std::vector<std::size_t> backward_order(const std::vector<ParameterShard>& shards) {
   std::vector<std::size_t> order(shards.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   const auto key = [&](std::size_t i) -> std::pair<int, int64_t> {
-    const model::ParameterSpec& spec = shards[i].parameter->spec;
-    const auto layer = model::layer_of(spec.name);
-    if (spec.is_gain() || !layer) return {spec.is_gain() ? 3 : 2, 0};
+    const auto layer = final_with(shards[i]);
+    if (!layer) return {2, 0};
     return {layer->stack == model::Stack::decoder ? 0 : 1, -layer->layer};
   };
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return key(a) < key(b); });
@@ -78,7 +83,7 @@ std::vector<ParameterShards::Bucket> ParameterShards::make_buckets(const std::ve
   bool at_end = false;
   for (const std::size_t i : backward_order(shards)) {
     const model::StoredParameter& parameter = *shards[i].parameter;
-    const auto layer = parameter.spec.is_gain() ? std::nullopt : model::layer_of(parameter.spec.name);
+    const auto layer = final_with(shards[i]);
     const std::size_t num_bytes = static_cast<std::size_t>(parameter.region.size()) * sizeof(float);
     if (filled + num_bytes > bucket_bytes || at_end != !layer.has_value()) {
       buckets.emplace_back();

@@ -108,8 +108,8 @@ TEST_F(ParameterShardsTest, ReducesLayerByLayerInBackwardOrder) {
     ParameterShards shards = make(bucket_bytes);
     const auto finish = [&](const std::optional<model::LayerOfParameter>& layer) {
       for (const model::StoredParameter& p : store_.parameters()) {
-        const bool gain = p.spec.is_gain();
-        if ((gain ? std::nullopt : model::layer_of(p.spec.name)) != layer) continue;
+        const bool whole = p.spec.cut == model::TensorCut::none;
+        if ((whole ? std::nullopt : model::layer_of(p.spec.name)) != layer) continue;
         fill(p.weight.gradient, 0, [&](int64_t i) { return (mpi_.rank() + 1) * element_value(p.spec, i); });
       }
     };

@@ -1,5 +1,5 @@
-// The promise of every layout: ten steps of a small model with odd sizes compute what one rank computes, in each
-// legal layout of the ranks at hand, with and without sequence parallelism. Prints a table:
+// The promise of every layout: ten steps of a small model with odd sizes compute what one rank computes, in
+// each legal layout of the ranks at hand, with and without sequence parallelism. Prints a table:
 //   ctest --preset release -V -R train_layouts_test | grep '|'
 #include <gtest/gtest.h>
 
@@ -11,10 +11,11 @@
 namespace red::test {
 namespace {
 
-constexpr double kLoss = 1e-5;      // relative, at every step
-constexpr double kGradient = 2e-5;  // relative to max(own norm, 1e-3 x global norm): both are within 1e-5 of float64
-// After ten steps parameters differ by rounding, some by more: where a gradient is zero but for rounding, Adafactor
-// takes its sign. The small rate keeps that small.
+constexpr double kLoss = 1e-5;  // relative, at every step
+constexpr double kGradient =
+    2e-5;  // relative to max(own norm, 1e-3 x global norm): both are within 1e-5 of float64
+// After ten steps parameters differ by rounding, some by more: where a gradient is zero but for rounding,
+// Adafactor takes its sign. The small rate keeps that small.
 constexpr double kLaterGradient = 1e-4;
 constexpr double kRate = 1e-3;
 constexpr int kSteps = 10;
@@ -35,6 +36,9 @@ config::RunConfig odd_config(model::Kind kind, const parallel::Layout& layout) {
   config.optimizer.factored = layout.data % 2 == 0;
   config.optimizer.min_dim_to_factor = 16;
   config.parallel = layout;
+  // Splits by hand where a stack has two stages, as uneven as can be.
+  if (layout.encoder_stages == 2) config.split.encoder = {m.encoder_layers - 1, 1};
+  if (layout.decoder_stages == 2) config.split.decoder = {1, m.decoder_layers - 1};
   return config;
 }
 
@@ -48,7 +52,8 @@ struct Outcome {
 std::map<std::string, std::vector<double>> whole_gradients(train::Engine& engine, const parallel::Mesh& mesh,
                                                            const model::ModelConfig& model) {
   std::map<std::string, std::vector<double>> result;
-  for (const model::ParameterSpec& spec : model::parameter_specs(model)) result[spec.name].resize(spec.size());
+  for (const model::ParameterSpec& spec : model::parameter_specs(model))
+    result[spec.name].resize(spec.size());
   for (const optim::ParameterShard& shard : engine.shards().shards()) {
     if (!shard.counted) continue;
     const auto& [spec, region, weight] = *shard.parameter;
@@ -70,15 +75,19 @@ Outcome train(const config::RunConfig& config, parallel::Communicator& world, St
   parallel::Mesh mesh(config.parallel, world, model::layout_limits(config.model));
   const data::SyntheticProvider provider = small_provider(config.model.kind);
   train::Engine engine(
-      train::training_options(config, {provider.max_encoder_length(), provider.max_decoder_length()}), mesh, stream);
+      train::training_options(config, {provider.max_encoder_length(), provider.max_decoder_length()}), mesh,
+      stream);
   engine.initialize_parameters();
   train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
                             config.train.micro_batch, config.parallel.data, mesh.at().data);
-  const auto batch = [&](int step) { return loader.load(static_cast<uint64_t>(step * config.train.global_batch)); };
+  const auto batch = [&](int step) {
+    return loader.load(static_cast<uint64_t>(step * config.train.global_batch));
+  };
   Outcome outcome;
   engine.gradients(batch(0), 0.0);
   outcome.first = whole_gradients(engine, mesh, config.model);
-  for (int step = 0; step < kSteps; ++step) outcome.losses.push_back(engine.train_step(batch(step), kRate).loss);
+  for (int step = 0; step < kSteps; ++step)
+    outcome.losses.push_back(engine.train_step(batch(step), kRate).loss);
   outcome.losses.push_back(engine.gradients(batch(kSteps), 0.0).loss);
   outcome.last = whole_gradients(engine, mesh, config.model);
   stream.set_progress_hook({});
@@ -120,19 +129,44 @@ TEST(Layouts, EveryOneTrainsAsOneRankDoes) {
       if (expected.losses.empty()) {
         config::RunConfig one = config;
         one.parallel = {};
+        one.split = {};
         expected = train(one, *alone, stream);
       }
       const Outcome got = train(config, mpi.world(), stream);
       double loss_error = 0.0;
       for (std::size_t i = 0; i < got.losses.size(); ++i)
         loss_error = std::max(loss_error, std::abs(got.losses[i] / expected.losses[i] - 1.0));
-      const double first = worst_error(got.first, expected.first), last = worst_error(got.last, expected.last);
+      const double first = worst_error(got.first, expected.first),
+                   last = worst_error(got.last, expected.last);
       EXPECT_LT(loss_error, kLoss);
       EXPECT_LT(first, kGradient);
       EXPECT_LT(last, kLaterGradient);
       if (prints)
         fmt::print("| {} | {:<75} | loss {:.1e} | gradients {:.1e}, after {} steps {:.1e} |\n",
-                   kind == model::Kind::red ? "red" : "dec", layout.to_string(), loss_error, first, kSteps, last);
+                   kind == model::Kind::red ? "red" : "dec", layout.to_string(), loss_error, first, kSteps,
+                   last);
+    }
+  }
+}
+
+// Norms over a width that tensor ranks hold together, and behind their sum.
+TEST(Layouts, EveryOutputNormOnTensorRanks) {
+  parallel::MpiEnvironment mpi;
+  Stream stream(1);
+  const auto alone = mpi.world().split(mpi.world().rank(), 0, "alone");
+  for (const auto norm : {model::AttentionOutputNorm::none, model::AttentionOutputNorm::concat,
+                          model::AttentionOutputNorm::after_wo}) {
+    for (const bool sequence_parallel : {false, true}) {
+      config::RunConfig config = odd_config(model::Kind::red, {1, mpi.size(), 0, 1, sequence_parallel});
+      config.model.attention_output_norm = norm;
+      SCOPED_TRACE(fmt::format("norm {} on {}", static_cast<int>(norm), config.parallel.to_string()));
+      const Outcome got = train(config, mpi.world(), stream);
+      config.parallel = {};
+      const Outcome expected = train(config, *alone, stream);
+      for (std::size_t i = 0; i < got.losses.size(); ++i)
+        EXPECT_NEAR(got.losses[i] / expected.losses[i], 1.0, kLoss);
+      EXPECT_LT(worst_error(got.first, expected.first), kGradient);
+      EXPECT_LT(worst_error(got.last, expected.last), kLaterGradient);
     }
   }
 }
