@@ -24,46 +24,50 @@ const MessageRule* rule_of(Action action) {
   return nullptr;
 }
 
-bool PipelineTopology::connects(MessageKind kind, int from, int to) const {
-  const int last_encoder = shape_.encoder_stages - 1;  // -1, nobody, where the stacks share their one stage
+bool PipelineTopology::precedes(MessageKind kind, int from, int to) const {
+  const int last_encoder = shape_.last_encoder();  // -1, nobody, where the stacks share their one stage
   switch (kind) {
     case MessageKind::activation:
-      return to == from + 1 && is_decoder(from) == is_decoder(to);
+      return to == from + 1 && shape_.is_decoder(from) == shape_.is_decoder(to);
     case MessageKind::gradient:
-      return from == to + 1 && is_decoder(from) == is_decoder(to);
-    case MessageKind::memory:
-      return from == last_encoder && is_decoder(to);
+      return from == to + 1 && shape_.is_decoder(from) == shape_.is_decoder(to);
+    case MessageKind::memory:  // one message for all chunks of a stage
+      return from == last_encoder && shape_.is_decoder(to) && shape_.chunk_of(to) == 0;
     case MessageKind::memory_gradient:
-      return to == last_encoder && is_decoder(from);
+      return to == last_encoder && shape_.is_decoder(from);
   }
   return false;
 }
 
 std::vector<Instruction> PipelineTopology::needs(int stage, const Instruction& instruction) const {
   std::vector<Instruction> needed;
-  const int i = instruction.micro_batch;
+  const int i = instruction.micro_batch, chunk = instruction.chunk;
+  const int at = shape_.virtual_stage(stage, chunk);
   switch (instruction.action) {
     case Action::forward:
-      add_inputs(kRules[0], stage, i, needed);
-      add_inputs(kRules[1], stage, i, needed);
+      add_inputs(kRules[0], at, i, needed);
+      add_inputs(kRules[1], shape_.virtual_stage(stage, 0), i, needed);
       break;
     case Action::backward:
     case Action::backward_input:
-      needed.push_back({Action::forward, i, -1});
-      add_inputs(kRules[2], stage, i, needed);
-      add_inputs(kRules[3], stage, i, needed);
+      needed.push_back({Action::forward, i, -1, chunk});
+      add_inputs(kRules[2], at, i, needed);
+      add_inputs(kRules[3], at, i, needed);
       break;
     case Action::backward_weight:
     case Action::send_gradient:
     case Action::send_memory_gradient:
-      needed.push_back({Action::backward_input, i, -1});
+      needed.push_back({Action::backward_input, i, -1, chunk});
       break;
     case Action::send_activation:
     case Action::send_memory:
-      needed.push_back({Action::forward, i, -1});
+      needed.push_back({Action::forward, i, -1, chunk});
       break;
     case Action::reduce_gradients:
-      for (int j = 0; j < num_micro_batches(); ++j) needed.push_back({Action::backward_weight, j, -1});
+      for (int c = 0; c < shape_.virtual_stages; ++c) {
+        for (int j = 0; j < shape_.num_micro_batches; ++j)
+          needed.push_back({Action::backward_weight, j, -1, c});
+      }
       break;
     case Action::receive_activation:
     case Action::receive_memory:
@@ -74,10 +78,19 @@ std::vector<Instruction> PipelineTopology::needs(int stage, const Instruction& i
   return needed;
 }
 
-void PipelineTopology::add_inputs(const MessageRule& rule, int stage, int micro_batch,
+/// A message, or the compute of another chunk on the same stage.
+void PipelineTopology::add_inputs(const MessageRule& rule, int virtual_stage, int micro_batch,
                                   std::vector<Instruction>& needed) const {
-  for (int from = 0; from < num_stages(); ++from) {
-    if (connects(rule.kind, from, stage)) needed.push_back({rule.receive, micro_batch, from});
+  const int chunk = shape_.chunk_of(virtual_stage);
+  for (int from = 0; from < shape_.num_virtual_stages(); ++from) {
+    if (!precedes(rule.kind, from, virtual_stage)) continue;
+    if (connects(rule.kind, from, virtual_stage)) {
+      needed.push_back({rule.receive, micro_batch, from, chunk});
+    } else {
+      const bool forwards = rule.kind == MessageKind::activation;
+      needed.push_back(
+          {forwards ? Action::forward : Action::backward_input, micro_batch, -1, shape_.chunk_of(from)});
+    }
   }
 }
 

@@ -28,18 +28,21 @@ class PipelineTopology {
  public:
   explicit PipelineTopology(const PipelineShape& shape) : shape_(shape) {}
 
-  int num_stages() const { return shape_.num_stages(); }
-  int num_micro_batches() const { return shape_.num_micro_batches; }
-  bool is_decoder(int stage) const { return stage >= shape_.encoder_stages; }
+  const PipelineShape& shape() const { return shape_; }
 
-  /// True when messages of this kind go from one stage to the other.
-  bool connects(MessageKind kind, int from, int to) const;
+  /// True when messages of this kind go from one virtual stage to the other; false when both are on one
+  /// stage.
+  bool connects(MessageKind kind, int from, int to) const {
+    return precedes(kind, from, to) && shape_.stage_of(from) != shape_.stage_of(to);
+  }
 
   /// What must have run on this stage before the instruction may. A backward counts as its two passes.
   std::vector<Instruction> needs(int stage, const Instruction& instruction) const;
 
  private:
-  void add_inputs(const MessageRule& rule, int stage, int micro_batch,
+  /// Something of this kind goes from one virtual stage to the other, by a message or within a stage.
+  bool precedes(MessageKind kind, int from, int to) const;
+  void add_inputs(const MessageRule& rule, int virtual_stage, int micro_batch,
                   std::vector<Instruction>& needed) const;
 
   PipelineShape shape_;

@@ -1,7 +1,5 @@
 // 1F1B over encoder and decoder stages as one chain: a stage does as many forwards ahead as there are stages
-// behind it, then one backward for each forward. ZB-H1 keeps that order and puts weight gradients off. Sends
-// come right after the compute that made them and are not waited for, receives right before the compute that
-// needs them, so no order of messages can tie a knot.
+// behind it, then one backward for each forward. ZB-H1 keeps that order and puts weight gradients off.
 #include "parallel/schedule.hpp"
 
 #include <fmt/format.h>
@@ -11,72 +9,20 @@
 #include <string_view>
 
 #include "base/check.hpp"
+#include "parallel/program_writer.hpp"
 
 namespace red::parallel {
 namespace {
 
-/// Writes one stage's program: the compute it is told to, and the messages that belong to it.
-class StageWriter {
- public:
-  StageWriter(const PipelineShape& shape, int stage) : shape_(shape), stage_(stage) {}
-
-  void forward(int micro_batch) {
-    if (has_previous()) add(Action::receive_activation, micro_batch, stage_ - 1);
-    if (has_memory() && is_decoder()) add(Action::receive_memory, micro_batch, last_encoder());
-    add(Action::forward, micro_batch, -1);
-    if (has_next()) add(Action::send_activation, micro_batch, stage_ + 1);
-    if (has_memory() && stage_ == last_encoder()) {
-      // The first decoder stage needs it first.
-      for (int s = shape_.encoder_stages; s < shape_.num_stages(); ++s)
-        add(Action::send_memory, micro_batch, s);
-    }
-  }
-
-  /// `pass`: backward, or backward_input alone; what goes back to other stages is ready after either.
-  void backward(int micro_batch, Action pass) {
-    if (has_next()) add(Action::receive_gradient, micro_batch, stage_ + 1);
-    if (has_memory() && stage_ == last_encoder()) {
-      // The last decoder stage is through first. The order is also that of the sum, and fixed.
-      for (int s = shape_.num_stages() - 1; s >= shape_.encoder_stages; --s) {
-        add(Action::receive_memory_gradient, micro_batch, s);
-      }
-    }
-    add(pass, micro_batch, -1);
-    if (has_previous()) add(Action::send_gradient, micro_batch, stage_ - 1);
-    if (has_memory() && is_decoder()) add(Action::send_memory_gradient, micro_batch, last_encoder());
-  }
-
-  void backward_weight(int micro_batch) { add(Action::backward_weight, micro_batch, -1); }
-
-  Program finish() {
-    add(Action::reduce_gradients, -1, -1);
-    return std::move(program_);
-  }
-
- private:
-  void add(Action action, int micro_batch, int peer) { program_.push_back({action, micro_batch, peer}); }
-  bool has_memory() const { return shape_.encoder_stages > 0; }
-  bool is_decoder() const { return stage_ >= shape_.encoder_stages; }
-  int last_encoder() const { return shape_.encoder_stages - 1; }
-  /// The residual stream comes from the stage before, except at the start of either stack.
-  bool has_previous() const { return stage_ != 0 && stage_ != shape_.encoder_stages; }
-  bool has_next() const { return stage_ != last_encoder() && stage_ != shape_.num_stages() - 1; }
-
-  PipelineShape shape_;
-  int stage_;
-  Program program_;
-};
-
-void check(const PipelineShape& shape) {
-  RED_CHECK(shape.encoder_stages >= 0 && shape.decoder_stages >= 1 && shape.num_micro_batches >= 1,
-            "encoder_stages {} decoder_stages {} micro-batches {}", shape.encoder_stages,
-            shape.decoder_stages, shape.num_micro_batches);
+void check_one_chunk(const PipelineShape& shape) {
+  check_shape(shape);
+  RED_CHECK(shape.virtual_stages == 1, "virtual_stages {}", shape.virtual_stages);
 }
 
 /// The forwards of 1F1B; backward(writer, i) writes what a schedule has in the place of backward i.
 template <class Backward>
 Program write_stage(const PipelineShape& shape, int stage, const Backward& backward) {
-  StageWriter writer(shape, stage);
+  ProgramWriter writer(shape, stage);
   const int num_micro_batches = shape.num_micro_batches;
   const int num_ahead = std::min(shape.num_stages() - stage - 1, num_micro_batches);
   for (int i = 0; i < num_ahead; ++i) writer.forward(i);
@@ -121,12 +67,27 @@ std::string_view name_of(Action action) {
 
 }  // namespace
 
+int PipelineShape::stage_of(int virtual_stage) const {
+  if (!is_decoder(virtual_stage)) return virtual_stage % encoder_stages;
+  return encoder_stages + (virtual_stage - first_decoder()) % decoder_stages;
+}
+
+int PipelineShape::chunk_of(int virtual_stage) const {
+  if (!is_decoder(virtual_stage)) return virtual_stage / encoder_stages;
+  return (virtual_stage - first_decoder()) / decoder_stages;
+}
+
+int PipelineShape::virtual_stage(int stage, int chunk) const {
+  if (stage < encoder_stages) return chunk * encoder_stages + stage;
+  return first_decoder() + chunk * decoder_stages + stage - encoder_stages;
+}
+
 std::vector<Program> one_forward_one_backward(const PipelineShape& shape) {
-  check(shape);
+  check_one_chunk(shape);
   std::vector<Program> programs;
   programs.reserve(static_cast<std::size_t>(shape.num_stages()));
   for (int stage = 0; stage < shape.num_stages(); ++stage) {
-    programs.push_back(write_stage(shape, stage, [](StageWriter& writer, int micro_batch) {
+    programs.push_back(write_stage(shape, stage, [](ProgramWriter& writer, int micro_batch) {
       writer.backward(micro_batch, Action::backward);
     }));
   }
@@ -134,12 +95,12 @@ std::vector<Program> one_forward_one_backward(const PipelineShape& shape) {
 }
 
 std::vector<Program> zero_bubble_h1(const PipelineShape& shape) {
-  check(shape);
+  check_one_chunk(shape);
   const int last = shape.num_micro_batches - 1;
   std::vector<Program> programs;
   programs.reserve(static_cast<std::size_t>(shape.num_stages()));
   for (int stage = 0; stage < shape.num_stages(); ++stage) {
-    programs.push_back(write_stage(shape, stage, [=](StageWriter& writer, int micro_batch) {
+    programs.push_back(write_stage(shape, stage, [=](ProgramWriter& writer, int micro_batch) {
       if (stage == 0) return writer.backward(micro_batch, Action::backward);
       writer.backward(micro_batch, Action::backward_input);
       if (micro_batch >= stage) writer.backward_weight(micro_batch - stage);
@@ -156,12 +117,15 @@ std::vector<Program> make_programs(PipelineSchedule schedule, const PipelineShap
       return one_forward_one_backward(shape);
     case PipelineSchedule::zero_bubble_h1:
       return zero_bubble_h1(shape);
+    case PipelineSchedule::interleaved:
+      return interleaved(shape);
   }
   throw LogicError("no such schedule");
 }
 
 std::vector<Program> forward_only(const PipelineShape& shape) {
-  std::vector<Program> programs = one_forward_one_backward(shape);
+  std::vector<Program> programs =
+      shape.virtual_stages == 1 ? one_forward_one_backward(shape) : interleaved(shape);
   for (Program& program : programs) {
     std::erase_if(program, [](const Instruction& instruction) {
       switch (instruction.action) {
@@ -179,10 +143,17 @@ std::vector<Program> forward_only(const PipelineShape& shape) {
   return programs;
 }
 
-int max_in_flight(const Program& program) {
+Program first_micro_batches(const Program& program, int num_micro_batches) {
+  Program first = program;
+  std::erase_if(first, [=](const Instruction& x) { return x.micro_batch >= num_micro_batches; });
+  return first;
+}
+
+int max_in_flight(const Program& program, int chunk) {
   std::set<int> in_flight;
   std::size_t most = 0;
   for (const Instruction& instruction : program) {
+    if (instruction.chunk != chunk) continue;
     if (instruction.action == Action::forward) in_flight.insert(instruction.micro_batch);
     most = std::max(most, in_flight.size());
     if (instruction.action == Action::backward || instruction.action == Action::backward_weight) {
@@ -193,7 +164,15 @@ int max_in_flight(const Program& program) {
 }
 
 std::string_view name_of(PipelineSchedule schedule) {
-  return schedule == PipelineSchedule::zero_bubble_h1 ? "zb_h1" : "1f1b";
+  switch (schedule) {
+    case PipelineSchedule::one_forward_one_backward:
+      return "1f1b";
+    case PipelineSchedule::zero_bubble_h1:
+      return "zb_h1";
+    case PipelineSchedule::interleaved:
+      return "interleaved";
+  }
+  return "?";
 }
 
 bool splits_backward(const Program& program) {
@@ -205,6 +184,7 @@ bool splits_backward(const Program& program) {
 std::string to_string(const Instruction& instruction) {
   std::string text(name_of(instruction.action));
   if (instruction.micro_batch >= 0) text += fmt::format(" of micro-batch {}", instruction.micro_batch);
+  if (instruction.chunk > 0) text += fmt::format(" in chunk {}", instruction.chunk);
   if (instruction.peer >= 0) {
     text += fmt::format(" {} stage {}", text.starts_with("send") ? "to" : "from", instruction.peer);
   }

@@ -22,7 +22,7 @@ bool is_forward(Action action) {
   return rule->kind == MessageKind::activation || rule->kind == MessageKind::memory;
 }
 
-/// Messages of one kind between two stages, in the order sent.
+/// Messages of one kind between two virtual stages, in the order sent.
 struct Channel {
   struct Item {
     int micro_batch;
@@ -45,14 +45,14 @@ class Replay {
   Replay(const PipelineShape& shape, const std::vector<Program>& programs, const SimulationCosts& costs,
          Passes passes)
       : topology_(shape), programs_(programs), costs_(costs), passes_(passes) {
-    const std::size_t stages = programs.size();
-    states_.resize(stages);
-    for (StageState& state : states_) state.done.resize(kNumActions * num_indices() * (stages + 1));
-    channels_.resize(kNumMessageKinds * stages * stages);
+    states_.resize(programs.size());
+    for (StageState& state : states_)
+      state.done.resize(kNumActions * num_indices() * (width() + 1) * num_chunks());
+    channels_.resize(kNumMessageKinds * width() * width());
   }
 
   Simulation run() {
-    for (int stage = 0; stage < topology_.num_stages(); ++stage) runnable_.push_back(stage);
+    for (int stage = 0; stage < shape().num_stages(); ++stage) runnable_.push_back(stage);
     while (!runnable_.empty()) {
       const int stage = runnable_.back();
       runnable_.pop_back();
@@ -65,23 +65,30 @@ class Replay {
   }
 
  private:
+  const PipelineShape& shape() const { return topology_.shape(); }
+  std::size_t width() const { return static_cast<std::size_t>(shape().num_virtual_stages()); }
+  std::size_t num_chunks() const { return static_cast<std::size_t>(shape().virtual_stages); }
   StageState& state(int stage) { return states_[static_cast<std::size_t>(stage)]; }
   const Program& program(int stage) const { return programs_[static_cast<std::size_t>(stage)]; }
+  /// Between virtual stages.
   Channel& channel(MessageKind kind, int from, int to) {
-    const std::size_t row =
-        static_cast<std::size_t>(kind) * programs_.size() + static_cast<std::size_t>(from);
-    return channels_[row * programs_.size() + static_cast<std::size_t>(to)];
+    const std::size_t row = static_cast<std::size_t>(kind) * width() + static_cast<std::size_t>(from);
+    return channels_[row * width() + static_cast<std::size_t>(to)];
   }
   /// Micro-batches, and -1 for what belongs to none.
-  std::size_t num_indices() const { return static_cast<std::size_t>(topology_.num_micro_batches()) + 1; }
+  std::size_t num_indices() const { return static_cast<std::size_t>(shape().num_micro_batches) + 1; }
   std::size_t index_of(const Instruction& x) const {
     const std::size_t row =
         static_cast<std::size_t>(x.action) * num_indices() + static_cast<std::size_t>(x.micro_batch + 1);
-    return row * (programs_.size() + 1) + static_cast<std::size_t>(x.peer + 1);
+    return (row * (width() + 1) + static_cast<std::size_t>(x.peer + 1)) * num_chunks() +
+           static_cast<std::size_t>(x.chunk);
   }
   std::vector<bool>::reference done(int stage, const Instruction& x) {
     return state(stage).done[index_of(x)];
   }
+
+  /// The virtual stage that an instruction is part of.
+  int place_of(int stage, const Instruction& x) const { return shape().virtual_stage(stage, x.chunk); }
 
   [[noreturn]] void fail(int stage, std::size_t at, const std::string& why) const {
     throw LogicError("schedule: stage {}, instruction {} ({}): {}", stage, at, to_string(program(stage)[at]),
@@ -101,9 +108,9 @@ class Replay {
       } else if (rule->send == instruction.action) {
         check_needs(stage, instruction);
         mark(stage, instruction);
-        channel(rule->kind, stage, instruction.peer)
+        channel(rule->kind, place_of(stage, instruction), instruction.peer)
             .items.push_back({instruction.micro_batch, own.clock + costs_.transfer, own.next});
-        runnable_.push_back(instruction.peer);
+        runnable_.push_back(shape().stage_of(instruction.peer));
       } else if (!receive(stage, instruction, rule->kind)) {
         return;
       }
@@ -117,17 +124,22 @@ class Replay {
       fail(stage, at, "has no place in a schedule of forward passes alone");
     }
     const bool is_reduce = instruction.action == Action::reduce_gradients;
-    const int least = is_reduce ? -1 : 0, most = is_reduce ? -1 : topology_.num_micro_batches() - 1;
+    const int least = is_reduce ? -1 : 0, most = is_reduce ? -1 : shape().num_micro_batches - 1;
     if (instruction.micro_batch < least || instruction.micro_batch > most)
       fail(stage, at, "no such micro-batch");
+    const int chunks = is_reduce ? 1 : shape().virtual_stages;
+    if (instruction.chunk < 0 || instruction.chunk >= chunks) fail(stage, at, "no such chunk");
     const MessageRule* rule = rule_of(instruction.action);
     if (rule == nullptr) {
       if (instruction.peer != -1) fail(stage, at, "no message, but it names a peer");
       return;
     }
-    if (instruction.peer < 0 || instruction.peer >= topology_.num_stages()) fail(stage, at, "no such peer");
+    if (instruction.peer < 0 || instruction.peer >= shape().num_virtual_stages()) {
+      fail(stage, at, "no such peer");
+    }
     const bool sends = rule->send == instruction.action;
-    const int from = sends ? stage : instruction.peer, to = sends ? instruction.peer : stage;
+    const int own = place_of(stage, instruction);
+    const int from = sends ? own : instruction.peer, to = sends ? instruction.peer : own;
     if (!topology_.connects(rule->kind, from, to)) fail(stage, at, "this pipeline has no such message");
   }
 
@@ -145,16 +157,16 @@ class Replay {
   }
 
   void compute(int stage, const Instruction& instruction) {
-    const StageCost& cost = costs_.stages[static_cast<std::size_t>(stage)];
+    const StageCost& cost = costs_.stages[static_cast<std::size_t>(place_of(stage, instruction))];
     double time = 0.0;
-    const int i = instruction.micro_batch;
+    const int i = instruction.micro_batch, chunk = instruction.chunk;
     const bool whole = instruction.action == Action::backward;  // = both passes
     if (instruction.action == Action::forward) time += cost.forward;
     if (whole || instruction.action == Action::backward_input) time += cost.backward_input;
     if (whole || instruction.action == Action::backward_weight) time += cost.backward_weight;
     if (whole) {
-      mark(stage, {Action::backward_input, i, -1});
-      mark(stage, {Action::backward_weight, i, -1});
+      mark(stage, {Action::backward_input, i, -1, chunk});
+      mark(stage, {Action::backward_weight, i, -1, chunk});
     } else {
       mark(stage, instruction);
     }
@@ -163,7 +175,7 @@ class Replay {
   }
 
   bool receive(int stage, const Instruction& instruction, MessageKind kind) {
-    Channel& from = channel(kind, instruction.peer, stage);
+    Channel& from = channel(kind, instruction.peer, place_of(stage, instruction));
     if (from.next == from.items.size()) return false;
     const Channel::Item& item = from.items[from.next++];
     if (item.micro_batch != instruction.micro_batch) {
@@ -178,14 +190,16 @@ class Replay {
   /// A stage that still waits has no partner, or is one of a ring that wait for each other.
   void check_all_ended() {
     std::string waiting;
-    for (int stage = 0; stage < topology_.num_stages(); ++stage) {
+    for (int stage = 0; stage < shape().num_stages(); ++stage) {
       const std::size_t at = state(stage).next;
       if (at == program(stage).size()) continue;
       const Instruction& receive = program(stage)[at];
-      const Instruction send{rule_of(receive.action)->send, receive.micro_batch, stage};
-      const Program& peers = program(receive.peer);
+      const int peer = shape().stage_of(receive.peer);
+      const Instruction send{rule_of(receive.action)->send, receive.micro_batch, place_of(stage, receive),
+                             shape().chunk_of(receive.peer)};
+      const Program& peers = program(peer);
       if (std::find(peers.begin(), peers.end(), send) == peers.end()) {
-        fail(stage, at, fmt::format("has no partner: stage {} never does {}", receive.peer, to_string(send)));
+        fail(stage, at, fmt::format("has no partner: stage {} never does {}", peer, to_string(send)));
       }
       waiting += fmt::format("{}stage {}, instruction {} ({})", waiting.empty() ? "" : "; ", stage, at,
                              to_string(receive));
@@ -195,12 +209,12 @@ class Replay {
 
   void check_all_received() {
     for (const MessageRule& rule : message_rules()) {
-      for (int from = 0; from < topology_.num_stages(); ++from) {
-        for (int to = 0; to < topology_.num_stages(); ++to) {
+      for (int from = 0; from < shape().num_virtual_stages(); ++from) {
+        for (int to = 0; to < shape().num_virtual_stages(); ++to) {
           const Channel& way = channel(rule.kind, from, to);
           if (way.next < way.items.size()) {
-            fail(from, way.items[way.next].sent_at,
-                 fmt::format("has no partner: stage {} never receives it", to));
+            fail(shape().stage_of(from), way.items[way.next].sent_at,
+                 fmt::format("has no partner: stage {} never receives it", shape().stage_of(to)));
           }
         }
       }
@@ -208,17 +222,21 @@ class Replay {
   }
 
   void check_all_computed() {
-    for (int stage = 0; stage < topology_.num_stages(); ++stage) {
-      for (int i = 0; i < topology_.num_micro_batches(); ++i) {
-        for (const Action action : {Action::forward, Action::backward_input, Action::backward_weight}) {
-          const Instruction missing{action, i, -1};
-          if ((passes_ == Passes::forward_and_backward || is_forward(action)) && !done(stage, missing)) {
-            throw LogicError("schedule: stage {}: {} is missing", stage, to_string(missing));
-          }
-        }
-      }
+    for (int stage = 0; stage < shape().num_stages(); ++stage) {
+      for (int chunk = 0; chunk < shape().virtual_stages; ++chunk) check_all_computed(stage, chunk);
       if (passes_ == Passes::forward_and_backward && !done(stage, {Action::reduce_gradients, -1, -1})) {
         throw LogicError("schedule: stage {}: reduce_gradients is missing", stage);
+      }
+    }
+  }
+
+  void check_all_computed(int stage, int chunk) {
+    for (int i = 0; i < shape().num_micro_batches; ++i) {
+      for (const Action action : {Action::forward, Action::backward_input, Action::backward_weight}) {
+        const Instruction missing{action, i, -1, chunk};
+        if ((passes_ == Passes::forward_and_backward || is_forward(action)) && !done(stage, missing)) {
+          throw LogicError("schedule: stage {}: {} is missing", stage, to_string(missing));
+        }
       }
     }
   }
@@ -252,8 +270,10 @@ class Replay {
 Simulation simulate(const PipelineShape& shape, const std::vector<Program>& programs,
                     const SimulationCosts& costs, Passes passes) {
   const auto num_stages = static_cast<std::size_t>(shape.num_stages());
+  const auto num_virtual = static_cast<std::size_t>(shape.num_virtual_stages());
   RED_CHECK(programs.size() == num_stages, "programs {} stages {}", programs.size(), num_stages);
-  RED_CHECK(costs.stages.size() == num_stages, "costs {} stages {}", costs.stages.size(), num_stages);
+  RED_CHECK(costs.stages.size() == num_virtual, "costs {} virtual stages {}", costs.stages.size(),
+            num_virtual);
   RED_CHECK(shape.num_micro_batches >= 1, "micro-batches {}", shape.num_micro_batches);
   RED_CHECK(costs.transfer >= 0.0, "transfer {}", costs.transfer);
   return Replay(shape, programs, costs, passes).run();

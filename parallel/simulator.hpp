@@ -8,7 +8,7 @@
 
 namespace red::parallel {
 
-/// Seconds (or any unit) of one micro-batch on one stage.
+/// Seconds (or any unit) of one micro-batch on one virtual stage.
 struct StageCost {
   double forward = 1.0;
   double backward_input = 1.0;
@@ -16,8 +16,8 @@ struct StageCost {
 };
 
 struct SimulationCosts {
-  std::vector<StageCost> stages;
-  double transfer = 0.0;  ///< of one message; sends do not hold up the sender
+  std::vector<StageCost> stages;  ///< by virtual stage
+  double transfer = 0.0;          ///< of one message; sends do not hold up the sender
 };
 
 struct Simulation {

@@ -16,8 +16,8 @@ class CriticalPath {
       : shape_(shape), programs_(programs), costs_(costs), ends_(programs.size()), places_(programs.size()) {
     for (std::size_t stage = 0; stage < programs.size(); ++stage) {
       ends_[stage].assign(programs[stage].size(), -1.0);
-      places_[stage].assign(kNumActions * static_cast<std::size_t>(shape.num_micro_batches) * programs.size(),
-                            0);
+      places_[stage].assign(
+          kNumActions * static_cast<std::size_t>(shape.num_micro_batches) * width() * num_chunks(), 0);
       for (std::size_t at = 0; at < programs[stage].size(); ++at) {
         if (rule_of(programs[stage][at].action) != nullptr)
           places_[stage][index_of(programs[stage][at])] = at;
@@ -38,11 +38,17 @@ class CriticalPath {
   std::size_t index_of(const Instruction& x) const {
     const auto row = static_cast<std::size_t>(x.action) * static_cast<std::size_t>(shape_.num_micro_batches) +
                      static_cast<std::size_t>(x.micro_batch);
-    return row * programs_.size() + static_cast<std::size_t>(x.peer);
+    return (row * width() + static_cast<std::size_t>(x.peer)) * num_chunks() +
+           static_cast<std::size_t>(x.chunk);
   }
 
-  double cost(std::size_t stage, Action action) const {
-    const StageCost& c = costs_.stages[stage];
+  std::size_t width() const { return static_cast<std::size_t>(shape_.num_virtual_stages()); }
+  std::size_t num_chunks() const { return static_cast<std::size_t>(shape_.virtual_stages); }
+
+  double cost(std::size_t stage, const Instruction& x) const {
+    const int at = shape_.virtual_stage(static_cast<int>(stage), x.chunk);
+    const StageCost& c = costs_.stages[static_cast<std::size_t>(at)];
+    const Action action = x.action;
     if (action == Action::forward) return c.forward;
     if (action == Action::backward) return c.backward_input + c.backward_weight;
     if (action == Action::backward_input) return c.backward_input;
@@ -56,11 +62,12 @@ class CriticalPath {
     double begin = at == 0 ? 0.0 : end(stage, at - 1);
     const MessageRule* rule = rule_of(x.action);
     if (rule != nullptr && rule->receive == x.action) {
-      const auto from = static_cast<std::size_t>(x.peer);
-      const Instruction send{rule->send, x.micro_batch, static_cast<int>(stage)};
+      const auto from = static_cast<std::size_t>(shape_.stage_of(x.peer));
+      const Instruction send{rule->send, x.micro_batch,
+                             shape_.virtual_stage(static_cast<int>(stage), x.chunk), shape_.chunk_of(x.peer)};
       begin = std::max(begin, end(from, places_[from][index_of(send)]) + costs_.transfer);
     }
-    return known = begin + cost(stage, x.action);
+    return known = begin + cost(stage, x);
   }
 
   PipelineShape shape_;

@@ -202,6 +202,22 @@ TEST(ZeroBubbleH1, OrderAndMemoryBoundForAllShapes) {
   }
 }
 
+// Cut to fewer micro-batches, a program is that of so many: steps of any size run in the slots of the
+// largest.
+TEST(FirstMicroBatches, IsTheProgramOfSoMany) {
+  for (const PipelineShape& shape : all_shapes(3, 4, 9)) {
+    for (const PipelineSchedule schedule : kSchedules) {
+      const std::vector<Program> longer =
+          make_programs(schedule, {shape.encoder_stages, shape.decoder_stages, shape.num_micro_batches + 5});
+      const std::vector<Program> expected = make_programs(schedule, shape);
+      for (std::size_t stage = 0; stage < expected.size(); ++stage) {
+        ASSERT_EQ(first_micro_batches(longer[stage], shape.num_micro_batches), expected[stage])
+            << name_of(shape) << " " << stage;
+      }
+    }
+  }
+}
+
 TEST(ForwardOnly, EncoderAndDecoderStageByHand) {
   const std::vector<Program> programs =
       forward_only({.encoder_stages = 1, .decoder_stages = 1, .num_micro_batches = 2});
