@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 #include <string_view>
 
 #include "base/error.hpp"
@@ -21,7 +22,14 @@ struct Stack {
   double layer_cost = 1.0;
   double first_cost = 0.0;  // on its first stage
   double last_cost = 0.0;   // on its last stage
+  int chunks = 1;           // of each stage; below, stages are virtual ones
 
+  /// "parallel.encoder_stages = 2", and the chunks where there are several.
+  std::string stages_text(int num_stages) const {
+    std::string text = fmt::format("parallel.{}_stages = {}", name, num_stages / chunks);
+    if (chunks > 1) text += fmt::format(" of parallel.virtual_stages = {}", chunks);
+    return text;
+  }
   double fixed_cost(int stage, int num_stages) const {
     return (stage == 0 ? first_cost : 0.0) + (stage == num_stages - 1 ? last_cost : 0.0);
   }
@@ -50,10 +58,9 @@ void check_users_split(const Stack& stack, int num_stages, const std::vector<int
   const bool positive = std::all_of(split.begin(), split.end(), [](int64_t n) { return n >= 1; });
   if (static_cast<int64_t>(split.size()) == num_stages && positive && total == stack.layers) return;
   throw ConfigError(
-      "parallel.{0}_split = {1}: needs one positive number of layers for each of parallel.{0}_stages = {2}, "
-      "{3} in all "
+      "parallel.{0}_split = {1}: needs one positive number of layers for each of {2}, {3} in all "
       "(model.{0}_layers); this one has {4} numbers and {5} layers. One that works: {6}",
-      stack.name, fmt::join(split, ","), num_stages, stack.layers, split.size(), total,
+      stack.name, fmt::join(split, ","), stack.stages_text(num_stages), stack.layers, split.size(), total,
       fmt::join(best_split(stack, num_stages), ","));
 }
 
@@ -68,10 +75,10 @@ std::vector<int64_t> split_stack(const Stack& stack, int num_stages, const std::
   }
   if (stack.layers < num_stages) {
     throw ConfigError(
-        "parallel.{0}_stages = {1}: the model has {2} {0} layers (model.{0}_layers), and each stage needs at "
-        "least "
-        "one; use at most {2} stages",
-        stack.name, num_stages, stack.layers);
+        "{1}: the model has {2} {0} layers (model.{0}_layers), and each {3} needs at least one; use at most "
+        "{4} stages",
+        stack.name, stack.stages_text(num_stages), stack.layers,
+        stack.chunks > 1 ? "chunk of a stage" : "stage", stack.layers / stack.chunks);
   }
   if (users.empty()) return best_split(stack, num_stages);
   check_users_split(stack, num_stages, users);
@@ -95,11 +102,25 @@ void check_stages(const LayerCounts& layers, int encoder_stages, int decoder_sta
   }
 }
 
-Placement empty_placement(int num_stages) {
+Placement empty_placement(const PipelineShape& shape) {
   Placement placement;
-  placement.stages.resize(static_cast<std::size_t>(num_stages));
-  for (int s = 0; s < num_stages; ++s) placement.stages[static_cast<std::size_t>(s)].stage = s;
+  placement.stages.resize(static_cast<std::size_t>(shape.num_virtual_stages()));
+  for (int s = 0; s < shape.num_virtual_stages(); ++s) {
+    StagePlacement& stage = placement.stages[static_cast<std::size_t>(s)];
+    stage.stage = shape.stage_of(s);
+    stage.chunk = shape.chunk_of(s);
+  }
   return placement;
+}
+
+/// The stages, not the chunks, that share the tied embedding.
+void find_holders(Placement& placement) {
+  std::set<int> holders;
+  for (const StagePlacement& stage : placement.stages) {
+    if (stage.holds_embedding()) holders.insert(stage.stage);
+    if (stage.owns_embedding()) placement.embedding_owner = stage.stage;
+  }
+  placement.embedding_holders.assign(holders.begin(), holders.end());
 }
 
 /// Gives a stack's layers to the stages from `first` on and adds their cost.
@@ -117,26 +138,29 @@ void place_stack(const Stack& stack, const std::vector<int64_t>& split, std::siz
 
 }  // namespace
 
-Placement place_layers(const LayerCounts& layers, int encoder_stages, int decoder_stages,
-                       const LayerCosts& costs, const LayerSplit& split) {
-  check_stages(layers, encoder_stages, decoder_stages);
+Placement place_layers(const LayerCounts& layers, const PipelineShape& shape, const LayerCosts& costs,
+                       const LayerSplit& split) {
+  check_stages(layers, shape.encoder_stages, shape.decoder_stages);
   const Stack encoder{.name = "encoder",
                       .layers = layers.encoder_layers,
                       .layer_cost = costs.encoder_layer,
-                      .first_cost = costs.encoder_embedding};
+                      .first_cost = costs.encoder_embedding,
+                      .chunks = shape.virtual_stages};
   const Stack decoder{.name = "decoder",
                       .layers = layers.decoder_layers,
                       .layer_cost = costs.decoder_layer,
                       .first_cost = costs.decoder_embedding,
-                      .last_cost = costs.head};
-  std::vector<int64_t> encoder_split = split_stack(encoder, encoder_stages, split.encoder);
-  if (layers.has_encoder && encoder_stages == 0) encoder_split = {encoder.layers};
+                      .last_cost = costs.head,
+                      .chunks = shape.virtual_stages};
+  const int num_encoder = shape.first_decoder(), num_decoder = shape.num_virtual_stages() - num_encoder;
+  std::vector<int64_t> encoder_split = split_stack(encoder, num_encoder, split.encoder);
+  if (layers.has_encoder && num_encoder == 0) encoder_split = {encoder.layers};
 
-  Placement placement = empty_placement(encoder_stages + decoder_stages);
-  const auto first_decoder = static_cast<std::size_t>(encoder_stages);
+  Placement placement = empty_placement(shape);
+  const auto first_decoder = static_cast<std::size_t>(num_encoder);
   place_stack(encoder, encoder_split, 0, &StagePlacement::encoder_begin, &StagePlacement::encoder_end,
               placement);
-  place_stack(decoder, split_stack(decoder, decoder_stages, split.decoder), first_decoder,
+  place_stack(decoder, split_stack(decoder, num_decoder, split.decoder), first_decoder,
               &StagePlacement::decoder_begin, &StagePlacement::decoder_end, placement);
   if (layers.has_encoder) {
     placement.stages.front().has_encoder_embedding = true;
@@ -144,20 +168,40 @@ Placement place_layers(const LayerCounts& layers, int encoder_stages, int decode
   }
   placement.stages[first_decoder].has_decoder_embedding = true;
   placement.stages.back().has_head = true;
-  for (const StagePlacement& stage : placement.stages) {
-    if (stage.holds_embedding()) placement.embedding_holders.push_back(stage.stage);
-    if (stage.owns_embedding()) placement.embedding_owner = stage.stage;
-  }
+  find_holders(placement);
   return placement;
+}
+
+std::vector<StagePlacement> Placement::chunks_of(int stage) const {
+  std::vector<StagePlacement> chunks;
+  for (const StagePlacement& s : stages) {
+    if (s.stage == stage) chunks.push_back(s);
+  }
+  return chunks;
+}
+
+double Placement::cost_of(int stage) const {
+  double cost = 0.0;
+  for (const StagePlacement& chunk : chunks_of(stage)) cost += chunk.cost;
+  return cost;
 }
 
 double Placement::imbalance() const {
   double total = 0.0, largest = 0.0;
-  for (const StagePlacement& stage : stages) {
-    total += stage.cost;
-    largest = std::max(largest, stage.cost);
+  int num_stages = 0;
+  for (; !chunks_of(num_stages).empty(); ++num_stages) {
+    total += cost_of(num_stages);
+    largest = std::max(largest, cost_of(num_stages));
   }
-  return total == 0.0 ? 1.0 : largest * static_cast<double>(stages.size()) / total;
+  return total == 0.0 ? 1.0 : largest * static_cast<double>(num_stages) / total;
+}
+
+bool hold_embedding(const std::vector<StagePlacement>& chunks) {
+  return std::any_of(chunks.begin(), chunks.end(), [](const auto& chunk) { return chunk.holds_embedding(); });
+}
+
+bool own_embedding(const std::vector<StagePlacement>& chunks) {
+  return std::any_of(chunks.begin(), chunks.end(), [](const auto& chunk) { return chunk.owns_embedding(); });
 }
 
 std::string to_string(const StagePlacement& stage) {

@@ -1,12 +1,15 @@
-// Placement: which layers each stage holds. A pure function of layer counts, stage counts and costs, so that
-// every rank computes the same one and plans can be printed without starting anything. Encoder stages come
-// first; a RedLLM with encoder_stages = 0 has everything on its one stage. The tied embedding is held by up
-// to three stages (encoder input, decoder input, head); the head's stage owns it.
+// Placement: which layers each stage, or each chunk of a stage, holds. A pure function of layer counts, stage
+// counts and costs, so that every rank computes the same one and plans can be printed without starting
+// anything. Encoder stages come first; a RedLLM with encoder_stages = 0 has everything on its one stage. The
+// tied embedding is held by up to three stages (encoder input, decoder input, head); the head's stage owns
+// it.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "parallel/schedule.hpp"
 
 namespace red::parallel {
 
@@ -26,21 +29,23 @@ struct LayerCosts {
   double head = 0.0;  ///< final norm, logits and loss
 };
 
-/// The user's own split: layers of each stage in order; empty: placement chooses.
+/// The user's own split: layers of each virtual stage in order; empty: placement chooses.
 struct LayerSplit {
   std::vector<int64_t> encoder = {};  ///< key parallel.encoder_split
   std::vector<int64_t> decoder = {};  ///< key parallel.decoder_split
 };
 
+/// Of a virtual stage, that is of a stage where there is one chunk on each.
 struct StagePlacement {
   int stage = 0;
+  int chunk = 0;
   int64_t encoder_begin = 0, encoder_end = 0;  ///< encoder layers [begin, end)
   int64_t decoder_begin = 0, decoder_end = 0;  ///< decoder layers [begin, end)
   bool has_encoder_embedding = false;
   bool has_encoder_final_norm = false;  ///< makes the encoder's output, the memory of cross-attention
   bool has_decoder_embedding = false;
   bool has_head = false;  ///< decoder's final norm, logits and loss
-  double cost = 0.0;      ///< of this stage, in the unit of LayerCosts
+  double cost = 0.0;      ///< of this virtual stage, in the unit of LayerCosts
 
   int64_t encoder_layers() const { return encoder_end - encoder_begin; }
   int64_t decoder_layers() const { return decoder_end - decoder_begin; }
@@ -53,20 +58,33 @@ struct StagePlacement {
 };
 
 struct Placement {
-  std::vector<StagePlacement> stages;
+  std::vector<StagePlacement> stages;  ///< virtual stages, in the order of PipelineShape
   std::vector<int> embedding_holders;  ///< stages, ascending; the owner is the last
   int embedding_owner = 0;
 
+  /// Those on one stage.
+  std::vector<StagePlacement> chunks_of(int stage) const;
+  /// Cost of all its chunks.
+  double cost_of(int stage) const;
   /// Cost of the heaviest stage over the mean, 1 when all are equal.
   double imbalance() const;
 };
 
-/// Splits each stack into contiguous runs of at least one layer a stage so that its heaviest stage is as
-/// light as can be; of equal splits, later stages get the larger part, because earlier ones hold more
-/// micro-batches in flight. Throws ConfigError when a stack has fewer layers than stages, when the stages do
-/// not fit the kind of model, or when the user's split does not add up (with one that does).
-Placement place_layers(const LayerCounts& layers, int encoder_stages, int decoder_stages,
-                       const LayerCosts& costs = {}, const LayerSplit& split = {});
+/// Splits each stack into contiguous runs of at least one layer a virtual stage so that its heaviest one is
+/// as light as can be; of equal splits, later stages get the larger part, because earlier ones hold more
+/// micro-batches in flight. Throws ConfigError when a stack has fewer layers than virtual stages, when the
+/// stages do not fit the kind of model, or when the user's split does not add up (with one that does).
+Placement place_layers(const LayerCounts& layers, const PipelineShape& shape, const LayerCosts& costs = {},
+                       const LayerSplit& split = {});
+inline Placement place_layers(const LayerCounts& layers, int encoder_stages, int decoder_stages,
+                              const LayerCosts& costs = {}, const LayerSplit& split = {}) {
+  return place_layers(layers, {.encoder_stages = encoder_stages, .decoder_stages = decoder_stages}, costs,
+                      split);
+}
+
+/// Whether any of a stage's chunks holds a copy of the tied embedding, or the one that counts.
+bool hold_embedding(const std::vector<StagePlacement>& chunks);
+bool own_embedding(const std::vector<StagePlacement>& chunks);
 
 /// "stage 1: decoder layers 0-3, embedding, head"
 std::string to_string(const StagePlacement& stage);

@@ -192,5 +192,62 @@ TEST(Placement, RefusesWhatDoesNotFit) {
   expect_refused(dec, 0, 1, {.encoder = {1}}, {"parallel.encoder_split = 1:", "no stages"});
 }
 
+// Chunks go round the stages; layers run on from one virtual stage to the next.
+TEST(PlaceLayers, ChunksGoRoundTheStages) {
+  const Placement placement =
+      place_layers({true, 4, 5}, {.encoder_stages = 2, .decoder_stages = 2, .virtual_stages = 2});
+  ASSERT_EQ(placement.stages.size(), 8U);
+  EXPECT_EQ(to_string(placement.stages[0]), "stage 0: encoder layer 0, embedding");
+  EXPECT_EQ(to_string(placement.stages[1]), "stage 1: encoder layer 1");
+  EXPECT_EQ(to_string(placement.stages[2]), "stage 0: encoder layer 2");
+  EXPECT_EQ(to_string(placement.stages[3]), "stage 1: encoder layer 3, encoder output");
+  EXPECT_EQ(to_string(placement.stages[4]), "stage 2: decoder layer 0, embedding");
+  EXPECT_EQ(to_string(placement.stages[7]), "stage 3: decoder layers 3-4, head");
+  EXPECT_EQ(placement.embedding_holders, (std::vector<int>{0, 2, 3}));
+  EXPECT_EQ(placement.embedding_owner, 3);
+  EXPECT_EQ(placement.chunks_of(3).size(), 2U);
+  EXPECT_EQ(placement.chunks_of(3)[1].chunk, 1);
+  EXPECT_DOUBLE_EQ(placement.cost_of(3), 3.0);
+  EXPECT_DOUBLE_EQ(placement.imbalance(), 3.0 * 4 / 9);
+}
+
+// The split is that of as many stages as there are virtual ones.
+TEST(PlaceLayers, ChunksAreSplitAsStagesAre) {
+  const LayerCosts costs{.decoder_layer = 1.5, .head = 2.0};
+  const Placement chunks =
+      place_layers({true, 7, 9}, {.encoder_stages = 1, .decoder_stages = 2, .virtual_stages = 3}, costs);
+  const Placement stages = place_layers({true, 7, 9}, 3, 6, costs);
+  ASSERT_EQ(chunks.stages.size(), stages.stages.size());
+  for (std::size_t i = 0; i < stages.stages.size(); ++i) {
+    EXPECT_EQ(chunks.stages[i].encoder_begin, stages.stages[i].encoder_begin);
+    EXPECT_EQ(chunks.stages[i].encoder_end, stages.stages[i].encoder_end);
+    EXPECT_EQ(chunks.stages[i].decoder_begin, stages.stages[i].decoder_begin);
+    EXPECT_EQ(chunks.stages[i].decoder_end, stages.stages[i].decoder_end);
+  }
+}
+
+// One decoder stage holds the decoder's embedding and the head in different chunks: one copy.
+TEST(PlaceLayers, OneCopyOfTheEmbeddingForAllChunks) {
+  const Placement placement =
+      place_layers({true, 2, 2}, {.encoder_stages = 1, .decoder_stages = 1, .virtual_stages = 2});
+  EXPECT_EQ(placement.embedding_holders, (std::vector<int>{0, 1}));
+  EXPECT_EQ(placement.embedding_owner, 1);
+  EXPECT_TRUE(own_embedding(placement.chunks_of(1)));
+  EXPECT_FALSE(own_embedding(placement.chunks_of(0)));
+  EXPECT_TRUE(hold_embedding(placement.chunks_of(0)));
+}
+
+TEST(PlaceLayers, RefusesMoreChunksThanLayers) {
+  try {
+    place_layers({false, 0, 3}, {.decoder_stages = 2, .virtual_stages = 2});
+    FAIL();
+  } catch (const ConfigError& error) {
+    EXPECT_STREQ(
+        error.what(),
+        "parallel.decoder_stages = 2 of parallel.virtual_stages = 2: the model has 3 decoder layers "
+        "(model.decoder_layers), and each chunk of a stage needs at least one; use at most 1 stages");
+  }
+}
+
 }  // namespace
 }  // namespace red::parallel
