@@ -1,4 +1,5 @@
-// Tags of messages along the pipeline, one for each kind, so that none is taken for another.
+// Tags of messages along the pipeline, one for each kind and chunk of the sender, so that none is taken for
+// another.
 #pragma once
 
 namespace red::parallel {
@@ -9,5 +10,11 @@ inline constexpr int kTagGradient = 3;
 inline constexpr int kTagMemoryGradient = 4;
 inline constexpr int kTagEmbeddingGradient = 5;
 inline constexpr int kTagEmbeddingRows = 6;
+inline constexpr int kNumTags = 8;
+
+/// The tag of a message that a chunk sends. MPI has at least 32767.
+constexpr int tag_of(int tag, int chunk) {
+  return tag + kNumTags * chunk;
+}
 
 }  // namespace red::parallel

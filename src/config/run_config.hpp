@@ -47,6 +47,13 @@ struct RunConfig {
   parallel::LayerSplit split;  ///< keys parallel.encoder_split and decoder_split
   parallel::PipelineSchedule pipeline_schedule =
       parallel::PipelineSchedule::one_forward_one_backward;  ///< key parallel.schedule
+  int virtual_stages = 0;  ///< key parallel.virtual_stages; 0: what the schedule wants
+
+  /// Chunks of layers on each stage.
+  int num_chunks() const {
+    if (virtual_stages != 0) return virtual_stages;
+    return pipeline_schedule == parallel::PipelineSchedule::interleaved ? 2 : 1;
+  }
   TrainConfig train;
   optim::AdafactorConfig optimizer;
   optim::ScheduleConfig schedule;

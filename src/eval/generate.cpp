@@ -50,7 +50,7 @@ std::vector<std::vector<int32_t>> generate(train::Engine& engine, Stream& stream
     tokens.assign(open.size(), 0);
     if (mesh.is_last_stage() && mesh.at().data == 0) {
       for (std::size_t i = 0; i < open.size(); ++i) {
-        engine.stage().logits(device_logits, batch.decoder.offsets[i + 1] - 1);
+        engine.stages().last().logits(device_logits, batch.decoder.offsets[i + 1] - 1);
         copy_to_host(stream, logits.data(), device_logits.data, logits.size() * sizeof(float));
         stream.synchronize();
         tokens[i] = sampler.pick(logits, open[i], static_cast<uint64_t>(position));

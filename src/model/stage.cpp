@@ -30,24 +30,32 @@ void check_token(int32_t id, int64_t vocabulary, const char* what) {
 }  // namespace
 
 Stage::Stage(Stream& stream, const ModelConfig& config, const parallel::StagePlacement& placement,
-             const TensorAxis& tensor, const ParameterStore& store, const StageOptions& options)
+             const TensorAxis& tensor, const ParameterStore& store, const StageOptions& options,
+             Stage* lender)
     : stream_(stream),
       config_(config),
       placement_(placement),
       tensor_(tensor),
       options_(options),
-      rope_(options.max_positions, config.head_dim, config.rope_base, options.memory),
-      context_{stream_, config_, rope_},
+      rope_(lender != nullptr ? lender->rope_
+                              : std::make_shared<const ops::RopeTable>(options.max_positions, config.head_dim,
+                                                                       config.rope_base, options.memory)),
+      context_{stream_, config_, *rope_},
       encoder_(make_layers(store, config, tensor, "encoder", placement.encoder_begin, placement.encoder_end,
                            LayerKind::encoder)),
       decoder_(make_layers(store, config, tensor, "decoder", placement.decoder_begin, placement.decoder_end,
                            config.has_encoder() ? LayerKind::decoder_with_memory : LayerKind::decoder)),
-      slots_(options.num_slots) {
+      slots_(options.num_slots),
+      work_(lender != nullptr ? lender->work_ : own_work_) {
   if (placement.holds_embedding()) embedding_ = &store.find("embedding.weight");
   if (placement.has_encoder_final_norm) encoder_final_gain_ = &store.weight("encoder.final_norm.gain");
   if (placement.has_head) head_.emplace(store, config, tensor, options.head_chunk, options.z_loss);
   allocate_slots();
-  allocate_work();
+  if (lender != nullptr) {
+    borrow_work(*lender);
+  } else {
+    allocate_work();
+  }
 }
 
 void Stage::load(int index, const data::MicroBatch& batch) {
@@ -132,7 +140,7 @@ void Stage::forward_encoder(Slot& slot, ForwardMode mode) {
 
 void Stage::forward_decoder(Slot& slot, ForwardMode mode) {
   ForwardScratch scratch = scratch_for(slot.shape.decoder_tokens);
-  if (!slot.memory.empty()) tensor_.enter(slot.memory);
+  if (!slot.memory.empty() && !borrows_memory()) tensor_.enter(slot.memory);
   if (placement_.has_decoder_embedding) {
     embed(slot.decoder_input, slot.batch.decoder);
   }
@@ -194,6 +202,22 @@ void Stage::add_memory_gradient_part(int index) {
     ops::add(stream_, slot.d_own_memory, slot.d_own_memory,
              d_memory_part_.row_range(0, slot.d_own_memory.rows));
   slot.d_memory_arrived = true;
+}
+
+void Stage::borrow_memory(int index, const Slot& first_chunk) {
+  slots_[index].memory = first_chunk.memory;
+}
+
+void Stage::take_activation(int index, const Slot& before) {
+  const bool encoder = placement_.has_encoder_part();
+  ops::copy(stream_, encoder ? slots_[index].encoder_input : slots_[index].decoder_input,
+            encoder ? before.encoder_output : before.decoder_output);
+}
+
+void Stage::hand_gradient_back(int index, const Slot& before) {
+  const bool encoder = placement_.has_encoder_part();
+  ops::copy(stream_, encoder ? before.d_encoder_output : before.d_decoder_output,
+            encoder ? slots_[index].d_encoder_input : slots_[index].d_decoder_input);
 }
 
 void Stage::backward_decoder(Slot& slot, bool split, bool last) {

@@ -1,11 +1,12 @@
-// A pipeline stage: the encoder and decoder layers of one rank, with what stands at their ends (embedding,
-// final norm, loss head). It computes on one micro-batch at a time; each micro-batch in flight has a slot
-// that holds its activations and the tensors that go to and come from other stages. Who sends what when is
-// the schedule's affair. Shapes: S encoder tokens, T decoder tokens of a micro-batch, s and t own ones of the
-// residual stream (model/tensor_axis.hpp), d model width.
+// A pipeline stage: the encoder and decoder layers of one rank, or of one chunk of them (model/stage_group),
+// with what stands at their ends (embedding, final norm, loss head). It computes on one micro-batch at a
+// time; each micro-batch in flight has a slot that holds its activations and the tensors that go to and come
+// from other stages. Who sends what when is the schedule's affair. Shapes: S encoder tokens, T decoder tokens
+// of a micro-batch, s and t own ones of the residual stream (model/tensor_axis.hpp), d model width.
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -53,7 +54,8 @@ class Stage {
     Tensor d_encoder_output, d_decoder_output;  ///< received gradients, likewise
     Tensor d_encoder_input,
         d_decoder_input;              ///< gradients sent back, where the stack began at an earlier stage
-    Tensor memory, d_memory;          ///< (S, d) encoder's result, of all tokens, and its gradient
+    Tensor memory, d_memory;          ///< (S, d) encoder's result, of all tokens, and its gradient; memory of
+                                      ///< the rank's first decoder chunk serves the others
     Tensor own_memory, d_own_memory;  ///< (s, d) own tokens of both: what stages send each other
     bool d_memory_arrived = false;    ///< the first of several decoder stages' parts is in d_own_memory
     std::vector<Layer::Saved> encoder, decoder;
@@ -63,9 +65,13 @@ class Stage {
     Tensor log_probability;  ///< (T, 1) of the targets
   };
 
-  /// Throws LogicError when `store` lacks a parameter of the placement. `tensor` must outlive the stage.
+  /// Throws LogicError when `store` lacks a parameter of the placement. `tensor` must outlive the stage, and
+  /// so must `lender`: the last chunk of the same rank, whose temporaries and tables this one uses.
   Stage(Stream& stream, const ModelConfig& config, const parallel::StagePlacement& placement,
-        const TensorAxis& tensor, const ParameterStore& store, const StageOptions& options);
+        const TensorAxis& tensor, const ParameterStore& store, const StageOptions& options,
+        Stage* lender = nullptr);
+  Stage(const Stage&) = delete;
+  Stage& operator=(const Stage&) = delete;
 
   /// Takes a micro-batch into a slot; it must fit the capacity.
   void load(int slot, const data::MicroBatch& batch);
@@ -85,6 +91,13 @@ class Stage {
   /// received, and what to call when it is there.
   Tensor memory_gradient_part(int slot);
   void add_memory_gradient_part(int slot);
+
+  /// Decoder chunks but the first: the encoder's output lies in the first one's slot.
+  bool borrows_memory() const { return placement_.has_decoder_part() && placement_.chunk > 0; }
+  void borrow_memory(int slot, const Slot& first_chunk);
+  /// From and to the chunk before, where it is on the same rank.
+  void take_activation(int slot, const Slot& chunk_before);
+  void hand_gradient_back(int slot, const Slot& chunk_before);
 
   Slot& slot(int index) { return slots_[index]; }
   int num_slots() const { return static_cast<int>(slots_.size()); }
@@ -111,6 +124,7 @@ class Stage {
   void allocate_layers(Slot& slot) const;
   void allocate_slots();
   void allocate_work();
+  void borrow_work(const Stage& lender);
   void forward_encoder(Slot& slot, ForwardMode mode);
   void forward_decoder(Slot& slot, ForwardMode mode);
   void backward_encoder(Slot& slot, bool split, bool last);
@@ -127,14 +141,15 @@ class Stage {
   parallel::StagePlacement placement_;
   const TensorAxis& tensor_;
   StageOptions options_;
-  ops::RopeTable rope_;
+  std::shared_ptr<const ops::RopeTable> rope_;  ///< the lender's
   PassContext context_;
   std::vector<Layer> encoder_, decoder_;
   const StoredParameter* embedding_ = nullptr;  ///< where ids enter
   const Weight* encoder_final_gain_ = nullptr;  ///< last encoder stage
   std::optional<LossHead> head_;
   std::vector<Slot> slots_;
-  Arena work_;
+  Arena own_work_;  ///< empty with a lender
+  Arena& work_;
   std::size_t logits_bytes_ = 0;
   ForwardScratch scratch_;
   StreamGradient stream_gradient_;

@@ -42,8 +42,14 @@ void Stage::allocate_work() {
     for (const Layer& layer : encoder_) layer.reserve_backward(counted, shape);
     for (const Layer& layer : decoder_) layer.reserve_backward(counted, shape);
   }
-  work_ = Arena("layer temporaries", counted.peak(), options_.memory);
+  own_work_ = Arena("layer temporaries", counted.peak(), options_.memory);
   allocate(work_);
+}
+
+/// The last chunk of a rank is the largest: layers of a stack are alike, and it has what stands at the end.
+void Stage::borrow_work(const Stage& lender) {
+  scratch_ = lender.scratch_;
+  stream_gradient_ = lender.stream_gradient_;
 }
 
 void Stage::allocate_slot(Slot& slot, const BatchShape& shape) const {
@@ -65,8 +71,10 @@ void Stage::allocate_slot(Slot& slot, const BatchShape& shape) const {
   slot.d_encoder_input = allocate(encoder_tokens, train && p.has_encoder_part() && !p.has_encoder_embedding);
   slot.d_decoder_input = allocate(decoder_tokens, train && p.has_decoder_part() && !p.has_decoder_embedding);
   if (config_.has_encoder() && (p.has_encoder_final_norm || p.has_decoder_part())) {
-    slot.memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model);
-    slot.own_memory = tensor_.local(slot.memory);
+    if (!borrows_memory()) {
+      slot.memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model);
+      slot.own_memory = tensor_.local(slot.memory);
+    }
     if (train) slot.d_memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model);
     if (train) slot.d_own_memory = tensor_.local(slot.d_memory);
   }
@@ -101,9 +109,9 @@ void Stage::allocate_layers(Slot& slot) const {
 StageMemory Stage::memory() const {
   StageMemory memory;
   for (const Slot& slot : slots_) memory.slots += slot.arena.capacity();
-  memory.work = work_.capacity();
+  memory.work = own_work_.capacity();
   memory.logits = logits_bytes_;
-  memory.rope = rope_.num_bytes();
+  memory.rope = &work_ == &own_work_ ? rope_->num_bytes() : 0;
   return memory;
 }
 

@@ -1,6 +1,7 @@
 // A name says which layer of which stack a parameter belongs to, and the placement says who holds that layer.
 #include "model/stage_parameters.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <optional>
 #include <string_view>
@@ -58,9 +59,16 @@ bool holds_parameter(const parallel::StagePlacement& stage, const std::string& n
 
 std::vector<ParameterSpec> stage_parameters(const ModelConfig& config,
                                             const parallel::StagePlacement& stage) {
+  return stage_parameters(config, std::vector{stage});
+}
+
+std::vector<ParameterSpec> stage_parameters(const ModelConfig& config,
+                                            const std::vector<parallel::StagePlacement>& chunks) {
   std::vector<ParameterSpec> held;
   for (ParameterSpec& spec : parameter_specs(config)) {
-    if (holds_parameter(stage, spec.name)) held.push_back(std::move(spec));
+    const bool any = std::any_of(chunks.begin(), chunks.end(),
+                                 [&](const auto& chunk) { return holds_parameter(chunk, spec.name); });
+    if (any) held.push_back(std::move(spec));
   }
   return held;
 }

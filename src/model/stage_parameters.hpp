@@ -22,6 +22,9 @@ bool holds_parameter(const parallel::StagePlacement& stage, const std::string& n
 
 /// The stage's parameters, in the order of parameter_specs().
 std::vector<ParameterSpec> stage_parameters(const ModelConfig& config, const parallel::StagePlacement& stage);
+/// Those of all chunks of a stage, each once.
+std::vector<ParameterSpec> stage_parameters(const ModelConfig& config,
+                                            const std::vector<parallel::StagePlacement>& chunks);
 
 enum class Stack { encoder, decoder };
 

@@ -8,6 +8,12 @@
 namespace red::train {
 namespace {
 
+/// This stage's program of the largest step.
+parallel::Program step_program(const EngineOptions& options, const parallel::Mesh& mesh) {
+  if (!options.train) return {};
+  return training_programs(options, mesh.layout())[mesh.at().stage];
+}
+
 Tensor scalar_at(const Tensor& scalars, int64_t row) {
   return scalars.row_range(row, 1);
 }
@@ -19,24 +25,24 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
       mesh_(mesh),
       stream_(stream),
       placement_(placement_of(options, mesh.layout())),
+      chunks_(placement_.chunks_of(mesh.at().stage)),
+      step_(step_program(options, mesh)),
       tensor_(mesh.tensor(), mesh.layout().sequence_parallel),
-      store_(model::stage_parameters(options.model, placement_.stages[mesh.at().stage]), tensor_.at(),
-             options.train),
-      stage_(stream, options.model, placement_.stages[mesh.at().stage], tensor_, store_,
-             stage_options(options, mesh.layout(), mesh.at().stage)),
-      executor_(stage_, mesh.pipeline(), tensor_),
+      store_(model::stage_parameters(options.model, chunks_), tensor_.at(), options.train),
+      stages_(stream, options.model, chunks_, tensor_, store_, stage_options(options, step_)),
+      executor_(stages_, pipeline_shape(options, mesh.layout(), 1), mesh.pipeline(), tensor_),
       scalars_memory_("step scalars", kScalarBytes),
       sums_(scalars_memory_.allocate<double>(ops::kStepSums, 1)),
       scalars_(scalars_memory_.allocate<double>(ops::kStepScalars, 1)),
       updates_(scalars_memory_.allocate<double>(1, 1)) {
   stream.set_progress_hook([&mesh] { mesh.world().poll(); });
-  stream.reserve_scratch(stage_.scratch_bytes(stream.threads().num_threads()));
+  stream.reserve_scratch(stages_.scratch_bytes(stream.threads().num_threads()));
   if (!options.train) return;
   if (tensor_.sequence_parallel())
     whole_gradients_ = std::make_unique<optim::WholeGradients>(stream, store_, mesh.tensor());
-  shards_ = std::make_unique<optim::ParameterShards>(stream, store_, placement().owns_embedding(), mesh,
+  shards_ = std::make_unique<optim::ParameterShards>(stream, store_, parallel::own_embedding(chunks_), mesh,
                                                      options.bucket_bytes);
-  stage_.on_layer_done([this](const model::LayerOfParameter& layer) { shards_->layer_done(layer); });
+  stages_.on_layer_done([this](const model::LayerOfParameter& layer) { shards_->layer_done(layer); });
   tied_ = std::make_unique<optim::TiedEmbedding>(stream, shards_->embedding(), placement_.embedding_holders,
                                                  placement_.embedding_owner, mesh.pipeline());
   adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh);
@@ -50,9 +56,9 @@ const parallel::Program& Engine::program(int num_micro_batches, bool train) {
   }
   parallel::Program program;
   if (num_micro_batches > 0) {
-    const parallel::Layout& layout = mesh_.layout();
-    program = (train ? training_programs(options_, layout, num_micro_batches)
-                     : parallel::forward_only(pipeline_shape(layout, num_micro_batches)))[mesh_.at().stage];
+    program = train ? parallel::first_micro_batches(step_, num_micro_batches)
+                    : parallel::forward_only(
+                          pipeline_shape(options_, mesh_.layout(), num_micro_batches))[mesh_.at().stage];
   }
   return programs_.emplace_back(key, std::move(program)).second;
 }
@@ -67,7 +73,7 @@ void Engine::sum_over_ranks(std::span<const data::MicroBatch> batches) {
     }
   });
   if (speaks_for_samples()) {
-    ops::copy(stream_, sums_.row_range(ops::sum_loss, 2), stage_.loss_sums());
+    ops::copy(stream_, sums_.row_range(ops::sum_loss, 2), stages_.last().loss_sums());
     double targets = 0.0;
     for (const data::MicroBatch& batch : batches) targets += static_cast<double>(batch.num_targets);
     copy_to_device(stream_, scalar_at(sums_, ops::sum_targets).data, &targets, sizeof(targets));
@@ -82,7 +88,7 @@ StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double l
   RED_CHECK(static_cast<int>(batches.size()) <= options_.max_micro_batches,
             "{} micro-batches, planned for {}", batches.size(), options_.max_micro_batches);
   store_.zero_gradients();
-  stage_.begin_step();
+  stages_.last().begin_step();
   executor_.run(program(static_cast<int>(batches.size()), true), batches, model::ForwardMode::train, timer_);
   timer_.measure(Phase::communication, [&] {
     if (whole_gradients_) whole_gradients_->reduce();
@@ -111,8 +117,8 @@ StepResult Engine::train_step(std::span<const data::MicroBatch> batches, double 
 
 std::span<const float> Engine::score(const data::MicroBatch& batch) {
   executor_.run(program(1, false), {&batch, 1}, model::ForwardMode::score, timer_);
-  if (!placement().has_head) return {};
-  const Tensor& device = stage_.slot(executor_.slot_of(0)).log_probability;
+  if (!stages_.has_head()) return {};
+  const Tensor& device = stages_.last().slot(0).log_probability;
   log_probability_.resize(device.rows);
   copy_to_host(stream_, log_probability_.data(), device.data, log_probability_.size() * sizeof(float));
   stream_.synchronize();
@@ -124,7 +130,7 @@ void Engine::hidden(const data::MicroBatch& batch) {
 }
 
 MemoryUse Engine::memory() const {
-  const model::StageMemory stage = stage_.memory();
+  const model::StageMemory stage = stages_.memory();
   MemoryUse use;
   use.parameters = store_.value_bytes();
   use.gradients = store_.gradient_bytes();

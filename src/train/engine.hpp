@@ -51,17 +51,17 @@ class Engine {
   /// stage with the head; empty elsewhere. Valid until the next call. Stages run ahead of each other by
   /// themselves.
   std::span<const float> score(const data::MicroBatch& batch);
-  /// Forward of one micro-batch up to the final norm; then stage().logits() works on the head's stage.
+  /// Forward of one micro-batch up to the final norm; then stages().last().logits() works on the head's
+  /// stage.
   void hidden(const data::MicroBatch& batch);
 
   const parallel::Mesh& mesh() const { return mesh_; }
   /// One rank of each pipeline, which has the loss, speaks for the samples that went through it.
-  bool speaks_for_samples() const { return placement().has_head && mesh_.at().tensor == 0; }
-  const parallel::StagePlacement& placement() const { return stage_.placement(); }
-  model::Stage& stage() { return stage_; }
+  bool speaks_for_samples() const { return stages_.has_head() && mesh_.at().tensor == 0; }
+  model::StageGroup& stages() { return stages_; }
   model::ParameterStore& parameters() { return store_; }
   const optim::ParameterShards& shards() const { return *shards_; }
-  int slot_of(int micro_batch) const { return executor_.slot_of(micro_batch); }
+  int slot_of(int micro_batch, int chunk) const { return executor_.slot_of(micro_batch, chunk); }
   PhaseTimer& timer() { return timer_; }
   /// As plan_memory() says beforehand.
   MemoryUse memory() const;
@@ -74,9 +74,11 @@ class Engine {
   parallel::Mesh& mesh_;
   Stream& stream_;
   parallel::Placement placement_;
+  std::vector<parallel::StagePlacement> chunks_;  ///< of this rank
+  parallel::Program step_;                        ///< training only: of max_micro_batches
   model::TensorAxis tensor_;
   model::ParameterStore store_;
-  model::Stage stage_;
+  model::StageGroup stages_;
   std::unique_ptr<optim::WholeGradients> whole_gradients_;  ///< training with sequence parallelism only
   std::unique_ptr<optim::ParameterShards> shards_;          ///< training only, as the next two
   std::unique_ptr<optim::TiedEmbedding> tied_;

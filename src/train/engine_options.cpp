@@ -7,31 +7,34 @@
 namespace red::train {
 
 parallel::Placement placement_of(const EngineOptions& options, const parallel::Layout& layout) {
-  return parallel::place_layers(model::layer_counts(options.model), layout.encoder_stages,
-                                layout.decoder_stages, options.costs, options.split);
+  return parallel::place_layers(model::layer_counts(options.model), pipeline_shape(options, layout, 1),
+                                options.costs, options.split);
 }
 
-parallel::PipelineShape pipeline_shape(const parallel::Layout& layout, int num_micro_batches) {
-  return {layout.encoder_stages, layout.decoder_stages, num_micro_batches};
+parallel::PipelineShape pipeline_shape(const EngineOptions& options, const parallel::Layout& layout,
+                                       int num_micro_batches) {
+  return {layout.encoder_stages, layout.decoder_stages, num_micro_batches, options.virtual_stages};
 }
 
-std::vector<parallel::Program> training_programs(const EngineOptions& options, const parallel::Layout& layout,
-                                                 int num_micro_batches) {
-  return parallel::make_programs(options.schedule, pipeline_shape(layout, num_micro_batches));
+std::vector<parallel::Program> training_programs(const EngineOptions& options,
+                                                 const parallel::Layout& layout) {
+  const int num_micro_batches = std::max(1, options.max_micro_batches);
+  return parallel::make_programs(options.schedule, pipeline_shape(options, layout, num_micro_batches));
 }
 
-model::StageOptions stage_options(const EngineOptions& options, const parallel::Layout& layout, int stage) {
-  model::StageOptions result;
-  result.train = options.train;
-  result.capacity = options.capacity;
-  result.max_positions = options.max_positions;
-  result.head_chunk = options.head_chunk;
-  result.z_loss = options.z_loss;
+std::vector<model::StageOptions> stage_options(const EngineOptions& options,
+                                               const parallel::Program& program) {
+  model::StageOptions common;
+  common.train = options.train;
+  common.capacity = options.capacity;
+  common.max_positions = options.max_positions;
+  common.head_chunk = options.head_chunk;
+  common.z_loss = options.z_loss;
+  common.split_backward = options.train && parallel::splits_backward(program);
+  std::vector<model::StageOptions> result(static_cast<std::size_t>(options.virtual_stages), common);
   if (!options.train) return result;
-  const parallel::Program own =
-      training_programs(options, layout, std::max(1, options.max_micro_batches))[stage];
-  result.num_slots = parallel::max_in_flight(own);
-  result.split_backward = parallel::splits_backward(own);
+  for (int chunk = 0; chunk < options.virtual_stages; ++chunk)
+    result[chunk].num_slots = parallel::max_in_flight(program, chunk);
   return result;
 }
 

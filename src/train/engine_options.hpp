@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "model/stage.hpp"
+#include "model/stage_group.hpp"
 #include "optim/optimizer_config.hpp"
 #include "parallel/layout.hpp"
 #include "parallel/placement.hpp"
@@ -21,6 +21,7 @@ struct EngineOptions {
   int64_t max_positions = 0;   ///< longest encoder plus longest decoder sequence
   int max_micro_batches = 1;   ///< of one data rank in one step
   parallel::PipelineSchedule schedule = parallel::PipelineSchedule::one_forward_one_backward;
+  int virtual_stages = 1;  ///< chunks of layers on each stage; more than one only with `interleaved`
   int64_t head_chunk = 512;
   float z_loss = 0.0F;
   std::size_t bucket_bytes = std::size_t{32} << 20;
@@ -31,14 +32,17 @@ inline constexpr std::size_t kScalarBytes = 4096;  ///< the step's device scalar
 
 parallel::Placement placement_of(const EngineOptions& options, const parallel::Layout& layout);
 
-parallel::PipelineShape pipeline_shape(const parallel::Layout& layout, int num_micro_batches);
+parallel::PipelineShape pipeline_shape(const EngineOptions& options, const parallel::Layout& layout,
+                                       int num_micro_batches);
 
-/// Of each stage, for a training step of so many micro-batches.
-std::vector<parallel::Program> training_programs(const EngineOptions& options, const parallel::Layout& layout,
-                                                 int num_micro_batches);
+/// Of each stage, for a training step of max_micro_batches; steps of fewer run the first of them.
+std::vector<parallel::Program> training_programs(const EngineOptions& options,
+                                                 const parallel::Layout& layout);
 
-/// The program of a whole step decides how many micro-batches a stage holds at a time, and whether its
-/// backward passes come apart; evaluation holds one micro-batch.
-model::StageOptions stage_options(const EngineOptions& options, const parallel::Layout& layout, int stage);
+/// Of each chunk of a stage. The program of a whole step decides how many micro-batches a chunk holds at a
+/// time, and whether its backward passes come apart; evaluation (`program` is not asked) holds one
+/// micro-batch.
+std::vector<model::StageOptions> stage_options(const EngineOptions& options,
+                                               const parallel::Program& program);
 
 }  // namespace red::train

@@ -23,15 +23,17 @@ std::size_t bytes_of(const std::vector<checkpoint::Shard>& shards) {
 /// Everything that ranks of one stage and tensor index have in common.
 class RankKind {
  public:
-  RankKind(const EngineOptions& options, const MemoryPlan& plan, int stage, int tensor, int num_threads)
+  RankKind(const EngineOptions& options, const MemoryPlan& plan, int stage, int tensor, int num_threads,
+           const std::vector<model::StageOptions>& stage_plans)
       : options_(options),
         plan_(plan),
+        chunks_(plan.placement.chunks_of(stage)),
         tensor_({plan.layout.tensor, tensor}, plan.layout.sequence_parallel),
-        store_(model::stage_parameters(options.model, plan.placement.stages[stage]), tensor_.at(),
-               options.train, Memory::counted) {
+        store_(model::stage_parameters(options.model, chunks_), tensor_.at(), options.train,
+               Memory::counted) {
     common_.at = {.stage = stage, .tensor = tensor};
     common_.memory.scalars = kScalarBytes;
-    count_stage(num_threads);
+    count_stages(num_threads, stage_plans);
     count_parameters();
   }
 
@@ -52,10 +54,9 @@ class RankKind {
   }
 
  private:
-  const parallel::StagePlacement& stage() const { return plan_.placement.stages[common_.at.stage]; }
   optim::ShardPlace place(int data) const { return {plan_.layout.data, data, common_.at.tensor}; }
   std::vector<optim::ParameterShard> shards_at(int data) const {
-    return optim::shards_of(store_, stage().owns_embedding(), place(data));
+    return optim::shards_of(store_, parallel::own_embedding(chunks_), place(data));
   }
 
   void count_parameters() {
@@ -68,11 +69,10 @@ class RankKind {
     use.buckets = optim::ParameterShards::count_bytes(shards_at(0), plan_.layout.data, options_.bucket_bytes);
   }
 
-  void count_stage(int num_threads) {
+  void count_stages(int num_threads, std::vector<model::StageOptions> stage_plans) {
     Stream unused(1, 0, GemmChoice::plain);  // a stage wants one; nothing runs on it
-    model::StageOptions stage_plan = stage_options(options_, plan_.layout, common_.at.stage);
-    stage_plan.memory = Memory::counted;
-    const model::Stage counted(unused, options_.model, stage(), tensor_, store_, stage_plan);
+    for (model::StageOptions& stage_plan : stage_plans) stage_plan.memory = Memory::counted;
+    const model::StageGroup counted(unused, options_.model, chunks_, tensor_, store_, stage_plans);
     const model::StageMemory memory = counted.memory();
     common_.memory.activations = memory.slots;
     common_.memory.temporaries = memory.work;
@@ -83,6 +83,7 @@ class RankKind {
 
   const EngineOptions& options_;
   const MemoryPlan& plan_;
+  std::vector<parallel::StagePlacement> chunks_;
   model::TensorAxis tensor_;
   model::ParameterStore store_;
   RankPlan common_;
@@ -98,12 +99,17 @@ MemoryPlan plan_memory(const EngineOptions& options, const parallel::Layout& lay
   MemoryPlan plan;
   plan.layout = layout;
   plan.placement = placement_of(options, layout);
-  for (int stage = 0; stage < layout.num_stages(); ++stage)
-    plan.slots.push_back(stage_options(options, layout, stage).num_slots);
+  plan.slots.resize(plan.placement.stages.size());
   plan.ranks.resize(layout.num_ranks());
+  const parallel::PipelineShape shape = pipeline_shape(options, layout, 1);
+  std::vector<parallel::Program> programs(layout.num_stages());
+  if (options.train) programs = training_programs(options, layout);
   for (int stage = 0; stage < layout.num_stages(); ++stage) {
+    const std::vector<model::StageOptions> stage_plans = stage_options(options, programs[stage]);
+    for (int chunk = 0; chunk < options.virtual_stages; ++chunk)
+      plan.slots[shape.virtual_stage(stage, chunk)] = stage_plans[chunk].num_slots;
     for (int tensor = 0; tensor < layout.tensor; ++tensor) {
-      const RankKind kind(options, plan, stage, tensor, num_threads);
+      const RankKind kind(options, plan, stage, tensor, num_threads, stage_plans);
       for (int data = 0; data < layout.data; ++data)
         plan.ranks[rank_of(layout, {stage, data, tensor})] = kind.rank(data);
     }
@@ -138,8 +144,8 @@ double modelled_bubble(const EngineOptions& options, const parallel::Layout& lay
   parallel::SimulationCosts costs;
   for (const parallel::StagePlacement& stage : placement_of(options, layout).stages)
     costs.stages.push_back({stage.cost, stage.cost, stage.cost});
-  return parallel::simulate(pipeline_shape(layout, num_micro_batches),
-                            training_programs(options, layout, num_micro_batches), costs)
+  return parallel::simulate(pipeline_shape(options, layout, num_micro_batches),
+                            training_programs(options, layout), costs)
       .bubble;
 }
 

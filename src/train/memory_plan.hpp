@@ -22,7 +22,7 @@ struct RankPlan {
 struct MemoryPlan {
   parallel::Layout layout;
   parallel::Placement placement;
-  std::vector<int> slots;       ///< micro-batches in flight, by stage
+  std::vector<int> slots;       ///< micro-batches in flight, by virtual stage
   std::vector<RankPlan> ranks;  ///< in the order of ranks
 
   /// Of all ranks, or of one stage's, that with most memory; the first of equals.

@@ -31,40 +31,48 @@ const Message& message_of(MessageKind kind) {
 
 }  // namespace
 
-PipelineExecutor::PipelineExecutor(model::Stage& stage, parallel::Communicator& pipeline,
-                                   const model::TensorAxis& tensor)
-    : stage_(stage),
-      pipeline_(pipeline),
-      tensor_(tensor),
-      loaded_(stage.num_slots(), -1),
-      sends_(stage.num_slots()) {}
+PipelineExecutor::PipelineExecutor(model::StageGroup& stages, const parallel::PipelineShape& shape,
+                                   parallel::Communicator& pipeline, const model::TensorAxis& tensor)
+    : stages_(stages), shape_(shape), pipeline_(pipeline), tensor_(tensor), slots_(stages.num_chunks()) {
+  for (int chunk = 0; chunk < stages.num_chunks(); ++chunk)
+    slots_[chunk].resize(stages.chunk(chunk).num_slots());
+}
 
 void PipelineExecutor::run(const parallel::Program& program, std::span<const data::MicroBatch> batches,
                            model::ForwardMode mode, PhaseTimer& timer) {
-  std::fill(loaded_.begin(), loaded_.end(), -1);
+  for (auto& slots : slots_) {
+    for (SlotState& slot : slots) slot.micro_batch = -1;
+  }
   num_micro_batches_ = static_cast<int>(batches.size());
   for (const Instruction& instruction : program) {
-    if (instruction.micro_batch >= 0) load(instruction.micro_batch, batches);
+    if (instruction.micro_batch >= 0) load(instruction, batches);
     execute(instruction, mode, timer);
   }
   timer.measure(Phase::pipeline_wait, [&] {
-    for (int slot = 0; slot < stage_.num_slots(); ++slot) finish_sends(slot);
+    for (auto& slots : slots_) {
+      for (SlotState& slot : slots) finish_sends(slot);
+    }
   });
 }
 
-/// The first instruction that names a micro-batch gives it its slot.
-void PipelineExecutor::load(int micro_batch, std::span<const data::MicroBatch> batches) {
-  const int slot = slot_of(micro_batch);
-  if (loaded_[slot] == micro_batch) return;
-  RED_CHECK(loaded_[slot] < micro_batch, "slot {} still holds micro-batch {}", slot, loaded_[slot]);
+/// The first instruction that names a micro-batch gives it its slot in that chunk.
+void PipelineExecutor::load(const Instruction& instruction, std::span<const data::MicroBatch> batches) {
+  SlotState& slot = state_of(instruction);
+  const int micro_batch = instruction.micro_batch;
+  if (slot.micro_batch == micro_batch) return;
+  RED_CHECK(slot.micro_batch < micro_batch, "slot {} of chunk {} still holds micro-batch {}",
+            slot_of(instruction), instruction.chunk, slot.micro_batch);
   finish_sends(slot);
-  stage_.load(slot, batches[micro_batch]);
-  loaded_[slot] = micro_batch;
+  model::Stage& stage = stage_of(instruction);
+  stage.load(slot_of(instruction), batches[micro_batch]);
+  slot.micro_batch = micro_batch;
+  if (stage.borrows_memory())
+    stage.borrow_memory(slot_of(instruction), stages_.chunk(0).slot(slot_of(micro_batch, 0)));
 }
 
-void PipelineExecutor::finish_sends(int slot) {
-  for (parallel::Request& request : sends_[slot]) pipeline_.wait(request, "send to a neighbouring stage");
-  sends_[slot].clear();
+void PipelineExecutor::finish_sends(SlotState& slot) {
+  for (parallel::Request& request : slot.sends) pipeline_.wait(request, "send to a neighbouring stage");
+  slot.sends.clear();
 }
 
 /// Waits for tensor neighbours inside a layer count as communication.
@@ -78,49 +86,77 @@ void PipelineExecutor::compute(Phase phase, PhaseTimer& timer, const Compute& bo
 }
 
 void PipelineExecutor::execute(const Instruction& instruction, model::ForwardMode mode, PhaseTimer& timer) {
-  const int slot = instruction.micro_batch < 0 ? 0 : slot_of(instruction.micro_batch);
   const bool last = instruction.micro_batch + 1 == num_micro_batches_;
   switch (instruction.action) {
     case Action::forward:
-      compute(Phase::forward, timer, [&] { stage_.forward(slot, mode); });
-      break;
+      return compute(Phase::forward, timer, [&] { forward(instruction, mode); });
     case Action::backward:
-      compute(Phase::backward, timer, [&] { stage_.backward(slot, last); });
-      break;
+      return compute(Phase::backward, timer, [&] {
+        stage_of(instruction).backward(slot_of(instruction), last);
+        hand_back(instruction);
+      });
     case Action::backward_input:
-      compute(Phase::backward, timer, [&] { stage_.backward_input(slot); });
-      break;
+      return compute(Phase::backward, timer, [&] {
+        stage_of(instruction).backward_input(slot_of(instruction));
+        hand_back(instruction);
+      });
     case Action::backward_weight:
-      compute(Phase::backward, timer, [&] { stage_.backward_weight(slot, last); });
-      break;
+      return compute(Phase::backward, timer,
+                     [&] { stage_of(instruction).backward_weight(slot_of(instruction), last); });
     case Action::reduce_gradients:  // the caller's next step
-      break;
+      return;
     default:
-      transfer(instruction, slot, timer);
+      break;
   }
-}
-
-/// One end of a message. Sends are finished when their slot is needed again, receives at once.
-void PipelineExecutor::transfer(const Instruction& instruction, int slot, PhaseTimer& timer) {
   const parallel::MessageRule* rule = parallel::rule_of(instruction.action);
   RED_CHECK(rule != nullptr, "this executor cannot run {}", parallel::to_string(instruction));
-  const Message& message = message_of(rule->kind);
-  const bool sends = instruction.action == rule->send;
-  const Tensor x = tensor_of(rule->kind, sends, slot);
-  if (sends) {
-    sends_[slot].push_back(pipeline_.send(x, instruction.peer, message.tag));
-    return;
-  }
-  timer.measure(Phase::pipeline_wait, [&] {
-    parallel::Request request = pipeline_.receive(x, instruction.peer, message.tag);
-    pipeline_.wait(request, message.what);
-  });
-  if (rule->kind == MessageKind::memory_gradient) stage_.add_memory_gradient_part(slot);
+  if (instruction.action == rule->send) return send(instruction, rule->kind, mode);
+  timer.measure(Phase::pipeline_wait, [&] { receive(instruction, rule->kind); });
 }
 
-Tensor PipelineExecutor::tensor_of(MessageKind kind, bool sends, int index) {
-  model::Stage::Slot& slot = stage_.slot(index);
-  const bool encoder = stage_.placement().has_encoder_part();
+model::Stage* PipelineExecutor::local_previous(int chunk) {
+  const bool encoder = stages_.chunk(chunk).placement().has_encoder_part();
+  const int stages_of_stack = encoder ? shape_.encoder_stages : shape_.decoder_stages;
+  return chunk > 0 && stages_of_stack == 1 ? &stages_.chunk(chunk - 1) : nullptr;
+}
+
+void PipelineExecutor::forward(const Instruction& x, model::ForwardMode mode) {
+  if (model::Stage* previous = local_previous(x.chunk))
+    stage_of(x).take_activation(slot_of(x), previous->slot(slot_of(x.micro_batch, x.chunk - 1)));
+  stage_of(x).forward(slot_of(x), mode);
+}
+
+/// At once: the slot of the chunk before lives longer than this one's.
+void PipelineExecutor::hand_back(const Instruction& x) {
+  if (model::Stage* previous = local_previous(x.chunk))
+    stage_of(x).hand_gradient_back(slot_of(x), previous->slot(slot_of(x.micro_batch, x.chunk - 1)));
+}
+
+/// Finished when the slot is needed again.
+void PipelineExecutor::send(const Instruction& x, MessageKind kind, model::ForwardMode mode) {
+  SlotState& slot = state_of(x);
+  const int peer = shape_.stage_of(x.peer);
+  slot.sends.push_back(
+      pipeline_.send(tensor_of(x, kind, true), peer, parallel::tag_of(message_of(kind).tag, x.chunk)));
+  if (kind != MessageKind::activation || mode != model::ForwardMode::train) return;
+  const int tag = parallel::tag_of(message_of(MessageKind::gradient).tag, shape_.chunk_of(x.peer));
+  slot.gradient = pipeline_.receive(tensor_of(x, MessageKind::gradient, false), peer, tag);
+}
+
+/// Waits for it.
+void PipelineExecutor::receive(const Instruction& x, MessageKind kind) {
+  const Message& message = message_of(kind);
+  if (kind == MessageKind::gradient) return pipeline_.wait(state_of(x).gradient, message.what);
+  parallel::Request request = pipeline_.receive(tensor_of(x, kind, false), shape_.stage_of(x.peer),
+                                                parallel::tag_of(message.tag, shape_.chunk_of(x.peer)));
+  pipeline_.wait(request, message.what);
+  if (kind == MessageKind::memory_gradient) stage_of(x).add_memory_gradient_part(slot_of(x));
+}
+
+Tensor PipelineExecutor::tensor_of(const Instruction& x, MessageKind kind, bool sends) {
+  model::Stage& stage = stage_of(x);
+  model::Stage::Slot& slot = stage.slot(slot_of(x));
+  const bool encoder = stage.placement().has_encoder_part();
   switch (kind) {
     case MessageKind::activation:
       if (sends) return encoder ? slot.encoder_output : slot.decoder_output;
@@ -131,7 +167,7 @@ Tensor PipelineExecutor::tensor_of(MessageKind kind, bool sends, int index) {
     case MessageKind::memory:
       return slot.own_memory;
     case MessageKind::memory_gradient:
-      return sends ? slot.d_own_memory : stage_.memory_gradient_part(index);
+      return sends ? slot.d_own_memory : stage.memory_gradient_part(slot_of(x));
   }
   throw LogicError("no such message");
 }

@@ -1,12 +1,13 @@
-// Runs a schedule's program on a stage: computes, sends and receives as the instructions say, whatever
-// schedule made them. Micro-batch i uses slot i modulo the number of slots; sends are posted and finished
-// when their slot is needed again or at the end.
+// Runs a schedule's program on the stages of a rank: computes, sends and receives as the instructions say,
+// whatever schedule made them. Micro-batch i uses slot i modulo the number of slots of its chunk; sends are
+// posted and finished when their slot is needed again or at the end. Whoever gets an activation will send its
+// gradient back: that receive is posted with the send, so that no sender of gradients has to wait for us.
 #pragma once
 
 #include <span>
 #include <vector>
 
-#include "model/stage.hpp"
+#include "model/stage_group.hpp"
 #include "parallel/communicator.hpp"
 #include "parallel/pipeline_topology.hpp"
 #include "train/phase_timer.hpp"
@@ -15,31 +16,48 @@ namespace red::train {
 
 class PipelineExecutor {
  public:
-  /// pipeline: rank = stage.
-  PipelineExecutor(model::Stage& stage, parallel::Communicator& pipeline, const model::TensorAxis& tensor);
+  /// pipeline: rank = stage. Of `shape` the number of micro-batches does not matter.
+  PipelineExecutor(model::StageGroup& stages, const parallel::PipelineShape& shape,
+                   parallel::Communicator& pipeline, const model::TensorAxis& tensor);
 
   /// batches[i] is micro-batch i, the same on every stage of the pipeline.
   void run(const parallel::Program& program, std::span<const data::MicroBatch> batches,
            model::ForwardMode mode, PhaseTimer& timer);
 
-  int slot_of(int micro_batch) const { return micro_batch % stage_.num_slots(); }
+  int slot_of(int micro_batch, int chunk = 0) const { return micro_batch % stages_.chunk(chunk).num_slots(); }
 
  private:
-  void load(int micro_batch, std::span<const data::MicroBatch> batches);
-  void transfer(const parallel::Instruction& instruction, int slot, PhaseTimer& timer);
+  /// What goes on in a slot of a chunk.
+  struct SlotState {
+    int micro_batch = -1;  ///< loaded; -1: none
+    std::vector<parallel::Request> sends;
+    parallel::Request gradient;  ///< receive
+  };
+
+  void load(const parallel::Instruction& instruction, std::span<const data::MicroBatch> batches);
+  void send(const parallel::Instruction& instruction, parallel::MessageKind kind, model::ForwardMode mode);
+  void receive(const parallel::Instruction& instruction, parallel::MessageKind kind);
   /// What a message of this kind carries, at its sender or where it is received.
-  Tensor tensor_of(parallel::MessageKind kind, bool sends, int slot);
-  void finish_sends(int slot);
+  Tensor tensor_of(const parallel::Instruction& instruction, parallel::MessageKind kind, bool sends);
+  void finish_sends(SlotState& slot);
+  void forward(const parallel::Instruction& instruction, model::ForwardMode mode);
+  /// Gives the gradient to the chunk before, where that is on this rank too.
+  void hand_back(const parallel::Instruction& instruction);
+  /// The chunk that the residual stream comes from without a message; null: there is none.
+  model::Stage* local_previous(int chunk);
+  model::Stage& stage_of(const parallel::Instruction& x) { return stages_.chunk(x.chunk); }
+  int slot_of(const parallel::Instruction& x) const { return slot_of(x.micro_batch, x.chunk); }
+  SlotState& state_of(const parallel::Instruction& x) { return slots_[x.chunk][slot_of(x)]; }
   template <class Compute>
   void compute(Phase phase, PhaseTimer& timer, const Compute& body);
   void execute(const parallel::Instruction& instruction, model::ForwardMode mode, PhaseTimer& timer);
 
-  model::Stage& stage_;
+  model::StageGroup& stages_;
+  parallel::PipelineShape shape_;
   parallel::Communicator& pipeline_;
   const model::TensorAxis& tensor_;
-  int num_micro_batches_ = 0;                          ///< of the run
-  std::vector<int> loaded_;                            ///< micro-batch in each slot, -1: none
-  std::vector<std::vector<parallel::Request>> sends_;  ///< under way, by slot
+  int num_micro_batches_ = 0;                  ///< of the run
+  std::vector<std::vector<SlotState>> slots_;  ///< by chunk
 };
 
 }  // namespace red::train

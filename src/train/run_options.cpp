@@ -27,6 +27,7 @@ EngineOptions training_options(const config::RunConfig& config, const SampleLeng
   EngineOptions options = common_options(config, lengths, config.train.micro_batch);
   options.split = config.split;
   options.schedule = config.pipeline_schedule;
+  options.virtual_stages = config.num_chunks();
   options.max_micro_batches =
       static_cast<int>(config.train.global_batch / (config.train.micro_batch * config.parallel.data));
   return options;

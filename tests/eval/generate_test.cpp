@@ -99,10 +99,10 @@ double worst_choice(const Case& c, const Tokens& prompt, const Tokens& tokens) {
   data::MicroBatch batch;
   data::pack({&sample, 1}, data::DecoderPositions::after_encoder, batch);
   c.engine.hidden(batch);
-  if (!c.engine.placement().has_head) return 0.0;
+  if (!c.engine.stages().has_head()) return 0.0;
   const auto inputs = static_cast<int64_t>(sample.decoder_input.size()), vocabulary = c.model.vocab_size;
   std::vector<float> logits(inputs * vocabulary);
-  c.engine.stage().logits(make_tensor(logits.data(), inputs, vocabulary), 0);
+  c.engine.stages().last().logits(make_tensor(logits.data(), inputs, vocabulary), 0);
   const int64_t first = inputs - 1 - static_cast<int64_t>(tokens.size());
   double worst = 0.0;
   for (std::size_t i = 0; i < tokens.size(); ++i) {

@@ -97,7 +97,7 @@ TEST_F(EngineTest, CopiesOfTheTiedEmbeddingStayTheSameBits) {
     for (uint64_t t = 0; t < 50; ++t) setup.engine.train_step(setup.loader.load(8 * t), 0.01);
     const int64_t d = setup.config.model.d_model, size = kVocabulary * d;
     std::vector<double> most(size, -std::numeric_limits<double>::infinity()), least(size, -most.front());
-    if (setup.engine.placement().holds_embedding()) {
+    if (setup.engine.stages().last().placement().holds_embedding()) {
       const auto& [spec, region, weight] = setup.engine.parameters().find("embedding.weight");
       const float* rows = weight.value.as<float>();
       std::copy_n(rows, region.size(), most.begin() + region.row_begin * d);

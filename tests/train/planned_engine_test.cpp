@@ -44,7 +44,11 @@ class PlannedEngineTest : public testing::Test {
     expect_same(rank.memory, engine.memory());
     EXPECT_EQ(rank.at.stage, mesh.at().stage);
     EXPECT_EQ(rank.checkpoint, bytes_of(engine.checkpoint_shards()));
-    EXPECT_EQ(plan.slots[mesh.at().stage], engine.stage().num_slots());
+    const parallel::PipelineShape shape = train::pipeline_shape(options, layout, 1);
+    for (int chunk = 0; chunk < engine.stages().num_chunks(); ++chunk) {
+      EXPECT_EQ(plan.slots[shape.virtual_stage(mesh.at().stage, chunk)],
+                engine.stages().chunk(chunk).num_slots());
+    }
     const data::SyntheticProvider provider = small_provider(config.model.kind);
     train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
                               config.train.micro_batch, layout.data, mesh.at().data);
@@ -84,6 +88,23 @@ TEST_F(PlannedEngineTest, KnowsEveryOutputNorm) {
   for (const auto norm : {model::AttentionOutputNorm::none, model::AttentionOutputNorm::concat,
                           model::AttentionOutputNorm::after_wo}) {
     check_every_layout([norm](config::RunConfig& config) { config.model.attention_output_norm = norm; });
+  }
+}
+
+TEST_F(PlannedEngineTest, KnowsChunks) {
+  for (const model::Kind kind : {model::Kind::red, model::Kind::dec}) {
+    for (const int virtual_stages : {2, 3}) {
+      config::RunConfig config = small_config(kind);
+      config.model.encoder_layers = kind == model::Kind::red ? 11 : 0;
+      config.model.decoder_layers = 13;
+      config.pipeline_schedule = parallel::PipelineSchedule::interleaved;
+      config.virtual_stages = virtual_stages;
+      for (const parallel::Layout& layout : layouts(mpi_.size(), config.model)) {
+        if (layout.num_stages() == 1 || layout.num_stages() * virtual_stages > 11) continue;
+        SCOPED_TRACE(fmt::format("{}, {} chunks", layout.to_string(), virtual_stages));
+        check(config, layout, 1);
+      }
+    }
   }
 }
 
