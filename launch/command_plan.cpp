@@ -84,7 +84,25 @@ std::string layers_text(int64_t begin, int64_t end) {
 double flops_share(const Plan& plan, int stage) {
   double all = 0.0;
   for (const parallel::StagePlacement& s : plan.memory.placement.stages) all += s.cost;
-  return plan.memory.placement.stages[stage].cost / all;
+  return plan.memory.placement.cost_of(stage) / all;
+}
+
+/// f(virtual stage) of each chunk of a stage, with a plus between them.
+std::string of_chunks(const MemoryPlan& plan, int stage,
+                      const std::function<std::string(std::size_t virtual_stage)>& f) {
+  std::string text;
+  for (std::size_t i = 0; i < plan.slots.size(); ++i) {
+    if (plan.placement.stages[i].stage == stage) text += fmt::format("{}{}", text.empty() ? "" : "+", f(i));
+  }
+  return text;
+}
+
+/// Slots of all chunks of a stage.
+int num_slots(const MemoryPlan& plan, int stage) {
+  int sum = 0;
+  for (std::size_t i = 0; i < plan.slots.size(); ++i)
+    sum += plan.placement.stages[i].stage == stage ? plan.slots[i] : 0;
+  return sum;
 }
 
 /// Of all ranks of a stage.
@@ -106,16 +124,28 @@ struct Row {
 
 std::vector<Row> layer_rows(const Plan& plan) {
   const MemoryPlan& memory = plan.memory;
-  const auto at = [&memory](int stage) -> const parallel::StagePlacement& {
-    return memory.placement.stages[stage];
+  using parallel::StagePlacement;
+  const auto layers = [&memory](int64_t StagePlacement::*begin, int64_t StagePlacement::*end) {
+    return [&memory, begin, end](int stage) -> std::string {
+      const std::string text = of_chunks(memory, stage, [&](std::size_t i) {
+        return layers_text(memory.placement.stages[i].*begin, memory.placement.stages[i].*end);
+      });
+      return text.starts_with('-') ? "-" : text;  // no chunk has any
+    };
+  };
+  const auto embedding = [&memory](int stage) {
+    const std::vector<StagePlacement> chunks = memory.placement.chunks_of(stage);
+    return parallel::own_embedding(chunks) ? "head" : parallel::hold_embedding(chunks) ? "copy" : "-";
+  };
+  const auto in_flight = [&memory](int stage) {
+    return of_chunks(memory, stage, [&](std::size_t i) { return fmt::format("{}", memory.slots[i]); });
   };
   return {
-      {"encoder layers", [at](int s) { return layers_text(at(s).encoder_begin, at(s).encoder_end); }},
-      {"decoder layers", [at](int s) { return layers_text(at(s).decoder_begin, at(s).decoder_end); }},
-      {"embedding",
-       [at](int s) { return at(s).holds_embedding() ? (at(s).has_head ? "head" : "copy") : "-"; }},
+      {"encoder layers", layers(&StagePlacement::encoder_begin, &StagePlacement::encoder_end)},
+      {"decoder layers", layers(&StagePlacement::decoder_begin, &StagePlacement::decoder_end)},
+      {"embedding", embedding},
       {"forward FLOPs", [&plan](int s) { return fmt::format("{:.1f} %", 100.0 * flops_share(plan, s)); }},
-      {"in flight", [&memory](int s) { return fmt::format("{}", memory.slots[s]); }},
+      {"in flight", in_flight},
   };
 }
 
@@ -133,7 +163,7 @@ std::vector<Row> memory_rows(const Plan& plan) {
     if (part.bytes == &train::MemoryUse::activations)
       rows.push_back({"    of each in flight", [=, &memory](int s) {
                         return bytes_text(largest(s).memory.activations /
-                                          static_cast<std::size_t>(memory.slots[s]));
+                                          static_cast<std::size_t>(num_slots(memory, s)));
                       }});
     if (part.bytes == &train::MemoryUse::temporaries)
       rows.push_back({"    of them logits", [=](int s) { return bytes_text(largest(s).logits); }});
@@ -151,15 +181,16 @@ std::vector<Row> memory_rows(const Plan& plan) {
 void print_stages(const Plan& plan) {
   constexpr int stages_per_table = 6;
   const int num_stages = plan.memory.layout.num_stages();
+  const int width = std::max(12, 6 * plan.config.num_chunks() + 2);
   for (int begin = 0; begin < num_stages; begin += stages_per_table) {
     const int end = std::min(num_stages, begin + stages_per_table);
     fmt::print("\n{:<22}", "stage");
-    for (int s = begin; s < end; ++s) fmt::print("{:>12}", s);
+    for (int s = begin; s < end; ++s) fmt::print("{:>{}}", s, width);
     fmt::print("\n");
     for (const auto& rows : {layer_rows(plan), memory_rows(plan)}) {
       for (const Row& row : rows) {
         fmt::print("{:<22}", row.name);
-        for (int s = begin; s < end; ++s) fmt::print("{:>12}", row.cell(s));
+        for (int s = begin; s < end; ++s) fmt::print("{:>{}}", row.cell(s), width);
         fmt::print("\n");
       }
     }
@@ -218,14 +249,21 @@ ordered_json rank_json(const MemoryPlan& plan, const RankPlan& rank) {
 }
 
 ordered_json stage_json(const Plan& plan, int stage) {
-  const parallel::StagePlacement& at = plan.memory.placement.stages[stage];
+  ordered_json chunks;
+  for (std::size_t i = 0; i < plan.memory.slots.size(); ++i) {
+    const parallel::StagePlacement& at = plan.memory.placement.stages[i];
+    if (at.stage != stage) continue;
+    chunks.push_back({{"encoder_layers", {at.encoder_begin, at.encoder_end}},
+                      {"decoder_layers", {at.decoder_begin, at.decoder_end}},
+                      {"in_flight", plan.memory.slots[i]}});
+  }
+  const std::vector<parallel::StagePlacement> held = plan.memory.placement.chunks_of(stage);
   return {{"stage", stage},
-          {"encoder_layers", {at.encoder_begin, at.encoder_end}},
-          {"decoder_layers", {at.decoder_begin, at.decoder_end}},
-          {"holds_embedding", at.holds_embedding()},
-          {"has_head", at.has_head},
+          {"chunks", chunks},
+          {"holds_embedding", parallel::hold_embedding(held)},
+          {"has_head", parallel::own_embedding(held)},
           {"flops_share", flops_share(plan, stage)},
-          {"in_flight", plan.memory.slots[stage]},
+          {"in_flight", num_slots(plan.memory, stage)},
           {"largest_rank", rank_of(plan.memory.layout, plan.memory.largest_of_stage(stage).at)},
           {"num_bytes",
            sum_over_stage(plan.memory, stage, [](const RankPlan& rank) { return rank.memory.total(); })},
@@ -248,6 +286,7 @@ void print_json(const Plan& plan) {
                          {"decoder_stages", layout.decoder_stages},
                          {"sequence_parallel", layout.sequence_parallel}}},
                        {"schedule", name_of(config.pipeline_schedule)},
+                       {"virtual_stages", config.num_chunks()},
                        {"threads", config.train.threads},
                        {"window", config.data.window},
                        {"global_batch", config.train.global_batch},

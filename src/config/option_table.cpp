@@ -83,15 +83,24 @@ void add_parallel(std::vector<RunOption>& table) {
             "result. Changes nothing with one tensor rank.")
       .aka({"sequence", "sp"});
   s.counts("encoder_split", FIELD(split.encoder),
-           "Layers of each encoder stage in order, such as 5,7; empty: balanced by cost.");
+           "Layers of each encoder stage in order, such as 5,7; empty: balanced by cost. With "
+           "parallel.virtual_stages the first chunk of each stage, then the second, and so on.");
   s.counts("decoder_split", FIELD(split.decoder),
-           "Layers of each decoder stage in order; empty: balanced by cost, the head included.");
+           "Layers of each decoder stage in order, likewise; empty: balanced by cost, the head included.");
   s.choice(
        "schedule", FIELD(pipeline_schedule),
-       {{PipelineSchedule::one_forward_one_backward, "1f1b"}, {PipelineSchedule::zero_bubble_h1, "zb_h1"}},
+       {{PipelineSchedule::one_forward_one_backward, "1f1b"},
+        {PipelineSchedule::zero_bubble_h1, "zb_h1"},
+        {PipelineSchedule::interleaved, "interleaved"}},
        "Order of work in the pipeline: one forward, one backward; or ZB-H1, which puts weight gradients "
-       "into the time 1F1B waits, for more memory in all stages but the first. The result is the same.")
+       "into the time 1F1B waits, for more memory in all stages but the first; or 1F1B with several chunks "
+       "of layers on each stage, which wait less and talk more. The result is the same.")
       .aka({"pipeline_schedule", "pipeline_parallel_schedule"});
+  s.number("virtual_stages", FIELD(virtual_stages), {.low = 0, .high = 1024},
+           "Chunks of layers on each stage, for parallel.schedule = interleaved, where 0 means 2; each needs "
+           "a layer.")
+      .in("chunks")
+      .aka({"vpp", "virtual_pipeline_model_parallel_size"});
 }
 
 void add_train(std::vector<RunOption>& table) {

@@ -56,15 +56,38 @@ void with_origin(const Loaded& loaded, Check check) {
   }
 }
 
+void check_chunks(const Loaded& loaded) {
+  const RunConfig& c = loaded.config;
+  if (c.pipeline_schedule != parallel::PipelineSchedule::interleaved) {
+    if (c.virtual_stages > 1)
+      throw ConfigError("{}: only with parallel.schedule = interleaved, and {}",
+                        with_place(loaded, "parallel.virtual_stages"),
+                        with_place(loaded, "parallel.schedule"));
+    return;
+  }
+  if (c.virtual_stages == 1)
+    throw ConfigError("{}: {} takes 2 or more chunks on each stage; with one it is 1f1b",
+                      with_place(loaded, "parallel.virtual_stages"), with_place(loaded, "parallel.schedule"));
+  if (c.parallel.num_stages() == 1)
+    throw ConfigError("{}: there is nothing to interleave on one stage ({}, {}); use 1f1b or more stages",
+                      with_place(loaded, "parallel.schedule"), with_place(loaded, "parallel.encoder_stages"),
+                      with_place(loaded, "parallel.decoder_stages"));
+}
+
 void check_parallel(const Loaded& loaded) {
   const RunConfig& c = loaded.config;
   const double ranks = static_cast<double>(c.parallel.data) * c.parallel.tensor * c.parallel.num_stages();
   if (ranks > std::numeric_limits<int32_t>::max())
     throw ConfigError("{}: with {} this comes to {:.0f} ranks; that must be a slip",
                       with_place(loaded, "parallel.data"), with_place(loaded, "parallel.tensor"), ranks);
+  with_origin(loaded,
+              [&] { parallel::validate(c.parallel, c.parallel.num_ranks(), model::layout_limits(c.model)); });
+  check_chunks(loaded);
   with_origin(loaded, [&] {
-    parallel::validate(c.parallel, c.parallel.num_ranks(), model::layout_limits(c.model));
-    parallel::place_layers(model::layer_counts(c.model), c.parallel.encoder_stages, c.parallel.decoder_stages,
+    parallel::place_layers(model::layer_counts(c.model),
+                           {.encoder_stages = c.parallel.encoder_stages,
+                            .decoder_stages = c.parallel.decoder_stages,
+                            .virtual_stages = c.num_chunks()},
                            {}, c.split);
   });
 }

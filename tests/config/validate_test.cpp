@@ -115,6 +115,31 @@ INSTANTIATE_TEST_SUITE_P(
             {{"parallel.encoder_stages", "2"}, {"parallel.encoder_split", "2,1"}},
             "command line: parallel.encoder_split = 2,1: needs one positive number of layers for each of "
             "parallel.encoder_stages = 2, 2 in all"},
+        Contradiction{{{"parallel.schedule", "interleaved"},
+                       {"parallel.encoder_stages", "1"},
+                       {"parallel.virtual_stages", "1"}},
+                      "parallel.virtual_stages = 1 (command line): parallel.schedule = interleaved (command "
+                      "line) takes 2 or more chunks on each stage; with one it is 1f1b"},
+        Contradiction{
+            {{"parallel.schedule", "zb_h1"},
+             {"parallel.encoder_stages", "1"},
+             {"parallel.virtual_stages", "2"}},
+            "parallel.virtual_stages = 2 (command line): only with parallel.schedule = interleaved, "
+            "and parallel.schedule = zb_h1 (command line)"},
+        Contradiction{{{"parallel.schedule", "interleaved"}},
+                      "parallel.schedule = interleaved (command line): there is nothing to interleave on one "
+                      "stage (parallel.encoder_stages = 0"},
+        Contradiction{
+            {{"parallel.schedule", "interleaved"}, {"parallel.encoder_stages", "2"}},
+            "command line: parallel.encoder_stages = 2 of parallel.virtual_stages = 2: the model has "
+            "2 encoder layers (model.encoder_layers), and each chunk of a stage needs at least one; "
+            "use at most 1 stages"},
+        Contradiction{
+            {{"parallel.schedule", "interleaved"},
+             {"parallel.encoder_stages", "1"},
+             {"parallel.encoder_split", "2"}},
+            "command line: parallel.encoder_split = 2: needs one positive number of layers for each "
+            "of parallel.encoder_stages = 1 of parallel.virtual_stages = 2, 2 in all"},
         Contradiction{
             {{"parallel.data", "1000000"}, {"parallel.tensor", "1000000"}},
             "parallel.data = 1000000 (command line): with parallel.tensor = 1000000 (command line) this"},

@@ -67,8 +67,8 @@ std::vector<BadInput> wrong_values() {
       file("NotFinite", "[schedule]\npeak = inf\n", {"x.ini:2: schedule.peak = inf: is not a finite number"}),
       file("NoChoice", "[schedule]\nkind = cosin\n",
            {"x.ini:2: ", "is none of cosine | constant", "did you mean 'cosine'?"}),
-      file("NoScheduleOfThatName", "[parallel]\nschedule = interleaved\n",
-           {"x.ini:2: parallel.schedule = interleaved: is none of 1f1b | zb_h1"}),
+      file("NoScheduleOfThatName", "[parallel]\nschedule = gpipe\n",
+           {"x.ini:2: parallel.schedule = gpipe: is none of 1f1b | zb_h1 | interleaved"}),
       file("NeitherYesNorNo", "[optimizer]\nfactored = perhaps\n", {"x.ini:2: ", "is neither yes nor no"}),
       file("EmptyValue", "[train]\nsteps =\n", {"x.ini:2: train.steps = : is not a whole number"}),
       line("BadValueOnTheCommandLine", {"config", "show", "--train.steps=ten"},
@@ -133,6 +133,12 @@ std::vector<BadInput> contradictions() {
           {"parallel.encoder_stages = 15: each stage needs a layer, and model.encoder_layers = 14; nearest"}),
       training("MoreTensorRanksThanHeads", "--parallel.tensor=33",
                {"parallel.tensor = 33: each tensor rank needs a head, and model.num_heads = 32"}),
+      training("ChunksWithoutTheirSchedule", "--parallel.virtual_stages=2",
+               {"parallel.virtual_stages = 2 (command line): only with parallel.schedule = interleaved, and "
+                "parallel.schedule = 1f1b"}),
+      training(
+          "NothingToInterleave", "--parallel.schedule=interleaved",
+          {"parallel.schedule = interleaved (command line): there is nothing to interleave on one stage"}),
       training("SplitOfNoStages", "--parallel.encoder_split=7,7",
                {"command line: parallel.encoder_split = 7,7: there are no stages of the encoder alone"}),
       training("SplitThatIsNoList", "--parallel.decoder_split=7,,7",

@@ -90,6 +90,35 @@ TEST_F(PlanCommandTest, JsonAddsUp) {
   EXPECT_GT(plan.at("bubble"), 0.0);
 }
 
+// Chunks of layers: less of the step is waited, for more micro-batches in flight.
+TEST_F(PlanCommandTest, KnowsChunks) {
+  const std::vector<std::string> layout = {"--parallel.decoder_stages=4", "--train.global_batch=12"};
+  std::vector<std::string> interleaved = layout;
+  interleaved.insert(interleaved.end(), {"--parallel.schedule=interleaved", "--parallel.virtual_stages=2"});
+  const json plain = planned("dec_8b", layout), plan = planned("dec_8b", interleaved);
+  EXPECT_EQ(plain.at("virtual_stages"), 1);
+  EXPECT_EQ(plan.at("virtual_stages"), 2);
+  EXPECT_EQ(plan.at("schedule"), "interleaved");
+  EXPECT_LT(plan.at("bubble").get<double>(), plain.at("bubble").get<double>());
+  int64_t encoder_layers = 0, decoder_layers = 0;
+  for (const json& stage : plan.at("stages")) {
+    ASSERT_EQ(stage.at("chunks").size(), 2U);
+    int in_flight = 0;
+    for (const json& chunk : stage.at("chunks")) {
+      const auto layers = [&chunk](const char* stack) {
+        return chunk.at(stack).at(1).get<int64_t>() - chunk.at(stack).at(0).get<int64_t>();
+      };
+      encoder_layers += layers("encoder_layers");
+      decoder_layers += layers("decoder_layers");
+      in_flight += chunk.at("in_flight").get<int>();
+    }
+    EXPECT_EQ(stage.at("in_flight"), in_flight);
+  }
+  EXPECT_EQ(encoder_layers, 0);
+  EXPECT_EQ(decoder_layers, 32);
+  EXPECT_EQ(plan.at("checkpoint_bytes"), plain.at("checkpoint_bytes"));
+}
+
 TEST_F(PlanCommandTest, TakesLessThanASecondForTheLargestModelOnManyRanks) {
   const double begin = children_cpu_s();
   planned("red_8b", {"--parallel.data=32", "--parallel.tensor=4", "--parallel.encoder_stages=2",
