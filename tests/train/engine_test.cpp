@@ -115,7 +115,7 @@ TEST_F(EngineTest, AStepThatIsNotFiniteChangesNothing) {
     train::Engine& engine = setup.engine;
     engine.train_step(setup.loader.load(0), 0.01);
     // One rank's loss is poisoned: by an infinite gain, put back afterwards.
-    const bool has_gain = engine.placement().has_head, poisoner = has_gain && setup.mesh.at().data == 0;
+    const bool has_gain = engine.stages().has_head(), poisoner = has_gain && setup.mesh.at().data == 0;
     float* gain =
         has_gain ? engine.parameters().find("decoder.final_norm.gain").weight.value.as<float>() : nullptr;
     const float before = has_gain ? *gain : 0.0F;
