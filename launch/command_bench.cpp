@@ -48,18 +48,19 @@ train::StepMetrics measure(const Ranks& ranks, const config::RunConfig& config) 
   train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
                             config.train.micro_batch, ranks.mesh.layout().data, ranks.mesh.at().data);
   train::StepReport report(engine, config.model, ranks.stream);
-  constexpr double kLearningRate = 1e-3;
+  constexpr double learning_rate = 1e-3;
   std::vector<train::StepMetrics> steps;
   for (int64_t i = 0; i < config.bench.warmup_steps + config.bench.steps; ++i) {
     const auto begin = std::chrono::steady_clock::now();
     const auto batches = loader.load(static_cast<uint64_t>(i * config.train.global_batch));
-    const train::StepResult result = engine.train_step(batches, kLearningRate);
+    const train::StepResult result = engine.train_step(batches, learning_rate);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     const train::StepMetrics metrics = report.gather(batches, result, seconds, loader.digest());
     if (i >= config.bench.warmup_steps) steps.push_back(metrics);
   }
   const auto median_of = [&](auto field) {
     std::vector<double> values;
+    values.reserve(steps.size());
     for (const train::StepMetrics& m : steps) values.push_back(field(m));
     return median(values);
   };

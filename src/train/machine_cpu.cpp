@@ -30,13 +30,13 @@ double peak_rss_mib() {
 
 double measured_peak_gflops(Stream& stream) {
   constexpr int64_t n = 768;
-  constexpr int kRepeats = 4;
+  constexpr int num_repeats = 4;
   Arena arena("peak measurement", 3 * Arena::rounded(n * n * sizeof(float)));
   const Tensor a = arena.allocate(n, n), b = arena.allocate(n, n), c = arena.allocate(n, n);
   ops::fill(stream, a, 1.0F);
   ops::fill(stream, b, 1.0F);
   double best = 0.0;
-  for (int i = 0; i < kRepeats; ++i) {
+  for (int i = 0; i < num_repeats; ++i) {
     const auto begin = std::chrono::steady_clock::now();
     ops::matmul(stream, c, a, ops::Transpose::no, b, ops::Transpose::no);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

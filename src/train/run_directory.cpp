@@ -72,7 +72,7 @@ std::optional<std::filesystem::path> checkpoint_to_resume(const std::filesystem:
                                                           const std::string& resume) {
   const std::filesystem::path dir = checkpoints_dir(run_dir);
   if (resume == "auto" || resume == "must" || resume == "never") {
-    const auto latest = checkpoint::find_latest(dir);
+    auto latest = checkpoint::find_latest(dir);
     if (resume == "never" && latest) {
       throw ConfigError(
           "checkpoint.resume = never, but {} holds checkpoints: choose another train.run_dir, or resume with "

@@ -103,8 +103,8 @@ TEST_P(Operations, AllReduceByHand) {
   std::vector<float> x = {static_cast<float>(rank() + 1), -static_cast<float>(rank())};
   Request request = world_.all_reduce(as_tensor(x), ReduceOp::sum);
   world_.wait(request, "all-reduce by hand");
-  EXPECT_EQ(x[0], static_cast<float>(size() * (size() + 1) / 2));
-  EXPECT_EQ(x[1], -static_cast<float>(size() * (size() - 1) / 2));
+  EXPECT_EQ(x[0], 0.5F * static_cast<float>(size() * (size() + 1)));
+  EXPECT_EQ(x[1], -0.5F * static_cast<float>(size() * (size() - 1)));
 }
 
 TEST_P(Operations, AllReduceEveryTypeAndOp) {

@@ -92,6 +92,7 @@ class OwnedTensor {
     const std::vector<T> host = elements();
     for (int64_t i = 0; i < tensor_.rows; ++i) {
       for (int64_t j = tensor_.cols; j < stride_; ++j) {
+        // Bits, not values: NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
         if (std::memcmp(&host[index(i, j)], &host_[index(i, j)], sizeof(T)) != 0) return false;
       }
     }
