@@ -3,16 +3,8 @@
 #include "model/stage_parameters.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/reduce.hpp"
-#include "ops/update_scalars.hpp"
 
 namespace red::train {
-namespace {
-
-Tensor scalar_at(const Tensor& scalars, int64_t row) {
-  return scalars.row_range(row, 1);
-}
-
-}  // namespace
 
 Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& stream)
     : options_(options),
@@ -25,10 +17,8 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
       stage_(stream, options.model, placement_.stages[mesh.at().stage], tensor_, store_,
              stage_options(options, mesh.layout(), mesh.at().stage)),
       executor_(stage_, mesh.pipeline(), tensor_),
-      scalars_memory_("step scalars", kScalarBytes),
-      sums_(scalars_memory_.allocate<double>(ops::kStepSums, 1)),
-      scalars_(scalars_memory_.allocate<double>(ops::kStepScalars, 1)),
-      updates_(scalars_memory_.allocate<double>(1, 1)) {
+      scalars_memory_("step scalars", StepScalars::count_bytes(options.model)),
+      scalars_(scalars_memory_, options.model) {
   stream.set_progress_hook([&mesh] { mesh.world().poll(); });
   stream.reserve_scratch(stage_.scratch_bytes(stream.threads().num_threads()));
   if (!options.train) return;
@@ -57,23 +47,23 @@ const parallel::Program& Engine::program(int num_micro_batches, bool train) {
   return programs_.emplace_back(key, std::move(program)).second;
 }
 
-/// sums_: what every rank adds, then the sum of all ranks.
+/// scalars_.sums: what every rank adds, then the sum of all ranks.
 void Engine::sum_over_ranks(std::span<const data::MicroBatch> batches) {
-  ops::fill(stream_, sums_, 0.0F);
+  ops::fill(stream_, scalars_.sums, 0.0F);
   timer_.measure(Phase::optimizer, [&] {
     for (const optim::ParameterShard& shard : shards_->shards()) {
       if (shard.counted)
-        ops::sum_of_squares(stream_, scalar_at(sums_, ops::sum_gradient_squares), shard.gradient);
+        ops::sum_of_squares(stream_, scalars_.squares_of(shard.parameter->spec), shard.gradient);
     }
   });
   if (speaks_for_samples()) {
-    ops::copy(stream_, sums_.row_range(ops::sum_loss, 2), stage_.loss_sums());
+    ops::copy(stream_, scalars_.sums.row_range(ops::sum_loss, 2), stage_.loss_sums());
     double targets = 0.0;
     for (const data::MicroBatch& batch : batches) targets += static_cast<double>(batch.num_targets);
-    copy_to_device(stream_, scalar_at(sums_, ops::sum_targets).data, &targets, sizeof(targets));
+    copy_to_device(stream_, scalars_.sum(ops::sum_targets).data, &targets, sizeof(targets));
   }
   timer_.measure(Phase::communication, [&] {
-    parallel::Request request = mesh_.world().all_reduce(sums_, parallel::ReduceOp::sum);
+    parallel::Request request = mesh_.world().all_reduce(scalars_.sums, parallel::ReduceOp::sum);
     mesh_.world().wait(request, "all-reduce of loss and gradient norm");
   });
 }
@@ -90,10 +80,10 @@ StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double l
     tied_->reduce();
   });
   sum_over_ranks(batches);
-  ops::update_scalars(stream_, scalars_, updates_, sums_, learning_rate, options_.optimizer.decay,
-                      options_.optimizer.gradient_clip);
+  ops::update_scalars(stream_, scalars_.scalars, scalars_.updates, scalars_.sums, learning_rate,
+                      options_.optimizer.decay, options_.optimizer.gradient_clip);
   double host[ops::kStepScalars];
-  copy_to_host(stream_, host, scalars_.data, sizeof(host));
+  copy_to_host(stream_, host, scalars_.scalars.data, sizeof(host));
   stream_.synchronize();
   return {host[ops::scalar_loss], host[ops::scalar_cross_entropy], host[ops::scalar_gradient_norm],
           static_cast<int64_t>(host[ops::scalar_targets]), host[ops::scalar_apply] != 0.0};
@@ -101,7 +91,7 @@ StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double l
 
 StepResult Engine::train_step(std::span<const data::MicroBatch> batches, double learning_rate) {
   const StepResult result = gradients(batches, learning_rate);
-  timer_.measure(Phase::optimizer, [&] { adafactor_->update(scalars_); });
+  timer_.measure(Phase::optimizer, [&] { adafactor_->update(scalars_.scalars); });
   timer_.measure(Phase::communication, [&] {
     tied_->share();
     shards_->gather();

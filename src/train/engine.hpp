@@ -17,6 +17,7 @@
 #include "train/engine_options.hpp"
 #include "train/memory_use.hpp"
 #include "train/pipeline_executor.hpp"
+#include "train/step_scalars.hpp"
 
 namespace red::train {
 
@@ -85,7 +86,7 @@ class Engine {
   std::vector<std::pair<std::pair<int, bool>, parallel::Program>>
       programs_;  ///< by micro-batches and training
   Arena scalars_memory_;
-  Tensor sums_, scalars_, updates_;     ///< fp64: (kStepSums, 1), (kStepScalars, 1), (1, 1)
+  StepScalars scalars_;
   std::vector<float> log_probability_;  ///< host copy for score()
   PhaseTimer timer_;
 };

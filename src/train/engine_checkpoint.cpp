@@ -12,7 +12,7 @@ std::vector<checkpoint::Shard> Engine::checkpoint_shards() {
 }
 
 std::map<std::string, std::string> Engine::checkpoint_extra() const {
-  return {{"updates", fmt::format("{:.0f}", *updates_.as<double>())}};
+  return {{"updates", fmt::format("{:.0f}", *scalars_.updates.as<double>())}};
 }
 
 void Engine::load(const checkpoint::Reader& reader, bool optimizer_state) {
@@ -23,7 +23,7 @@ void Engine::load(const checkpoint::Reader& reader, bool optimizer_state) {
   const auto& extra = reader.metadata().extra;
   const auto updates = extra.find("updates");
   if (updates == extra.end()) throw DataError("checkpoint: the count of optimizer updates is missing");
-  *updates_.as<double>() = std::stod(updates->second);
+  *scalars_.updates.as<double>() = std::stod(updates->second);
   for (const optim::AdafactorState& state : adafactor_->states()) {
     if (state.factored) {
       reader.read(row_statistic(state));

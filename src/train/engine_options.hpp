@@ -27,8 +27,6 @@ struct EngineOptions {
   bool train = true;  ///< false: no gradients, no optimizer
 };
 
-inline constexpr std::size_t kScalarBytes = 4096;  ///< the step's device scalars
-
 parallel::Placement placement_of(const EngineOptions& options, const parallel::Layout& layout);
 
 parallel::PipelineShape pipeline_shape(const parallel::Layout& layout, int num_micro_batches);

@@ -9,6 +9,7 @@
 #include "optim/whole_gradients.hpp"
 #include "parallel/simulator.hpp"
 #include "train/checkpoint_shards.hpp"
+#include "train/step_scalars.hpp"
 
 namespace red::train {
 namespace {
@@ -30,7 +31,7 @@ class RankKind {
         store_(model::stage_parameters(options.model, plan.placement.stages[stage]), tensor_.at(),
                options.train, Memory::counted) {
     common_.at = {.stage = stage, .tensor = tensor};
-    common_.memory.scalars = kScalarBytes;
+    common_.memory.scalars = StepScalars::count_bytes(options.model);
     count_stage(num_threads);
     count_parameters();
   }

@@ -167,9 +167,8 @@ TEST_F(EngineTest, NothingIsAllocatedAfterTheSecondStep) {
   });
 }
 
-// At least half of the gradients have arrived when the backward pass ends, in the best of some steps: in
-// others a rank is ahead and nothing can have come. The embedding and gains, a tenth of this model, come at
-// the end anyway.
+// At least half of the gradients have arrived when the backward pass ends, in some step: in others a rank is
+// ahead and nothing can have come. The embedding and gains, a tenth of this model, come at the end anyway.
 TEST_F(EngineTest, GradientsTravelUnderTheBackwardPass) {
   config::RunConfig config = small_config(model::Kind::dec);
   config.model.d_model = 64;
@@ -180,11 +179,11 @@ TEST_F(EngineTest, GradientsTravelUnderTheBackwardPass) {
   config.train.global_batch = 2 * layout.data;
   Setup setup(mpi_, stream_, layout, config);
   double hidden = 0.0;
-  for (uint64_t t = 0; t < 20; ++t) {
+  for (uint64_t t = 0; t < 200 && hidden <= 0.5; ++t) {
     setup.engine.train_step(setup.loader.load(config.train.global_batch * t), 0.01);
-    hidden = std::max(hidden, setup.engine.shards().hidden_share());
+    hidden = setup.engine.shards().hidden_share();
+    reduce(&hidden, 1, parallel::ReduceOp::max);
   }
-  reduce(&hidden, 1, parallel::ReduceOp::max);
   EXPECT_GT(hidden, 0.5);
 }
 

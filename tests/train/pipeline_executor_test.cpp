@@ -107,5 +107,20 @@ TEST_F(PipelineExecutorTest, ZeroBubbleH1HasTheBitsOf1F1B) {
   EXPECT_GE(num_layouts, 5);
 }
 
+// Sums over layers, of which the gradient's norm is one, have the order of the parameters.
+TEST_F(PipelineExecutorTest, BitsDoNotDependOnWhoHoldsWhichLayer) {
+  config::RunConfig config = small_config(model::Kind::dec);
+  config.model.decoder_layers = 6;
+  config.parallel = {1, 1, 0, mpi_.size()};
+  const auto with_heavy_stage = [&](int stage) {
+    config.split.decoder.assign(mpi_.size(), 1);
+    config.split.decoder[stage] = 7 - mpi_.size();
+    return train(config, PipelineSchedule::one_forward_one_backward);
+  };
+  const Outcome first = with_heavy_stage(0), last = with_heavy_stage(mpi_.size() - 1);
+  EXPECT_EQ(first.losses, last.losses);
+  EXPECT_EQ(first.norms, last.norms);
+}
+
 }  // namespace
 }  // namespace red::test
