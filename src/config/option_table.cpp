@@ -125,6 +125,17 @@ void add_train(std::vector<RunOption>& table) {
   s.number("head_chunk", FIELD(train.head_chunk), {.low = 1, .high = int64_t{1} << 24},
            "Tokens whose logits are in memory at a time.")
       .in("tokens");
+  s.choice("recompute", FIELD(train.recompute),
+           {{model::Recompute::none, "none"},
+            {model::Recompute::selective, "selective"},
+            {model::Recompute::full, "full"}},
+           "What the backward pass computes again instead of keeping it: nothing; the feed-forward blocks' "
+           "first product; or all of a layer but its input.")
+      .aka({"recompute_granularity", "activation_checkpointing", "remat", "gradient_checkpointing"});
+  s.number("recompute_layers", FIELD(train.recompute_layers), {.low = 0},
+           "How many layers of each stack of a stage, from the first, train.recompute is for; 0: all.")
+      .in("layers")
+      .aka({"recompute_num_layers"});
   s.number("bucket_mib", FIELD(train.bucket_mib), {.low = 1, .high = 65536},
            "Gradients that are reduced together.")
       .in("MiB")

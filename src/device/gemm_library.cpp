@@ -92,6 +92,12 @@ GemmChoice parse_gemm_choice(std::string_view text) {
   throw ConfigError("'{}' is no GEMM library; choose auto, openblas, onednn or plain", text);
 }
 
+bool gemm_usable(GemmChoice choice) {
+  if (choice == GemmChoice::openblas) return tried_openblas().result.verdict == detail::Verdict::right;
+  if (choice == GemmChoice::onednn) return tried_onednn().result.verdict == detail::Verdict::right;
+  return true;
+}
+
 const GemmLibrary& gemm_library(GemmChoice choice) {
   switch (choice) {
     case GemmChoice::plain:

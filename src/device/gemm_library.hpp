@@ -28,6 +28,9 @@ struct GemmLibrary {
   std::string description;  ///< for logs: the library's own name and version
 };
 
+/// Whether the library can be loaded and multiplies rightly on this CPU.
+bool gemm_usable(GemmChoice choice);
+
 /// The library to use. The result is the same object for the life of the process.
 const GemmLibrary& gemm_library(GemmChoice choice = GemmChoice::automatic);
 

@@ -72,7 +72,7 @@ AttentionBlock::Saved AttentionBlock::allocate_saved(Arena& arena, const BatchSh
   const Projections p = allocate_projections(arena, shape);
   const int64_t num_queries = p.q.rows, num_keys = p.k.rows;
   Saved saved;
-  saved.x = tensor_.allocate_local(arena, num_queries, d_model_);
+  saved.x = allocate_input(arena, shape);
   saved.inv_rms = tensor_.allocate_local(arena, num_queries, 1);
   saved.q = p.q;
   saved.k = p.k;
@@ -90,6 +90,10 @@ AttentionBlock::Saved AttentionBlock::allocate_saved(Arena& arena, const BatchSh
     saved.inv_out = tensor_.allocate_local(arena, num_queries, 1);
   }
   return saved;
+}
+
+Tensor AttentionBlock::allocate_input(Arena& arena, const BatchShape& shape) const {
+  return tensor_.allocate_local(arena, num_queries(shape), d_model_);
 }
 
 AttentionBlock::Gradients AttentionBlock::allocate_gradients(Arena& arena, const BatchShape& shape,

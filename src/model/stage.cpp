@@ -43,6 +43,8 @@ Stage::Stage(Stream& stream, const ModelConfig& config, const parallel::StagePla
       decoder_(make_layers(store, config, tensor, "decoder", placement.decoder_begin, placement.decoder_end,
                            config.has_encoder() ? LayerKind::decoder_with_memory : LayerKind::decoder)),
       slots_(options.num_slots) {
+  RED_CHECK(options.recompute == Recompute::none || !options.split_backward,
+            "recomputation keeps nothing for a backward pass that runs apart");
   if (placement.holds_embedding()) embedding_ = &store.find("embedding.weight");
   if (placement.has_encoder_final_norm) encoder_final_gain_ = &store.weight("encoder.final_norm.gain");
   if (placement.has_head) head_.emplace(store, config, tensor, options.head_chunk, options.z_loss);
@@ -196,6 +198,20 @@ void Stage::add_memory_gradient_part(int index) {
   slot.d_memory_arrived = true;
 }
 
+void Stage::backward_layer(Stack stack, std::size_t i, Slot& slot, bool split, StreamGradient& gradient) {
+  const bool encoder = stack == Stack::encoder;
+  const Layer& layer = (encoder ? encoder_ : decoder_)[i];
+  Layer::Saved& saved = (encoder ? slot.encoder : slot.decoder)[i];
+  const LayerBatch batch{slot.batch, encoder ? Tensor{} : slot.memory, encoder ? Tensor{} : slot.d_memory};
+  if (split) {
+    const Layer::Kept& kept = (encoder ? slot.encoder_kept : slot.decoder_kept)[i];
+    return layer.backward_input(context_, batch, saved, kept, work_, gradient);
+  }
+  ForwardScratch scratch = scratch_for(encoder ? slot.shape.encoder_tokens : slot.shape.decoder_tokens);
+  layer.recompute(context_, batch, saved, recompute_of(i), scratch);
+  layer.backward(context_, batch, saved, work_, gradient);
+}
+
 void Stage::backward_decoder(Slot& slot, bool split, bool last) {
   StreamGradient gradient = stream_gradient(slot.shape.decoder_tokens);
   if (placement_.has_head) {
@@ -205,12 +221,7 @@ void Stage::backward_decoder(Slot& slot, bool split, bool last) {
   }
   if (!slot.d_memory.empty()) ops::fill(stream_, slot.d_memory, 0.0F);
   for (std::size_t i = decoder_.size(); i-- > 0;) {
-    const LayerBatch batch{slot.batch, slot.memory, slot.d_memory};
-    if (split) {
-      decoder_[i].backward_input(context_, batch, slot.decoder[i], slot.decoder_kept[i], work_, gradient);
-    } else {
-      decoder_[i].backward(context_, batch, slot.decoder[i], work_, gradient);
-    }
+    backward_layer(Stack::decoder, i, slot, split, gradient);
     if (last) say_done(Stack::decoder, i);
   }
   if (!slot.d_memory.empty()) tensor_.leave(slot.d_memory);
@@ -232,12 +243,7 @@ void Stage::backward_encoder(Slot& slot, bool split, bool last) {
     ops::copy(stream_, gradient.now, slot.d_encoder_output);
   }
   for (std::size_t i = encoder_.size(); i-- > 0;) {
-    const LayerBatch batch{slot.batch, {}, {}};
-    if (split) {
-      encoder_[i].backward_input(context_, batch, slot.encoder[i], slot.encoder_kept[i], work_, gradient);
-    } else {
-      encoder_[i].backward(context_, batch, slot.encoder[i], work_, gradient);
-    }
+    backward_layer(Stack::encoder, i, slot, split, gradient);
     if (last) say_done(Stack::encoder, i);
   }
   if (placement_.has_encoder_embedding) {

@@ -10,8 +10,10 @@ namespace red::model {
 void Stage::allocate_slots() {
   Slot measured;
   measured.arena = Arena::counting();
+  recomputed_ = Arena::counting();
   reserve_device_batch(measured.arena, options_.capacity);
   allocate_slot(measured, options_.capacity);
+  recomputed_ = Arena("recomputed activations", recomputed_.peak(), options_.memory);
   for (Slot& slot : slots_) {
     slot.arena = Arena("activations", measured.arena.peak(), options_.memory);
     slot.encoder.reserve(encoder_.size());
@@ -46,7 +48,7 @@ void Stage::allocate_work() {
   allocate(work_);
 }
 
-void Stage::allocate_slot(Slot& slot, const BatchShape& shape) const {
+void Stage::allocate_slot(Slot& slot, const BatchShape& shape) {
   const parallel::StagePlacement& p = placement_;
   const bool train = options_.train;
   const auto allocate = [&](int64_t tokens, bool wanted) {
@@ -82,25 +84,35 @@ void Stage::allocate_slot(Slot& slot, const BatchShape& shape) const {
 }
 
 /// Without backward passes one layer's room serves all.
-void Stage::allocate_layers(Slot& slot) const {
+void Stage::allocate_layers(Slot& slot) {
   const std::size_t begin = slot.arena.used();
   const auto allocate = [&](const std::vector<Layer>& layers, std::vector<Layer::Saved>& saved,
                             std::vector<Layer::Kept>& kept) {
     saved.clear();
     kept.clear();
-    for (const Layer& layer : layers) {
+    for (std::size_t i = 0; i < layers.size(); ++i) {
       if (!options_.train) slot.arena.release_to(begin);
-      saved.push_back(layer.allocate_saved(slot.arena, slot.shape));
-      if (options_.split_backward) kept.push_back(layer.allocate_kept(slot.arena, slot.shape));
+      recomputed_.release_to(0);
+      const Recompute recompute = recompute_of(i);
+      const Layer::Saved recomputed = layers[i].allocate_recomputed(recomputed_, slot.shape, recompute);
+      saved.push_back(layers[i].allocate_saved(slot.arena, slot.shape, recompute, recomputed));
+      if (options_.split_backward) kept.push_back(layers[i].allocate_kept(slot.arena, slot.shape));
     }
   };
   allocate(encoder_, slot.encoder, slot.encoder_kept);
   allocate(decoder_, slot.decoder, slot.decoder_kept);
 }
 
+Recompute Stage::recompute_of(std::size_t layer) const {
+  const bool chosen =
+      options_.recompute_layers == 0 || static_cast<int64_t>(layer) < options_.recompute_layers;
+  return options_.train && chosen ? options_.recompute : Recompute::none;
+}
+
 StageMemory Stage::memory() const {
   StageMemory memory;
   for (const Slot& slot : slots_) memory.slots += slot.arena.capacity();
+  memory.recomputed = recomputed_.capacity();
   memory.work = work_.capacity();
   memory.logits = logits_bytes_;
   memory.rope = rope_.num_bytes();

@@ -123,6 +123,7 @@ MemoryUse Engine::memory() const {
   if (whole_gradients_) use.whole_gradients = whole_gradients_->num_bytes();
   if (tied_) use.tied_embedding = tied_->num_bytes();
   use.activations = stage.slots;
+  use.recomputed = stage.recomputed;
   use.temporaries = stage.work;
   use.rope = stage.rope;
   use.scalars = scalars_memory_.capacity();

@@ -27,6 +27,8 @@ model::StageOptions stage_options(const EngineOptions& options, const parallel::
   result.max_positions = options.max_positions;
   result.head_chunk = options.head_chunk;
   result.z_loss = options.z_loss;
+  result.recompute = options.recompute;
+  result.recompute_layers = options.recompute_layers;
   if (!options.train) return result;
   const parallel::Program own =
       training_programs(options, layout, std::max(1, options.max_micro_batches))[stage];

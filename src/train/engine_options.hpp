@@ -21,6 +21,8 @@ struct EngineOptions {
   int64_t max_positions = 0;   ///< longest encoder plus longest decoder sequence
   int max_micro_batches = 1;   ///< of one data rank in one step
   parallel::PipelineSchedule schedule = parallel::PipelineSchedule::one_forward_one_backward;
+  model::Recompute recompute = model::Recompute::none;
+  int64_t recompute_layers = 0;  ///< of each stack of a stage, from the first; 0: all
   int64_t head_chunk = 512;
   float z_loss = 0.0F;
   std::size_t bucket_bytes = std::size_t{32} << 20;

@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <thread>
 
@@ -26,6 +27,23 @@ double peak_rss_mib() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) / 1024.0;
+}
+
+void agree_on_gemm(parallel::Communicator& world, Stream& stream) {
+  constexpr std::array choices = {GemmChoice::openblas, GemmChoice::onednn, GemmChoice::plain};
+  std::array<double, 2 * choices.size()> votes{};  // for each library, then against
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    if (stream.gemm().choice == choices[i]) votes[i] = 1.0;
+    if (!gemm_usable(choices[i])) votes[choices.size() + i] = 1.0;
+  }
+  parallel::Request request =
+      world.all_reduce(make_tensor(votes.data(), votes.size(), 1), parallel::ReduceOp::sum);
+  world.wait(request, "choice of the matrix library");
+  std::size_t best = choices.size() - 1;
+  for (std::size_t i = choices.size(); i-- > 0;) {
+    if (votes[choices.size() + i] == 0.0 && votes[i] >= votes[best]) best = i;
+  }
+  stream.use_gemm(choices[best]);
 }
 
 double measured_peak_gflops(Stream& stream) {

@@ -76,6 +76,7 @@ class RankKind {
     const model::Stage counted(unused, options_.model, stage(), tensor_, store_, stage_plan);
     const model::StageMemory memory = counted.memory();
     common_.memory.activations = memory.slots;
+    common_.memory.recomputed = memory.recomputed;
     common_.memory.temporaries = memory.work;
     common_.memory.rope = memory.rope;
     common_.memory.op_scratch = counted.scratch_bytes(num_threads);

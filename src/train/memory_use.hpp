@@ -15,6 +15,7 @@ struct MemoryUse {
   std::size_t whole_gradients = 0;  ///< gains' gradients in one message: sequence parallelism only
   std::size_t tied_embedding = 0;   ///< the owner's room for another holder's gradient
   std::size_t activations = 0;      ///< of all micro-batches in flight
+  std::size_t recomputed = 0;       ///< activations of one layer, made again for its backward pass
   std::size_t temporaries = 0;      ///< of forward and backward passes, logits among them
   std::size_t rope = 0;             ///< tables of rotary positions
   std::size_t scalars = 0;          ///< of the step
@@ -30,7 +31,7 @@ struct MemoryPart {
 };
 
 /// Every part, in the order of tables.
-inline constexpr std::array<MemoryPart, 11> kMemoryParts = {{
+inline constexpr std::array<MemoryPart, 12> kMemoryParts = {{
     {"parameters", &MemoryUse::parameters},
     {"gradients", &MemoryUse::gradients},
     {"optimizer state", &MemoryUse::optimizer},
@@ -38,6 +39,7 @@ inline constexpr std::array<MemoryPart, 11> kMemoryParts = {{
     {"whole gradients", &MemoryUse::whole_gradients},
     {"tied embedding", &MemoryUse::tied_embedding},
     {"activations", &MemoryUse::activations},
+    {"recomputed", &MemoryUse::recomputed},
     {"layer temporaries", &MemoryUse::temporaries},
     {"rotary tables", &MemoryUse::rope},
     {"step scalars", &MemoryUse::scalars},

@@ -27,6 +27,8 @@ EngineOptions training_options(const config::RunConfig& config, const SampleLeng
   EngineOptions options = common_options(config, lengths, config.train.micro_batch);
   options.split = config.split;
   options.schedule = config.pipeline_schedule;
+  options.recompute = config.train.recompute;
+  options.recompute_layers = config.train.recompute_layers;
   options.max_micro_batches =
       static_cast<int>(config.train.global_batch / (config.train.micro_batch * config.parallel.data));
   return options;

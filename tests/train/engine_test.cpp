@@ -14,6 +14,8 @@ namespace {
 
 class EngineTest : public testing::Test {
  protected:
+  EngineTest() { train::agree_on_gemm(mpi_.world(), stream_); }
+
   parallel::MpiEnvironment mpi_;
   Stream stream_{1};
 
@@ -185,6 +187,18 @@ TEST_F(EngineTest, GradientsTravelUnderTheBackwardPass) {
     reduce(&hidden, 1, parallel::ReduceOp::max);
   }
   EXPECT_GT(hidden, 0.5);
+}
+
+TEST_F(EngineTest, RanksAgreeOnTheMatrixLibrary) {
+  const int rank = mpi_.world().rank();
+  Stream stream(1, 0, rank % 2 == 0 ? GemmChoice::plain : GemmChoice::automatic);
+  train::agree_on_gemm(mpi_.world(), stream);
+  double choices[2] = {static_cast<double>(stream.gemm().choice), -static_cast<double>(stream.gemm().choice)};
+  reduce(choices, 2, parallel::ReduceOp::max);
+  EXPECT_EQ(choices[0], -choices[1]);
+  if (mpi_.size() == 1) {
+    EXPECT_EQ(stream.gemm().choice, GemmChoice::plain);
+  }
 }
 
 TEST_F(EngineTest, ParametersOfAllStagesAreTheModel) {

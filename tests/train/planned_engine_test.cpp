@@ -87,6 +87,17 @@ TEST_F(PlannedEngineTest, KnowsEveryOutputNorm) {
   }
 }
 
+TEST_F(PlannedEngineTest, KnowsRecomputation) {
+  for (const auto& [recompute, num_layers] : {std::pair{model::Recompute::selective, 0},
+                                              {model::Recompute::full, 0},
+                                              {model::Recompute::full, 1}}) {
+    check_every_layout([=](config::RunConfig& config) {
+      config.train.recompute = recompute;
+      config.train.recompute_layers = num_layers;
+    });
+  }
+}
+
 TEST_F(PlannedEngineTest, KnowsEvaluation) {
   for (const model::Kind kind : {model::Kind::red, model::Kind::dec}) {
     for (const parallel::Layout& layout : layouts(mpi_.size(), kind)) {

@@ -11,6 +11,7 @@
 #include "data/synthetic_provider.hpp"
 #include "model/stage_parameters.hpp"
 #include "parallel/mpi_environment.hpp"
+#include "train/machine.hpp"
 #include "train/trainer.hpp"
 
 namespace red::test {
@@ -95,6 +96,7 @@ inline double run(parallel::Communicator& world, const parallel::Layout& layout,
   config.train.micro_batch =
       std::min<int64_t>(config.train.micro_batch, config.train.global_batch / layout.data);
   Stream stream(1);
+  train::agree_on_gemm(world, stream);
   parallel::Mesh mesh(layout, world, model::layout_limits(config.model));
   const data::SyntheticProvider provider = small_provider(config.model.kind);
   config::Loaded loaded;
