@@ -126,10 +126,6 @@ void copy_piece(const RowPiece& y, const RowPiece& x) {
   }
 }
 
-bool is_element(DType dtype) {
-  return dtype == DType::fp32 || dtype == DType::bf16;
-}
-
 }  // namespace
 
 void fill(Stream& stream, const Tensor& tensor, float value) {

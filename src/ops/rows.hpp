@@ -19,6 +19,11 @@ struct Rows {
   int64_t stride = 0;
 };
 
+/// Whether activations and matrices may hold it.
+inline bool is_element(DType dtype) {
+  return dtype == DType::fp32 || dtype == DType::bf16;
+}
+
 /// Checks that the others, where there are any, hold what the first one does.
 template <class... Tensors>
 void check_same_dtype(const Tensor& first, const Tensors&... others) {
