@@ -20,9 +20,7 @@ namespace {
 /// Some elements of one row, fp32 or bf16.
 struct RowPiece {
   RowPiece(const Tensor& t, int64_t row, int64_t col, int64_t n)
-      : data(t.data + static_cast<std::size_t>(row * t.row_stride + col) * size_of(t.dtype)),
-        size(n),
-        dtype(t.dtype) {}
+      : data(element_at(t, row, col)), size(n), dtype(t.dtype) {}
   template <class T>
   T* as() const {
     return reinterpret_cast<T*>(data);

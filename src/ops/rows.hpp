@@ -19,6 +19,11 @@ struct Rows {
   int64_t stride = 0;
 };
 
+/// Where element (row, col) lies, of any type.
+inline std::byte* element_at(const Tensor& t, int64_t row, int64_t col) {
+  return t.data + (row * t.row_stride + col) * static_cast<int64_t>(size_of(t.dtype));
+}
+
 /// Whether activations and matrices may hold it.
 inline bool is_element(DType dtype) {
   return dtype == DType::fp32 || dtype == DType::bf16;
