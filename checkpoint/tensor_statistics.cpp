@@ -45,6 +45,8 @@ void add_block(DType dtype, const std::vector<std::byte>& block, int64_t count, 
       return add_all<int32_t>(block, count, sums);
     case DType::uint8:
       return add_all<uint8_t>(block, count, sums);
+    case DType::bf16:
+      break;
   }
 }
 

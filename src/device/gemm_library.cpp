@@ -28,7 +28,10 @@ Tried try_library(GemmChoice choice, const detail::GemmCandidate& candidate) {
     return {{},
             {choice, detail::Verdict::missing, fmt::format("it cannot be loaded: {}", candidate.problem)}};
   }
-  const std::string problem = detail::check_gemm(candidate.library->sgemm);
+  std::string problem = detail::check_gemm(candidate.library->sgemm);
+  // What is wrong in one place is not trusted in another.
+  if (problem.empty() && candidate.library->has_bf16_arithmetic())
+    problem = detail::check_gemm(candidate.library->bf16gemm);
   if (!problem.empty()) return {*candidate.library, {choice, detail::Verdict::wrong, problem}};
   const double gflops = detail::measure_gemm(candidate.library->sgemm);
   return {*candidate.library, {choice, detail::Verdict::right, "", gflops}};
@@ -56,7 +59,16 @@ const GemmLibrary& usable(const Tried& tried) {
       name_of(tried.result.choice), tried.result.problem);
 }
 
-const GemmLibrary& choose_library() {
+/// `chosen`, with oneDNN's bf16 product where it has none and oneDNN does.
+GemmLibrary with_bf16(GemmLibrary chosen, const Tried& onednn) {
+  const bool usable = onednn.result.verdict == detail::Verdict::right && onednn.library.has_bf16_arithmetic();
+  if (chosen.has_bf16_arithmetic() || !usable) return chosen;
+  chosen.bf16gemm = onednn.library.bf16gemm;
+  chosen.description += fmt::format("; bf16: {}", onednn.library.description);
+  return chosen;
+}
+
+GemmLibrary choose_library() {
   const Tried& openblas = tried_openblas();
   const Tried& onednn = tried_onednn();
   const GemmChoice best = detail::choose_gemm({openblas.result, onednn.result});
@@ -69,7 +81,7 @@ const GemmLibrary& choose_library() {
                         tried->result.problem);
     }
   }
-  if (best == GemmChoice::openblas) return openblas.library;
+  if (best == GemmChoice::openblas) return with_bf16(openblas.library, onednn);
   if (best == GemmChoice::onednn) return onednn.library;
   log::rank_warning(
       "matrix products use plain loops, several times slower than OpenBLAS (package libopenblas0)");
@@ -109,7 +121,7 @@ const GemmLibrary& gemm_library(GemmChoice choice) {
     case GemmChoice::automatic:
       break;
   }
-  static const GemmLibrary& best = choose_library();
+  static const GemmLibrary best = choose_library();
   return best;
 }
 
