@@ -13,6 +13,7 @@
 #include "launch/commands.hpp"
 #include "launch/ranks.hpp"
 #include "train/batch_loader.hpp"
+#include "train/precision.hpp"
 #include "train/run_options.hpp"
 #include "train/step_report.hpp"
 
@@ -79,7 +80,7 @@ void print(const train::StepMetrics& m, const config::RunConfig& config, const R
   nlohmann::ordered_json json = {{"model", config.model.name},
                                  {"kind", config.model.kind == model::Kind::red ? "red" : "dec"},
                                  {"parameters", model::num_parameters(config.model)},
-                                 {"dtype", "fp32"},
+                                 {"dtype", name_of(config.train.precision)},
                                  {"ranks", ranks.world.size()},
                                  {"layout", ranks.mesh.layout().to_string()},
                                  {"threads", ranks.stream.threads().num_threads()},
@@ -119,6 +120,8 @@ int step(std::span<const std::string> args) {
   return run_on_ranks(
       config, [&](int) { return config.parallel; },
       [&](const Ranks& ranks) {
+        config.train.precision =
+            train::settle_precision(config.train.precision, std::nullopt, ranks.world, ranks.stream);
         const train::StepMetrics metrics = measure(ranks, config);
         if (ranks.world.rank() == 0) print(metrics, config, ranks, line.has("json"));
         return 0;

@@ -125,6 +125,14 @@ void add_train(std::vector<RunOption>& table) {
   s.number("head_chunk", FIELD(train.head_chunk), {.low = 1, .high = int64_t{1} << 24},
            "Tokens whose logits are in memory at a time.")
       .in("tokens");
+  s.choice(
+       "precision", FIELD(train.precision),
+       {{model::Precision::automatic, "auto"},
+        {model::Precision::fp32, "fp32"},
+        {model::Precision::bf16, "bf16"}},
+       "Of matrix products and activations; weights, optimizer state and sums are fp32 in any case. auto: "
+       "what the run's checkpoint was made with; in a new run bf16 where every rank has bf16 arithmetic.")
+      .aka({"dtype", "bf16", "fp16", "mixed_precision"});
   s.choice("recompute", FIELD(train.recompute),
            {{model::Recompute::none, "none"},
             {model::Recompute::selective, "selective"},

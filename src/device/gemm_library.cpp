@@ -60,7 +60,8 @@ const GemmLibrary& usable(const Tried& tried) {
 }
 
 /// `chosen`, with oneDNN's bf16 product where it has none and oneDNN does.
-GemmLibrary with_bf16(GemmLibrary chosen, const Tried& onednn) {
+GemmLibrary with_bf16(GemmLibrary chosen) {
+  const Tried& onednn = tried_onednn();
   const bool usable = onednn.result.verdict == detail::Verdict::right && onednn.library.has_bf16_arithmetic();
   if (chosen.has_bf16_arithmetic() || !usable) return chosen;
   chosen.bf16gemm = onednn.library.bf16gemm;
@@ -68,7 +69,7 @@ GemmLibrary with_bf16(GemmLibrary chosen, const Tried& onednn) {
   return chosen;
 }
 
-GemmLibrary choose_library() {
+GemmChoice choose_library() {
   const Tried& openblas = tried_openblas();
   const Tried& onednn = tried_onednn();
   const GemmChoice best = detail::choose_gemm({openblas.result, onednn.result});
@@ -81,11 +82,11 @@ GemmLibrary choose_library() {
                         tried->result.problem);
     }
   }
-  if (best == GemmChoice::openblas) return with_bf16(openblas.library, onednn);
-  if (best == GemmChoice::onednn) return onednn.library;
-  log::rank_warning(
-      "matrix products use plain loops, several times slower than OpenBLAS (package libopenblas0)");
-  return plain_library();
+  if (best == GemmChoice::plain) {
+    log::rank_warning(
+        "matrix products use plain loops, several times slower than OpenBLAS (package libopenblas0)");
+  }
+  return best;
 }
 
 }  // namespace
@@ -121,8 +122,14 @@ const GemmLibrary& gemm_library(GemmChoice choice) {
     case GemmChoice::automatic:
       break;
   }
-  static const GemmLibrary best = choose_library();
-  return best;
+  static const GemmChoice best = choose_library();
+  return gemm_library_with_bf16(best);
+}
+
+const GemmLibrary& gemm_library_with_bf16(GemmChoice choice) {
+  if (choice != GemmChoice::openblas) return gemm_library(choice);
+  static const GemmLibrary openblas = with_bf16(usable(tried_openblas()));
+  return openblas;
 }
 
 }  // namespace red

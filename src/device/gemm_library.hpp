@@ -40,8 +40,10 @@ struct GemmLibrary {
 /// Whether the library can be loaded and multiplies rightly on this CPU.
 bool gemm_usable(GemmChoice choice);
 
-/// The library to use. The result is the same object for the life of the process. The automatic one may take
-/// its bf16gemm from another library than its sgemm.
+/// The library to use. The result is the same object for the life of the process.
 const GemmLibrary& gemm_library(GemmChoice choice = GemmChoice::automatic);
+
+/// The same with oneDNN's bf16gemm where the library has none of its own, as the automatic one is.
+const GemmLibrary& gemm_library_with_bf16(GemmChoice choice);
 
 }  // namespace red

@@ -27,7 +27,7 @@ class Stream {
   }
   const GemmLibrary& gemm() const { return *gemm_; }
   /// Between ops only.
-  void use_gemm(GemmChoice choice) { gemm_ = &gemm_library(choice); }
+  void use_gemm(const GemmLibrary& library) { gemm_ = &library; }
 
   /// Runs task(i) for i in [0, num_tasks) on the stream's threads, calling the progress hook in between.
   void parallel_for(int64_t num_tasks, TaskRef task) { threads_.run(num_tasks, task); }

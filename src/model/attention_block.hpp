@@ -77,6 +77,7 @@ class AttentionBlock {
   ops::AttentionMask mask(const DeviceBatch& batch) const;
 
  private:
+  DType dtype() const { return output_.value.dtype; }
   struct Projections {
     Tensor q, k, v, whole;
   };

@@ -22,21 +22,22 @@ FfnBlock::Saved FfnBlock::allocate_saved(Arena& arena, int64_t tokens) const {
 }
 
 FfnBlock::Saved FfnBlock::allocate_saved(Arena& arena, int64_t tokens, const Tensor& gate_up) const {
-  return {tensor_.allocate_local(arena, tokens, gate_up_.value.rows),
-          tensor_.allocate_local(arena, tokens, 1), gate_up};
+  return {tensor_.allocate_local(arena, tokens, gate_up_.value.rows, dtype()),
+          tensor_.allocate_local(arena, tokens, 1, DType::fp32), gate_up};
 }
 
 Tensor FfnBlock::allocate_gate_up(Arena& arena, int64_t tokens) const {
-  return arena.allocate(tokens, gate_up_.value.cols);
+  return arena.allocate(tokens, gate_up_.value.cols, dtype());
 }
 
 FfnBlock::Gradients FfnBlock::allocate_gradients(Arena& arena, int64_t tokens, bool apart) const {
-  return {arena.allocate(tokens, width()),
-          allocate_result_gradient(tensor_, arena, tokens, down_.value.cols, apart)};
+  return {arena.allocate(tokens, width(), dtype()),
+          allocate_result_gradient(tensor_, arena, tokens, down_.value.cols, dtype(), apart)};
 }
 
 FfnBlock::Temporaries FfnBlock::allocate_temporaries(Arena& arena, int64_t tokens) const {
-  return {tensor_.allocate_full(arena, tokens, down_.value.cols), arena.allocate(tokens, width())};
+  return {tensor_.allocate_full(arena, tokens, down_.value.cols, dtype()),
+          arena.allocate(tokens, width(), dtype())};
 }
 
 void FfnBlock::reserve_backward(Arena& arena, int64_t tokens) const {
@@ -91,7 +92,7 @@ void FfnBlock::backward_weight(const PassContext& context, const Saved& saved, c
                                Arena& work, const Tensor& d_out) const {
   Stream& s = context.stream;
   const ArenaScope scope(work);
-  const Tensor normed = tensor_.allocate_full(work, saved.gate_up.rows, down_.value.cols);
+  const Tensor normed = tensor_.allocate_full(work, saved.gate_up.rows, down_.value.cols, dtype());
   const Tensor& d_result = gradients.d_result.empty() ? d_out : gradients.d_result;
   ops::rms_norm_recompute(s, tensor_.local(normed), saved.x, saved.inv_rms, gain_.value);
   tensor_.enter(normed);

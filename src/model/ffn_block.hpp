@@ -49,6 +49,7 @@ class FfnBlock {
                        Arena& work, const Tensor& d_out) const;
 
  private:
+  DType dtype() const { return down_.value.dtype; }
   struct Temporaries {
     Tensor normed;    ///< (T, d) the block's normalised input, or its gradient
     Tensor d_hidden;  ///< (T, f)

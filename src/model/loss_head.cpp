@@ -24,8 +24,9 @@ LossHead::LossHead(const ParameterStore& store, const ModelConfig& config, const
 
 LossHead::Saved LossHead::allocate_saved(Arena& arena, int64_t tokens) const {
   const int64_t d_model = embedding_.value.cols;
-  return {tensor_.allocate_local(arena, tokens, d_model), tensor_.allocate_local(arena, tokens, 1),
-          tensor_.allocate_full(arena, tokens, d_model)};
+  return {tensor_.allocate_local(arena, tokens, d_model, dtype()),
+          tensor_.allocate_local(arena, tokens, 1, DType::fp32),
+          tensor_.allocate_full(arena, tokens, d_model, dtype())};
 }
 
 void LossHead::reserve_logits(Arena& arena, int64_t tokens) const {

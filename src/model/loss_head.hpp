@@ -42,6 +42,8 @@ class LossHead {
   int64_t num_columns() const { return embedding_.value.rows; }
 
  private:
+  DType dtype() const { return embedding_.value.dtype; }
+
   const TensorAxis& tensor_;
   const Weight &gain_, &embedding_;
   int64_t first_column_, chunk_;

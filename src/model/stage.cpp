@@ -36,6 +36,7 @@ Stage::Stage(Stream& stream, const ModelConfig& config, const parallel::StagePla
       placement_(placement),
       tensor_(tensor),
       options_(options),
+      dtype_(store.dtype()),
       rope_(options.max_positions, config.head_dim, config.rope_base, options.memory),
       context_{stream_, config_, rope_},
       encoder_(make_layers(store, config, tensor, "encoder", placement.encoder_begin, placement.encoder_end,
@@ -235,10 +236,15 @@ void Stage::backward_decoder(Slot& slot, bool split, bool last) {
 void Stage::backward_encoder(Slot& slot, bool split, bool last) {
   StreamGradient gradient = stream_gradient(slot.shape.encoder_tokens);
   if (placement_.has_encoder_final_norm) {
-    ops::rms_norm_backward_gain(stream_, encoder_final_gain_->gradient, slot.d_own_memory, slot.final_x,
+    Tensor d_memory = slot.d_own_memory;
+    if (dtype_ != d_memory.dtype) {
+      d_memory = scratch_.normed.row_range(0, d_memory.rows);
+      ops::copy(stream_, d_memory, slot.d_own_memory);
+    }
+    ops::rms_norm_backward_gain(stream_, encoder_final_gain_->gradient, d_memory, slot.final_x,
                                 slot.final_inv_rms);
-    ops::rms_norm_backward_input(stream_, gradient.now, {}, slot.d_own_memory, slot.final_x,
-                                 slot.final_inv_rms, encoder_final_gain_->value);
+    ops::rms_norm_backward_input(stream_, gradient.now, {}, d_memory, slot.final_x, slot.final_inv_rms,
+                                 encoder_final_gain_->value);
   } else {
     ops::copy(stream_, gradient.now, slot.d_encoder_output);
   }

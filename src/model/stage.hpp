@@ -132,6 +132,7 @@ class Stage {
   parallel::StagePlacement placement_;
   const TensorAxis& tensor_;
   StageOptions options_;
+  DType dtype_;  ///< of activations
   ops::RopeTable rope_;
   PassContext context_;
   std::vector<Layer> encoder_, decoder_;

@@ -3,6 +3,7 @@
 
 #include "model/stage.hpp"
 #include "ops/cross_entropy.hpp"
+#include "ops/matmul.hpp"
 #include "ops/norm.hpp"
 
 namespace red::model {
@@ -27,11 +28,14 @@ void Stage::allocate_work() {
   const BatchShape& shape = options_.capacity;
   const int64_t tokens = std::max(shape.encoder_tokens, shape.decoder_tokens), d = config_.d_model;
   const int64_t own_tokens = tensor_.most_local(tokens);
+  const DType dtype = dtype_;
   const Layer& any_layer = encoder_.empty() ? decoder_.front() : encoder_.front();
   const auto allocate = [&](Arena& arena) {
-    scratch_ = {tensor_.allocate_full(arena, tokens, d), tensor_.allocate_full(arena, tokens, d),
-                arena.allocate(tokens, any_layer.ffn().width())};
-    if (options_.train) stream_gradient_ = {arena.allocate(own_tokens, d), arena.allocate(own_tokens, d)};
+    scratch_ = {tensor_.allocate_full(arena, tokens, d, dtype),
+                tensor_.allocate_full(arena, tokens, d, dtype),
+                arena.allocate(tokens, any_layer.ffn().width(), dtype)};
+    if (options_.train)
+      stream_gradient_ = {arena.allocate(own_tokens, d, dtype), arena.allocate(own_tokens, d, dtype)};
     if (options_.train && placement_.has_encoder_final_norm && !placement_.has_decoder_part())
       d_memory_part_ = arena.allocate(tensor_.most_local(shape.encoder_tokens), d);
     loss_sums_ = arena.allocate<double>(2, 1);
@@ -52,7 +56,7 @@ void Stage::allocate_slot(Slot& slot, const BatchShape& shape) {
   const parallel::StagePlacement& p = placement_;
   const bool train = options_.train;
   const auto allocate = [&](int64_t tokens, bool wanted) {
-    return wanted ? tensor_.allocate_local(slot.arena, tokens, config_.d_model) : Tensor{};
+    return wanted ? tensor_.allocate_local(slot.arena, tokens, config_.d_model, dtype_) : Tensor{};
   };
   const bool encoder_goes_on = p.has_encoder_part() && !p.has_encoder_final_norm;
   const bool decoder_goes_on = p.has_decoder_part() && !p.has_head;
@@ -67,9 +71,11 @@ void Stage::allocate_slot(Slot& slot, const BatchShape& shape) {
   slot.d_encoder_input = allocate(encoder_tokens, train && p.has_encoder_part() && !p.has_encoder_embedding);
   slot.d_decoder_input = allocate(decoder_tokens, train && p.has_decoder_part() && !p.has_decoder_embedding);
   if (config_.has_encoder() && (p.has_encoder_final_norm || p.has_decoder_part())) {
-    slot.memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model);
+    slot.memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model, dtype_);
     slot.own_memory = tensor_.local(slot.memory);
-    if (train) slot.d_memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model);
+    // The sum of many parts, so fp32.
+    if (train)
+      slot.d_memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model, DType::fp32);
     if (train) slot.d_own_memory = tensor_.local(slot.d_memory);
   }
   if (p.has_head) {
@@ -78,7 +84,7 @@ void Stage::allocate_slot(Slot& slot, const BatchShape& shape) {
   }
   if (p.has_encoder_final_norm) {
     slot.final_x = allocate(encoder_tokens, true);
-    slot.final_inv_rms = tensor_.allocate_local(slot.arena, encoder_tokens, 1);
+    slot.final_inv_rms = tensor_.allocate_local(slot.arena, encoder_tokens, 1, DType::fp32);
   }
   allocate_layers(slot);
 }
@@ -123,7 +129,8 @@ std::size_t Stage::scratch_bytes(int num_threads) const {
   const BatchShape& shape = options_.capacity;
   const int64_t tokens = std::max(shape.encoder_tokens, shape.decoder_tokens);
   const std::size_t row_sums = Arena::rounded(static_cast<std::size_t>(tokens) * sizeof(float));
-  std::size_t most = std::max(row_sums, ops::rms_norm_scratch_bytes(tokens, config_.d_model));
+  std::size_t most = std::max({row_sums, ops::matmul_scratch_bytes(num_threads, dtype_),
+                               ops::rms_norm_scratch_bytes(tokens, config_.d_model)});
   if (head_) most = std::max(most, ops::cross_entropy_scratch_bytes(std::min(options_.head_chunk, tokens)));
   for (const std::vector<Layer>* layers : {&encoder_, &decoder_}) {
     if (layers->empty()) continue;  // layers of a stack are alike

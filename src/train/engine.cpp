@@ -13,7 +13,7 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
       placement_(placement_of(options, mesh.layout())),
       tensor_(mesh.tensor(), mesh.layout().sequence_parallel),
       store_(model::stage_parameters(options.model, placement_.stages[mesh.at().stage]), tensor_.at(),
-             options.train),
+             options.train, options.dtype),
       stage_(stream, options.model, placement_.stages[mesh.at().stage], tensor_, store_,
              stage_options(options, mesh.layout(), mesh.at().stage)),
       executor_(stage_, mesh.pipeline(), tensor_),
@@ -31,6 +31,11 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
                                                  placement_.embedding_owner, mesh.pipeline());
   adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh);
   stream.reserve_scratch(adafactor_->scratch_bytes());
+}
+
+void Engine::initialize_parameters() {
+  store_.initialize(options_.model.init_seed);
+  if (shards_) shards_->initialize_masters(options_.model.init_seed);
 }
 
 const parallel::Program& Engine::program(int num_micro_batches, bool train) {
@@ -118,6 +123,7 @@ MemoryUse Engine::memory() const {
   MemoryUse use;
   use.parameters = store_.value_bytes();
   use.gradients = store_.gradient_bytes();
+  if (shards_) use.masters = shards_->master_bytes();
   if (adafactor_) use.optimizer = adafactor_->num_bytes();
   if (shards_) use.buckets = shards_->num_bytes();
   if (whole_gradients_) use.whole_gradients = whole_gradients_->num_bytes();

@@ -35,9 +35,9 @@ class Engine {
   /// Allocates everything that steps will use. `mesh` and `stream` must outlive it. Parameters are zero.
   Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& stream);
 
-  void initialize_parameters() { store_.initialize(options_.model.init_seed); }
+  void initialize_parameters();
   /// Parameters, and with `optimizer_state` the second moments and the count of updates, of any layout's
-  /// checkpoint.
+  /// checkpoint. Collective.
   void load(const checkpoint::Reader& reader, bool optimizer_state);
   /// The rectangles of logical tensors that this rank writes, and what else the optimizer has to remember.
   std::vector<checkpoint::Shard> checkpoint_shards();
@@ -56,6 +56,7 @@ class Engine {
   void hidden(const data::MicroBatch& batch);
 
   const parallel::Mesh& mesh() const { return mesh_; }
+  DType dtype() const { return options_.dtype; }  ///< of matrices and activations
   /// One rank of each pipeline, which has the loss, speaks for the samples that went through it.
   bool speaks_for_samples() const { return placement().has_head && mesh_.at().tensor == 0; }
   const parallel::StagePlacement& placement() const { return stage_.placement(); }

@@ -26,7 +26,8 @@ struct EngineOptions {
   int64_t head_chunk = 512;
   float z_loss = 0.0F;
   std::size_t bucket_bytes = std::size_t{32} << 20;
-  bool train = true;  ///< false: no gradients, no optimizer
+  DType dtype = DType::fp32;  ///< of matrices and activations, fp32 or bf16
+  bool train = true;          ///< false: no gradients, no optimizer
 };
 
 parallel::Placement placement_of(const EngineOptions& options, const parallel::Layout& layout);

@@ -43,14 +43,15 @@ void agree_on_gemm(parallel::Communicator& world, Stream& stream) {
   for (std::size_t i = choices.size(); i-- > 0;) {
     if (votes[choices.size() + i] == 0.0 && votes[i] >= votes[best]) best = i;
   }
-  stream.use_gemm(choices[best]);
+  stream.use_gemm(gemm_library_with_bf16(choices[best]));
 }
 
-double measured_peak_gflops(Stream& stream) {
+double measured_peak_gflops(Stream& stream, DType dtype) {
   constexpr int64_t n = 768;
   constexpr int num_repeats = 4;
   Arena arena("peak measurement", 3 * Arena::rounded(n * n * sizeof(float)));
-  const Tensor a = arena.allocate(n, n), b = arena.allocate(n, n), c = arena.allocate(n, n);
+  const Tensor a = arena.allocate(n, n, dtype), b = arena.allocate(n, n, dtype),
+               c = arena.allocate(n, n, dtype);
   ops::fill(stream, a, 1.0F);
   ops::fill(stream, b, 1.0F);
   double best = 0.0;

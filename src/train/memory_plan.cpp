@@ -29,7 +29,7 @@ class RankKind {
         plan_(plan),
         tensor_({plan.layout.tensor, tensor}, plan.layout.sequence_parallel),
         store_(model::stage_parameters(options.model, plan.placement.stages[stage]), tensor_.at(),
-               options.train, Memory::counted) {
+               options.train, options.dtype, Memory::counted) {
     common_.at = {.stage = stage, .tensor = tensor};
     common_.memory.scalars = StepScalars::count_bytes(options.model);
     count_stage(num_threads);
@@ -43,6 +43,7 @@ class RankKind {
     if (!options_.train) return rank;
     const std::vector<optim::ParameterShard> shards = shards_at(data);
     optim::AdafactorMemory adafactor(options_.optimizer, shards);
+    rank.memory.masters = optim::ParameterShards::count_master_bytes(shards);
     rank.memory.optimizer = adafactor.count_bytes();
     rank.memory.op_scratch = std::max(rank.memory.op_scratch, adafactor.scratch_bytes());
     rank.memory.tied_embedding =

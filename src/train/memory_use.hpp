@@ -10,6 +10,7 @@ namespace red::train {
 struct MemoryUse {
   std::size_t parameters = 0;
   std::size_t gradients = 0;
+  std::size_t masters = 0;    ///< fp32 weights of own rows, where parameters are bf16
   std::size_t optimizer = 0;  ///< second moments of own rows, and sums
   std::size_t buckets = 0;    ///< reduced gradients of own rows, and two messages: none on one data rank
   std::size_t whole_gradients = 0;  ///< gains' gradients in one message: sequence parallelism only
@@ -31,9 +32,10 @@ struct MemoryPart {
 };
 
 /// Every part, in the order of tables.
-inline constexpr std::array<MemoryPart, 12> kMemoryParts = {{
+inline constexpr std::array<MemoryPart, 13> kMemoryParts = {{
     {"parameters", &MemoryUse::parameters},
     {"gradients", &MemoryUse::gradients},
+    {"master weights", &MemoryUse::masters},
     {"optimizer state", &MemoryUse::optimizer},
     {"gradient buckets", &MemoryUse::buckets},
     {"whole gradients", &MemoryUse::whole_gradients},

@@ -9,7 +9,9 @@ namespace {
 
 EngineOptions common_options(const config::RunConfig& config, const SampleLengths& lengths,
                              int64_t micro_batch) {
+  RED_CHECK(config.train.precision != model::Precision::automatic, "train.precision is not settled yet");
   EngineOptions options;
+  options.dtype = config.train.precision == model::Precision::bf16 ? DType::bf16 : DType::fp32;
   options.model = config.model;
   options.optimizer = config.optimizer;
   options.capacity = {micro_batch, micro_batch * lengths.encoder, micro_batch * lengths.decoder};

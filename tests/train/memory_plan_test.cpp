@@ -26,6 +26,7 @@ EngineOptions tiny(model::Kind kind) {
   config.model.head_dim = 4;
   config.model.encoder_layers = kind == model::Kind::red ? 2 : 0;
   config.model.decoder_layers = kind == model::Kind::red ? 2 : 1;
+  config.train.precision = model::Precision::fp32;
   config.train.micro_batch = 1;
   config.train.global_batch = 8;
   return train::training_options(config, {kind == model::Kind::red ? 2 : 0, 2});

@@ -31,6 +31,7 @@ inline config::RunConfig small_config(model::Kind kind) {
   m.head_dim = 8;
   m.encoder_layers = kind == model::Kind::red ? 3 : 0;
   m.decoder_layers = 3;
+  config.train.precision = model::Precision::fp32;
   config.train.steps = 6;
   config.train.global_batch = 8;
   config.train.micro_batch = 1;
