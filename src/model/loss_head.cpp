@@ -63,8 +63,8 @@ void LossHead::forward(const PassContext& context, const DeviceBatch& batch, Sav
     ops::cross_entropy_partials(s, own_partials, chunk_logits, first_column_, targets, loss_mask, become);
     tensor_.gather(partials, own_partials);
     ops::cross_entropy(s, sums, log_probability.empty() ? Tensor{} : log_probability.row_range(begin, n),
-                       chunk_logits, partials, tensor_.at().rank, first_column_, targets, loss_mask, z_loss_,
-                       become);
+                       train ? chunk_logits : Tensor{}, chunk_logits, partials, tensor_.at().rank,
+                       first_column_, targets, loss_mask, z_loss_);
     if (!train) continue;
     matmul(s, saved.d_normed.row_range(begin, n), chunk_logits, Transpose::no, embedding_.value,
            Transpose::no, scale_);

@@ -4,17 +4,22 @@
 #include <thread>
 
 #include "ops/attention_ranges.hpp"
+#include "ops/rows.hpp"
 #include "ops/task_scratch.hpp"
 
 namespace red::ops {
 
-/// One matrix (tokens, h k) of an attention, seen head by head.
+/// One matrix (tokens, h k) of an attention, fp32 or bf16, seen head by head.
 struct HeadColumns {
   HeadColumns() = default;
-  HeadColumns(const Tensor& t, int64_t width) : data(t.as<float>()), stride(t.row_stride), head_dim(width) {}
-  float* at(int64_t token, int64_t head) const { return data + token * stride + head * head_dim; }
+  HeadColumns(const Tensor& t, int64_t width) : rows(t), stride(t.row_stride), head_dim(width) {}
+  /// T: the element type of the tensor.
+  template <class T>
+  T* at(int64_t token, int64_t head) const {
+    return rows.at<T>(token, head * head_dim);
+  }
 
-  float* data = nullptr;
+  Rows rows;
   int64_t stride = 0, head_dim = 0;
 };
 

@@ -47,6 +47,16 @@ HWY_ATTR float dot_row(const T* a, const T* b, int64_t n) {
   });
 }
 
+/// The same of elements that are fp32 or bf16.
+inline HWY_ATTR float dot_elements(DType dtype, const std::byte* a, const std::byte* b, int64_t n) {
+  float sum = 0.0F;
+  with_element(dtype, [&](auto e) HWY_ATTR {
+    using T = decltype(e);
+    sum = dot_row(reinterpret_cast<const T*>(a), reinterpret_cast<const T*>(b), n);
+  });
+  return sum;
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace red::ops
 HWY_AFTER_NAMESPACE();

@@ -26,15 +26,6 @@ HWY_ATTR void shift_and_scale_row(T* x, const T* y, float shift, float scale, in
   });
 }
 
-float dot(DType dtype, const std::byte* a, const std::byte* b, int64_t n) {
-  float sum = 0.0F;
-  with_element(dtype, [&](auto e) HWY_ATTR {
-    using T = decltype(e);
-    sum = dot_row(reinterpret_cast<const T*>(a), reinterpret_cast<const T*>(b), n);
-  });
-  return sum;
-}
-
 void shift_and_scale(DType dtype, std::byte* x, const std::byte* y, float shift, float scale, int64_t n) {
   with_element(dtype, [&](auto e) HWY_ATTR {
     using T = decltype(e);
@@ -51,7 +42,7 @@ HWY_AFTER_NAMESPACE();
 namespace red::ops {
 namespace {
 
-HWY_EXPORT(dot);
+HWY_EXPORT(dot_elements);
 HWY_EXPORT(shift_and_scale);
 
 /// Of a column of fp32 values, one for each token.
@@ -72,7 +63,8 @@ void row_dots(Stream& stream, const Tensor& dots, const Tensor& a, const Tensor&
   check_column(dots, a);
   for_row_blocks(stream, a.rows, a.cols, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
-      value(dots, i) = HWY_DYNAMIC_DISPATCH(dot)(a.dtype, element_at(a, i, 0), element_at(b, i, 0), a.cols);
+      value(dots, i) =
+          HWY_DYNAMIC_DISPATCH(dot_elements)(a.dtype, element_at(a, i, 0), element_at(b, i, 0), a.cols);
   });
 }
 
