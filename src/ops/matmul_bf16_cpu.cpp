@@ -9,8 +9,8 @@ namespace {
 
 // One block's result and its panels: 2 MiB. Larger blocks convert less often, and leave the L2 cache.
 constexpr int64_t kRows = 256, kCols = 512, kDepth = 512;
-constexpr int64_t kPadding =
-    16;  // keeps strides from being powers of two: rows fall into different cache sets
+// Keeps strides from being powers of two: rows fall into different cache sets.
+constexpr int64_t kPadding = 16;
 constexpr int64_t kSumsSize = kRows * (kCols + kPadding);
 constexpr int64_t panel_size(int64_t rows, int64_t cols) {
   return std::max(rows * (cols + kPadding), cols * (rows + kPadding));
