@@ -43,7 +43,8 @@ class GoldenEngine {
  public:
   GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout& layout, const model::ModelConfig& model,
                double z_loss, const optim::AdafactorConfig& optimizer,
-               const std::vector<std::vector<data::Sample>>& batches, const GoldenTensors& parameters);
+               const std::vector<std::vector<data::Sample>>& batches, const GoldenTensors& parameters,
+               DType dtype = DType::fp32);
 
   train::Engine& engine() { return *engine_; }
   const parallel::Mesh& mesh() const { return mesh_; }

@@ -14,20 +14,24 @@ constexpr double kLoss = 1e-6;         // relative
 constexpr double kGradient =
     1e-5;  // relative to max(own norm, 1e-3 x global norm): some are zero in exact maths
 
+// Matrices and activations are rounded to 8 bits at every op: 2^-9 each, of which tens add up at random.
+constexpr double kLossBf16 = 1e-3, kGradientBf16 = 1e-3;
+
 class GoldenStepTest : public testing::Test {
  protected:
   parallel::MpiEnvironment& mpi() { return mpi_; }
 
   /// f(file, layout) for all of them, with a trace that names both.
   template <class F>
-  void for_each_case(F f) {
+  void for_each_case(F f, DType dtype = DType::fp32) {
     for (const auto& path : golden_files("step")) {
       const GoldenStep golden = read_golden_step(path);
       for (const parallel::Layout& layout : layouts_for(mpi().size(), golden.model)) {
         SCOPED_TRACE(fmt::format("{} on {}", golden.name, layout.to_string()));
         std::vector<data::Sample> samples;
         for (const GoldenExample& example : golden.examples) samples.push_back(example.sample);
-        GoldenEngine engine(mpi(), layout, golden.model, golden.z_loss, {}, {samples}, golden.parameters);
+        GoldenEngine engine(mpi(), layout, golden.model, golden.z_loss, {}, {samples}, golden.parameters,
+                            dtype);
         f(golden, samples, engine);
       }
     }
@@ -54,6 +58,25 @@ TEST_F(GoldenStepTest, LossAndGradients) {
           for (const auto& [name, error] : errors) EXPECT_LT(error, kGradient) << "gradient of " << name;
         }
       });
+}
+
+TEST_F(GoldenStepTest, LossAndGradientsInBf16) {
+  for_each_case(
+      [](const GoldenStep& golden, const std::vector<data::Sample>& samples, GoldenEngine& golden_engine) {
+        for (const Form form : {Form::one_micro_batch, Form::one_example_each}) {
+          SCOPED_TRACE(fmt::format("form {}", static_cast<int>(form)));
+          train::Engine& engine = golden_engine.engine();
+          const train::StepResult result = engine.gradients(golden_engine.deal(samples, form), 0.0);
+          EXPECT_NEAR(result.loss / golden.loss, 1.0, kLossBf16);
+          EXPECT_EQ(result.targets, golden.num_targets);
+          EXPECT_NEAR(result.gradient_norm / golden.gradient_norm, 1.0, kGradientBf16);
+          const auto errors = golden_engine.errors(
+              golden.gradients, 1.0 / static_cast<double>(golden.num_targets), 1e-2 * golden.gradient_norm,
+              [](const optim::ParameterShard& shard) { return shard.gradient; });
+          for (const auto& [name, error] : errors) EXPECT_LT(error, kGradientBf16) << "gradient of " << name;
+        }
+      },
+      DType::bf16);
 }
 
 TEST_F(GoldenStepTest, LogitsAndLogProbabilities) {
