@@ -98,6 +98,7 @@ TEST_F(PipelineExecutorTest, ZeroBubbleH1HasTheBitsOf1F1B) {
       if (layout.num_stages() == 1) continue;
       config.parallel = layout;
       for (const int64_t num_micro_batches : {2, 7}) {  // fewer than stages, and more
+        config.train.precision = num_micro_batches == 2 ? model::Precision::bf16 : model::Precision::fp32;
         SCOPED_TRACE(fmt::format("{}, {} micro-batches, norm {}", layout.to_string(), num_micro_batches,
                                  static_cast<int>(output_norm)));
         config.train.global_batch = num_micro_batches * layout.data;
@@ -111,8 +112,11 @@ TEST_F(PipelineExecutorTest, ZeroBubbleH1HasTheBitsOf1F1B) {
 
 // What is made again is what was kept; with less memory for it. In layouts of one stage and of several.
 TEST_F(PipelineExecutorTest, RecomputationHasTheBitsOfKeeping) {
-  for (const model::Kind kind : {model::Kind::red, model::Kind::dec}) {
+  for (const auto& [kind, precision] : {std::pair{model::Kind::red, model::Precision::fp32},
+                                        {model::Kind::red, model::Precision::bf16},
+                                        {model::Kind::dec, model::Precision::fp32}}) {
     config::RunConfig config = small_config(kind);
+    config.train.precision = precision;
     for (const parallel::Layout& layout : layouts(mpi_.size(), config.model)) {
       config.parallel = layout;
       config.train.global_batch = 3 * layout.data;

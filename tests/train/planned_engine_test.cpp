@@ -98,6 +98,10 @@ TEST_F(PlannedEngineTest, KnowsRecomputation) {
   }
 }
 
+TEST_F(PlannedEngineTest, KnowsBf16) {
+  check_every_layout([](config::RunConfig& config) { config.train.precision = model::Precision::bf16; }, 2);
+}
+
 TEST_F(PlannedEngineTest, KnowsEvaluation) {
   for (const model::Kind kind : {model::Kind::red, model::Kind::dec}) {
     for (const parallel::Layout& layout : layouts(mpi_.size(), kind)) {

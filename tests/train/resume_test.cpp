@@ -34,8 +34,9 @@ class ResumeTest : public testing::Test {
   parallel::MpiEnvironment mpi_;
   SharedFolder folder_{mpi_.world()};
 
-  /// From every layout to itself, to the next one, and to one rank alone.
-  void check(const config::RunConfig& whole) {
+  /// From every layout to itself, to the next one, and to one rank alone; how close the latter come: fp32
+  /// rounding.
+  void check(const config::RunConfig& whole, double tolerance = 1e-5) {
     const auto all = layouts(mpi_.size(), whole.model.kind);
     for (std::size_t from = 0; from < all.size(); ++from) {
       SCOPED_TRACE("from " + all[from].to_string());
@@ -45,8 +46,8 @@ class ResumeTest : public testing::Test {
       EXPECT_EQ(same.loss, expected.loss);
       EXPECT_EQ(same.tensors, expected.tensors);
       const parallel::Layout& next = all[(from + 1) % all.size()];
-      expect_close(resume(whole, all[from], mpi_.world(), next), expected, next);
-      expect_close(resume(whole, all[from], *alone_, {}), expected, {});
+      expect_close(resume(whole, all[from], mpi_.world(), next), expected, next, tolerance);
+      expect_close(resume(whole, all[from], *alone_, {}), expected, {}, tolerance);
     }
   }
 
@@ -72,9 +73,10 @@ class ResumeTest : public testing::Test {
     return result;
   }
 
-  static void expect_close(const Run& got, const Run& expected, const parallel::Layout& layout) {
-    EXPECT_NEAR(got.loss / expected.loss, 1.0, 1e-5) << "to " << layout.to_string();
-    EXPECT_LT(distance(expected.tensors, got.tensors), 1e-5) << "to " << layout.to_string();
+  static void expect_close(const Run& got, const Run& expected, const parallel::Layout& layout,
+                           double tolerance) {
+    EXPECT_NEAR(got.loss / expected.loss, 1.0, tolerance) << "to " << layout.to_string();
+    EXPECT_LT(distance(expected.tensors, got.tensors), tolerance) << "to " << layout.to_string();
   }
 
  private:
@@ -95,6 +97,14 @@ TEST_F(ResumeTest, FactoredState) {
   config.optimizer.factored = true;
   config.optimizer.min_dim_to_factor = 16;
   check(config);
+}
+
+// Master weights come back whole. In another layout sums are rounded elsewhere, by 2^-9, and where a gradient
+// is small Adafactor's first steps take the rounding's sign.
+TEST_F(ResumeTest, Bf16) {
+  config::RunConfig config = small_config(model::Kind::red);
+  config.train.precision = model::Precision::bf16;
+  check(config, 1e-1);
 }
 
 TEST_F(ResumeTest, MetricsBehindTheCheckpointAreMovedAway) {
