@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/error.hpp"
 #include "checkpoint/shard_layout.hpp"
 
 namespace red::checkpoint {
@@ -48,6 +49,7 @@ void add_block(DType dtype, const std::vector<std::byte>& block, int64_t count, 
     case DType::bf16:
       break;
   }
+  throw LogicError("no checkpoint holds {}", name_of(dtype));
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "parallel/reduce_blocks.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <type_traits>
 
 #include "base/check.hpp"
 
@@ -37,15 +39,21 @@ void reduce_in_order(std::byte* out, std::span<const std::byte* const> x, int64_
   }
 }
 
+template <class T>
+bool is_nan(T x) {
+  if constexpr (std::is_floating_point_v<T>) return std::isnan(x);
+  return false;
+}
+
 template <class T, class Sum = T>
 void reduce(ReduceOp op, std::byte* out, std::span<const std::byte* const> x, int64_t count) {
   switch (op) {
     case ReduceOp::sum:
       return reduce_in_order<T, Sum>(out, x, count, [](Sum a, Sum b) { return a + b; });
-    case ReduceOp::max:  // a != a: NaN stays
-      return reduce_in_order<T, Sum>(out, x, count, [](Sum a, Sum b) { return a > b || a != a ? a : b; });
+    case ReduceOp::max:
+      return reduce_in_order<T, Sum>(out, x, count, [](Sum a, Sum b) { return a > b || is_nan(a) ? a : b; });
     case ReduceOp::min:
-      return reduce_in_order<T, Sum>(out, x, count, [](Sum a, Sum b) { return a < b || a != a ? a : b; });
+      return reduce_in_order<T, Sum>(out, x, count, [](Sum a, Sum b) { return a < b || is_nan(a) ? a : b; });
   }
 }
 
