@@ -136,7 +136,7 @@ std::size_t Stage::scratch_bytes(int num_threads) const {
     if (layers->empty()) continue;  // layers of a stack are alike
     most = std::max(most, ops::attention_scratch_bytes(
                               num_threads, layers->front().self_attention().num_heads(), config_.head_dim,
-                              shape.sequences, std::min(tokens, options_.max_positions)));
+                              shape.sequences, std::min(tokens, options_.max_positions), dtype_, tokens));
   }
   return most;
 }
