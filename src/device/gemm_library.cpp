@@ -24,17 +24,17 @@ struct Tried {
 };
 
 Tried try_library(GemmChoice choice, const detail::GemmCandidate& candidate) {
-  if (!candidate.library) {
+  if (!candidate.gemm) {
     return {{},
             {choice, detail::Verdict::missing, fmt::format("it cannot be loaded: {}", candidate.problem)}};
   }
-  std::string problem = detail::check_gemm(candidate.library->sgemm);
+  std::string problem = detail::check_gemm(candidate.gemm->sgemm);
   // What is wrong in one place is not trusted in another.
-  if (problem.empty() && candidate.library->has_bf16_arithmetic())
-    problem = detail::check_gemm(candidate.library->bf16gemm);
-  if (!problem.empty()) return {*candidate.library, {choice, detail::Verdict::wrong, problem}};
-  const double gflops = detail::measure_gemm(candidate.library->sgemm);
-  return {*candidate.library, {choice, detail::Verdict::right, "", gflops}};
+  if (problem.empty() && candidate.gemm->has_bf16_arithmetic())
+    problem = detail::check_gemm(candidate.gemm->bf16gemm);
+  if (!problem.empty()) return {*candidate.gemm, {choice, detail::Verdict::wrong, problem}};
+  const double gflops = detail::measure_gemm(candidate.gemm->sgemm);
+  return {*candidate.gemm, {choice, detail::Verdict::right, "", gflops}};
 }
 
 const Tried& tried_openblas() {

@@ -33,7 +33,7 @@ class Layer {
 
   /// What backward_input leaves for a backward_weight that runs apart, beside what it leaves in Saved.
   struct Kept {
-    Tensor self, cross;  ///< (t, d), (t, d) gradients of the attention blocks' results, of all tokens
+    Tensor self, cross;  ///< (T, d) gradients of the attention blocks' results, of all the side's tokens
     FfnBlock::Gradients ffn;
   };
 

@@ -28,14 +28,13 @@ void Stage::allocate_work() {
   const BatchShape& shape = options_.capacity;
   const int64_t tokens = std::max(shape.encoder_tokens, shape.decoder_tokens), d = config_.d_model;
   const int64_t own_tokens = tensor_.most_local(tokens);
-  const DType dtype = dtype_;
   const Layer& any_layer = encoder_.empty() ? decoder_.front() : encoder_.front();
   const auto allocate = [&](Arena& arena) {
-    scratch_ = {tensor_.allocate_full(arena, tokens, d, dtype),
-                tensor_.allocate_full(arena, tokens, d, dtype),
-                arena.allocate(tokens, any_layer.ffn().width(), dtype)};
+    scratch_ = {tensor_.allocate_full(arena, tokens, d, dtype_),
+                tensor_.allocate_full(arena, tokens, d, dtype_),
+                arena.allocate(tokens, any_layer.ffn().width(), dtype_)};
     if (options_.train)
-      stream_gradient_ = {arena.allocate(own_tokens, d, dtype), arena.allocate(own_tokens, d, dtype)};
+      stream_gradient_ = {arena.allocate(own_tokens, d, dtype_), arena.allocate(own_tokens, d, dtype_)};
     if (options_.train && placement_.has_encoder_final_norm && !placement_.has_decoder_part())
       d_memory_part_ = arena.allocate(tensor_.most_local(shape.encoder_tokens), d);
     loss_sums_ = arena.allocate<double>(2, 1);

@@ -100,14 +100,15 @@ std::vector<ParameterShards::Bucket> ParameterShards::make_buckets(const std::ve
                                                                    int num_data, std::size_t bucket_bytes) {
   std::vector<Bucket> buckets;
   if (num_data == 1) return buckets;
-  std::size_t filled = bucket_bytes;  // the first parameter opens a bucket
+  std::size_t filled = 0;
   bool at_end = false;
   for (const std::size_t i : backward_order(shards)) {
     const model::StoredParameter& parameter = *shards[i].parameter;
     const auto layer = final_with(shards[i]);
     const std::size_t num_bytes = static_cast<std::size_t>(parameter.region.size()) * sizeof(float);
     const DType dtype = parameter.weight.value.dtype;
-    if (filled + num_bytes > bucket_bytes || at_end != !layer.has_value() || buckets.back().dtype != dtype) {
+    if (buckets.empty() || filled + num_bytes > bucket_bytes || at_end != !layer.has_value() ||
+        buckets.back().dtype != dtype) {
       buckets.emplace_back();
       buckets.back().dtype = dtype;
       filled = 0;

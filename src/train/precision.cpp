@@ -15,7 +15,8 @@ std::optional<Precision> precision_to_resume(const config::RunConfig& config) {
   const checkpoint::Reader reader(*checkpoint);
   config::Sources sources;
   sources.base = {reader.metadata().configuration, (*checkpoint / "index.h5").string()};
-  return config::load(sources).config.train.precision;
+  const Precision saved = config::load(sources).config.train.precision;
+  return saved == Precision::automatic ? Precision::fp32 : saved;
 }
 
 Precision settle_precision(Precision wanted, std::optional<Precision> saved, parallel::Communicator& world,

@@ -10,7 +10,8 @@
 
 namespace red::train {
 
-/// That of the checkpoint from which a run with this configuration would go on; nothing: it begins anew.
+/// That of the checkpoint from which a run with this configuration would go on, fp32 where it is from before
+/// there was a choice; nothing: the run begins anew.
 std::optional<model::Precision> precision_to_resume(const config::RunConfig& config);
 
 /// `wanted` unless it is automatic; then that of the checkpoint; in a new run bf16 if every rank has bf16

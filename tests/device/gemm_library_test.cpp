@@ -62,7 +62,7 @@ TEST(LoadGemm, StartsNoThreadAndLeavesTheEnvironment) {
   const std::string variable = std::getenv(name) == nullptr ? "unset" : std::getenv(name);
   const std::ptrdiff_t num_threads = num_threads_now();
   for (const detail::GemmCandidate& candidate : {detail::load_openblas(), detail::load_onednn()}) {
-    if (candidate.library) check_gemm(candidate.library->sgemm);
+    if (candidate.gemm) check_gemm(candidate.gemm->sgemm);
   }
   EXPECT_EQ(num_threads_now(), num_threads);
   EXPECT_EQ(std::getenv(name) == nullptr ? "unset" : std::getenv(name), variable);
@@ -72,11 +72,11 @@ TEST(CheckGemm, PassesTheLibrariesOfThisMachine) {
   EXPECT_EQ(check_gemm(detail::plain_sgemm), "");
   int num_loaded = 0;
   for (const detail::GemmCandidate& candidate : {detail::load_openblas(), detail::load_onednn()}) {
-    if (!candidate.library) continue;  // a machine may lack it
+    if (!candidate.gemm) continue;  // a machine may lack it
     ++num_loaded;
-    EXPECT_EQ(check_gemm(candidate.library->sgemm), "") << candidate.library->description;
-    EXPECT_GT(detail::measure_gemm(candidate.library->sgemm), 0.0);
-    EXPECT_FALSE(candidate.library->description.empty());
+    EXPECT_EQ(check_gemm(candidate.gemm->sgemm), "") << candidate.gemm->description;
+    EXPECT_GT(detail::measure_gemm(candidate.gemm->sgemm), 0.0);
+    EXPECT_FALSE(candidate.gemm->description.empty());
   }
   RecordProperty("libraries", num_loaded);
 }
@@ -108,15 +108,15 @@ TEST(CheckGemm, LooksAtBf16ProductsToo) {
   EXPECT_EQ(check_gemm(rounding_bf16gemm).find("bf16: "), 0U);
   const detail::GemmCandidate onednn = detail::load_onednn();
   // A machine may lack it, and most CPUs have no bf16 arithmetic.
-  if (onednn.library && onednn.library->has_bf16_arithmetic()) {
-    EXPECT_EQ(check_gemm(onednn.library->bf16gemm), "") << onednn.library->description;
+  if (onednn.gemm && onednn.gemm->has_bf16_arithmetic()) {
+    EXPECT_EQ(check_gemm(onednn.gemm->bf16gemm), "") << onednn.gemm->description;
   }
 }
 
 TEST(GemmLibrary, AutoHasBf16ArithmeticWhereAnyLibraryHas) {
   const detail::GemmCandidate onednn = detail::load_onednn();
-  const bool any = onednn.library && onednn.library->has_bf16_arithmetic() &&
-                   check_gemm(onednn.library->sgemm).empty() && check_gemm(onednn.library->bf16gemm).empty();
+  const bool any = onednn.gemm && onednn.gemm->has_bf16_arithmetic() &&
+                   check_gemm(onednn.gemm->sgemm).empty() && check_gemm(onednn.gemm->bf16gemm).empty();
   EXPECT_EQ(gemm_library().has_bf16_arithmetic(), any);
   EXPECT_FALSE(gemm_library(GemmChoice::plain).has_bf16_arithmetic());
 }
