@@ -98,7 +98,7 @@ struct RowSum {
 };
 
 /// scores <- exp(scale scores - max) in `range`, 0 elsewhere in `group`; max includes `max` from before.
-template <bool Masked>
+template <bool kMasked>
 HWY_ATTR RowSum exponentiate_row(float* scores, KeyRange range, KeyRange group, float scale, float max) {
   const FloatTag d;
   const int64_t lanes = float_lanes();
@@ -106,14 +106,14 @@ HWY_ATTR RowSum exponentiate_row(float* scores, KeyRange range, KeyRange group, 
   FloatVec row_max = lowest;
   for (int64_t i = range.begin / lanes * lanes; i < range.end; i += lanes) {
     const FloatVec s = hn::Load(d, scores + i);
-    row_max = hn::Max(row_max, Masked ? keep_range(s, i, range, lowest) : s);
+    row_max = hn::Max(row_max, kMasked ? keep_range(s, i, range, lowest) : s);
   }
   max = std::max(max, max_of_lanes(row_max) * scale);
   const FloatVec factor = hn::Set(d, scale), shift = hn::Set(d, max);
   FloatVec sum = hn::Zero(d);
   for (int64_t i = group.begin / lanes * lanes; i < group.end; i += lanes) {
     FloatVec p = exp_of(hn::MulSub(hn::Load(d, scores + i), factor, shift));
-    if (Masked) p = keep_range(p, i, range, hn::Zero(d));
+    if (kMasked) p = keep_range(p, i, range, hn::Zero(d));
     hn::Store(p, d, scores + i);
     sum = hn::Add(sum, p);
   }

@@ -47,8 +47,8 @@ HWY_INLINE void keep_in_register(FloatVec& v) {
 #endif
 }
 
-/// sums(m, n) += sum over i < count of a[m Row + i Step] b[i kNr + n]. The order of the sum is that of i.
-template <int64_t Row, int64_t Step>
+/// sums(m, n) += sum over i < count of a[m kRow + i kStep] b[i kNr + n]. The order of the sum is that of i.
+template <int64_t kRow, int64_t kStep>
 HWY_INLINE void accumulate(Sums& sums, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b,
                            int64_t count) {
   const FloatTag d;
@@ -58,11 +58,11 @@ HWY_INLINE void accumulate(Sums& sums, const float* HWY_RESTRICT a, const float*
     keep_in_register(b1);
 #pragma GCC unroll 12
     for (int64_t m = 0; m < kMr; ++m) {
-      const FloatVec am = hn::Set(d, a[m * Row]);
+      const FloatVec am = hn::Set(d, a[m * kRow]);
       sums[m][0] = hn::MulAdd(am, b0, sums[m][0]);
       sums[m][1] = hn::MulAdd(am, b1, sums[m][1]);
     }
-    a += Step;
+    a += kStep;
     b += kNr;
   }
 }

@@ -1,7 +1,6 @@
 #include "ops/elementwise.hpp"
 
 #include <bit>
-#include <cstring>
 #include <limits>
 
 #include "support/compare.hpp"
@@ -99,8 +98,9 @@ TEST(Elementwise, CopyRoundsEveryValueAsTheScalarTypeDoes) {
     int64_t wrong = 0;
     for (int64_t i = 0; i < n; ++i) {
       const bf16 expected(values[i]);
-      const auto expected_back = static_cast<float>(expected);
-      if (rounded[i].bits != expected.bits || std::memcmp(&back[i], &expected_back, sizeof(float)) != 0)
+      const auto back_bits = std::bit_cast<uint32_t>(back[i]);
+      if (rounded[i].bits != expected.bits ||
+          back_bits != std::bit_cast<uint32_t>(static_cast<float>(expected)))
         ++wrong;
     }
     EXPECT_EQ(wrong, 0);

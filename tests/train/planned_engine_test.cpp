@@ -91,7 +91,7 @@ TEST_F(PlannedEngineTest, KnowsRecomputation) {
   for (const auto& [recompute, num_layers] : {std::pair{model::Recompute::selective, 0},
                                               {model::Recompute::full, 0},
                                               {model::Recompute::full, 1}}) {
-    check_every_layout([=](config::RunConfig& config) {
+    check_every_layout([recompute = recompute, num_layers = num_layers](config::RunConfig& config) {
       config.train.recompute = recompute;
       config.train.recompute_layers = num_layers;
     });
