@@ -99,7 +99,7 @@ void write_dataset(hid_t parent, const std::string& name, hid_t type, hsize_t nu
 /// HDF5's file driver reports system errors with time, descriptor and addresses, on two lines: keeps what it
 /// tried and why it failed.
 std::string shortened(const std::string& description) {
-  const std::string tried = description.substr(0, description.find(": time = "));
+  std::string tried = description.substr(0, description.find(": time = "));
   const std::size_t number = description.find("errno = "), reason = description.find("error message = '");
   if (number == std::string::npos || reason == std::string::npos) return tried;
   const std::size_t reason_begin = reason + std::string("error message = '").size();
@@ -355,6 +355,8 @@ hid_t file_type(DType dtype) {
       return H5T_STD_I32LE;
     case DType::uint8:
       return H5T_STD_U8LE;
+    case DType::bf16:  // checkpoints hold the fp32 values that bf16 ones are made from
+      break;
   }
   throw LogicError("no file type for dtype {}", static_cast<int>(dtype));
 }

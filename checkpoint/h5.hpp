@@ -23,7 +23,7 @@ std::string take_error_stack();
 /// For destructors, which must not throw and must not be silent: logs what could not be closed.
 void report_unclosed(const char* kind) noexcept;
 
-template <herr_t (*Close)(hid_t)>
+template <herr_t (*kClose)(hid_t)>
 struct KindOf;
 #define RED_HDF5_KIND(close, text)            \
   template <>                                 \
@@ -40,7 +40,7 @@ RED_HDF5_KIND(H5Pclose, "property list");
 #undef RED_HDF5_KIND
 
 /// Owns one id.
-template <herr_t (*Close)(hid_t)>
+template <herr_t (*kClose)(hid_t)>
 class Handle {
  public:
   Handle() = default;
@@ -51,13 +51,13 @@ class Handle {
     return *this;
   }
   ~Handle() {
-    if (id_ >= 0 && Close(id_) < 0) report_unclosed(KindOf<Close>::name);
+    if (id_ >= 0 && kClose(id_) < 0) report_unclosed(KindOf<kClose>::name);
   }
 
   hid_t get() const { return id_; }
   explicit operator bool() const { return id_ >= 0; }
   /// For RED_HDF5 around the closing call, where a failure matters: files that were written.
-  herr_t close() { return id_ < 0 ? 0 : Close(std::exchange(id_, H5I_INVALID_HID)); }
+  herr_t close() { return id_ < 0 ? 0 : kClose(std::exchange(id_, H5I_INVALID_HID)); }
 
  private:
   hid_t id_ = H5I_INVALID_HID;

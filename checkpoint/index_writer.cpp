@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/error.hpp"
 #include "checkpoint/manifest.hpp"
 #include "checkpoint/posix_file.hpp"
 
@@ -33,6 +34,8 @@ void set_fill_value(hid_t create, DType dtype) {
     case DType::uint8:
       value = &uint8, type = H5T_NATIVE_UINT8;
       break;
+    case DType::bf16:
+      throw LogicError("no checkpoint holds {}", name_of(dtype));
   }
   RED_HDF5(IoError, H5Pset_fill_value(create, type, value), "fill value");
 }

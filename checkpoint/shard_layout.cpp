@@ -114,7 +114,7 @@ std::optional<TilingFault> find_tiling_fault(const Rectangle& area, std::span<co
 }
 
 std::string to_string(const TilingFault& fault, bool is_vector) {
-  const std::string where = to_string(fault.where, is_vector);
+  std::string where = to_string(fault.where, is_vector);
   switch (fault.kind) {
     case TilingFault::Kind::hole:
       return "no writer holds " + where + " (the first gap)";

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/error.hpp"
 #include "checkpoint/shard_layout.hpp"
 
 namespace red::checkpoint {
@@ -45,7 +46,10 @@ void add_block(DType dtype, const std::vector<std::byte>& block, int64_t count, 
       return add_all<int32_t>(block, count, sums);
     case DType::uint8:
       return add_all<uint8_t>(block, count, sums);
+    case DType::bf16:
+      break;
   }
+  throw LogicError("no checkpoint holds {}", name_of(dtype));
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "launch/commands.hpp"
 #include "launch/ranks.hpp"
 #include "train/batch_loader.hpp"
+#include "train/precision.hpp"
 #include "train/run_options.hpp"
 #include "train/step_report.hpp"
 
@@ -48,18 +49,19 @@ train::StepMetrics measure(const Ranks& ranks, const config::RunConfig& config) 
   train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
                             config.train.micro_batch, ranks.mesh.layout().data, ranks.mesh.at().data);
   train::StepReport report(engine, config.model, ranks.stream);
-  constexpr double kLearningRate = 1e-3;
+  constexpr double learning_rate = 1e-3;
   std::vector<train::StepMetrics> steps;
   for (int64_t i = 0; i < config.bench.warmup_steps + config.bench.steps; ++i) {
     const auto begin = std::chrono::steady_clock::now();
     const auto batches = loader.load(static_cast<uint64_t>(i * config.train.global_batch));
-    const train::StepResult result = engine.train_step(batches, kLearningRate);
+    const train::StepResult result = engine.train_step(batches, learning_rate);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     const train::StepMetrics metrics = report.gather(batches, result, seconds, loader.digest());
     if (i >= config.bench.warmup_steps) steps.push_back(metrics);
   }
   const auto median_of = [&](auto field) {
     std::vector<double> values;
+    values.reserve(steps.size());
     for (const train::StepMetrics& m : steps) values.push_back(field(m));
     return median(values);
   };
@@ -78,7 +80,7 @@ void print(const train::StepMetrics& m, const config::RunConfig& config, const R
   nlohmann::ordered_json json = {{"model", config.model.name},
                                  {"kind", config.model.kind == model::Kind::red ? "red" : "dec"},
                                  {"parameters", model::num_parameters(config.model)},
-                                 {"dtype", "fp32"},
+                                 {"dtype", name_of(config.train.precision)},
                                  {"ranks", ranks.world.size()},
                                  {"layout", ranks.mesh.layout().to_string()},
                                  {"threads", ranks.stream.threads().num_threads()},
@@ -118,6 +120,8 @@ int step(std::span<const std::string> args) {
   return run_on_ranks(
       config, [&](int) { return config.parallel; },
       [&](const Ranks& ranks) {
+        config.train.precision =
+            train::settle_precision(config.train.precision, std::nullopt, ranks.world, ranks.stream);
         const train::StepMetrics metrics = measure(ranks, config);
         if (ranks.world.rank() == 0) print(metrics, config, ranks, line.has("json"));
         return 0;

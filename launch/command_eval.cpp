@@ -10,6 +10,7 @@
 #include "launch/commands.hpp"
 #include "launch/ranks.hpp"
 #include "launch/trained_model.hpp"
+#include "train/precision.hpp"
 #include "train/run_options.hpp"
 
 namespace red::launch {
@@ -72,8 +73,10 @@ void print_json(const std::vector<eval::SourcePerplexity>& results, int64_t step
   fmt::print("{}\n", json.dump());
 }
 
-int evaluate_on(const Ranks& ranks, const config::RunConfig& config, const std::filesystem::path& checkpoint,
+int evaluate_on(const Ranks& ranks, config::RunConfig config, const std::filesystem::path& checkpoint,
                 const config::CommandLine& line) {
+  config.train.precision =
+      train::settle_precision(config.train.precision, std::nullopt, ranks.world, ranks.stream);
   const data::Tokenizer tokenizer = load_tokenizer(config);
   const data::WindowShape shape = data::window_shape(config.data, config.model.has_encoder());
   eval::PerplexityOptions options;

@@ -10,6 +10,7 @@
 #include "launch/commands.hpp"
 #include "launch/ranks.hpp"
 #include "launch/trained_model.hpp"
+#include "train/precision.hpp"
 #include "train/run_options.hpp"
 
 namespace red::launch {
@@ -52,8 +53,10 @@ std::vector<std::string> prompts_of(const config::CommandLine& line) {
   return prompts;
 }
 
-int generate_on(const Ranks& ranks, const config::RunConfig& config, const std::filesystem::path& checkpoint,
+int generate_on(const Ranks& ranks, config::RunConfig config, const std::filesystem::path& checkpoint,
                 const config::CommandLine& line) {
+  config.train.precision =
+      train::settle_precision(config.train.precision, std::nullopt, ranks.world, ranks.stream);
   const data::Tokenizer tokenizer = load_tokenizer(config);
   std::vector<std::vector<int32_t>> prompts;
   int64_t longest = 1;

@@ -58,6 +58,8 @@ Plan make_plan(config::Loaded& loaded) {
   if (train.global_batch == 0)
     train.global_batch = train.micro_batch * config.parallel.data * config.parallel.num_stages();
   if (train.threads == 0) train.threads = 1;
+  if (train.precision == model::Precision::automatic)
+    train.precision = gemm_library().has_bf16_arithmetic() ? model::Precision::bf16 : model::Precision::fp32;
   config::validate(loaded, config::kBenchUse);
   const data::WindowShape shape = data::window_shape(config.data, config.model.has_encoder());
   const train::EngineOptions options =
@@ -207,9 +209,10 @@ void print_table(const Plan& plan) {
   const auto line = [](std::string_view name, const std::string& text) {
     fmt::print("{:<12} {}\n", name, text);
   };
-  line("model", fmt::format("{} ({}), {} parameters, fp32", config.model.name,
-                            config.model.has_encoder() ? "red" : "dec",
-                            count_text(model::num_parameters(config.model))));
+  line(
+      "model",
+      fmt::format("{} ({}), {} parameters, {}", config.model.name, config.model.has_encoder() ? "red" : "dec",
+                  count_text(model::num_parameters(config.model)), name_of(config.train.precision)));
   line("layout", fmt::format("{}: {} ranks, {} thread(s) each", memory.layout.to_string(),
                              memory.ranks.size(), config.train.threads));
   line("step", fmt::format("{} windows of {} tokens: on each of {} data ranks {} micro-batches of {}",
@@ -277,7 +280,7 @@ void print_json(const Plan& plan) {
   ordered_json json = {{"model", config.model.name},
                        {"kind", config.model.has_encoder() ? "red" : "dec"},
                        {"parameters", model::num_parameters(config.model)},
-                       {"dtype", "fp32"},
+                       {"dtype", name_of(config.train.precision)},
                        {"num_ranks", memory.ranks.size()},
                        {"layout",
                         {{"data", layout.data},
@@ -287,6 +290,7 @@ void print_json(const Plan& plan) {
                          {"sequence_parallel", layout.sequence_parallel}}},
                        {"schedule", name_of(config.pipeline_schedule)},
                        {"virtual_stages", config.num_chunks()},
+                       {"recompute", name_of(config.train.recompute)},
                        {"threads", config.train.threads},
                        {"window", config.data.window},
                        {"global_batch", config.train.global_batch},

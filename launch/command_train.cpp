@@ -10,6 +10,7 @@
 #include "launch/ranks.hpp"
 #include "launch/trained_model.hpp"
 #include "train/memory_plan.hpp"
+#include "train/precision.hpp"
 #include "train/run_options.hpp"
 #include "train/trainer.hpp"
 
@@ -30,15 +31,17 @@ config::CommandSpec spec() {
           "  --config my_run.ini --parallel.data=2 --parallel.encoder_stages=1"};
 }
 
-int train_on(const Ranks& ranks, const config::Loaded& loaded) {
-  const config::RunConfig& config = loaded.config;
+int train_on(const Ranks& ranks, config::Loaded loaded) {
+  config::RunConfig& config = loaded.config;
+  config.train.precision = train::settle_precision(config.train.precision, train::precision_to_resume(config),
+                                                   ranks.world, ranks.stream);
   const data::Tokenizer tokenizer = load_tokenizer(config);
   const auto provider =
       data::make_training_provider(config.data, tokenizer.ids(), config.model.has_encoder());
   for (const std::string& line : provider->describe()) log::info("{}", line);
   const ThreadPool& threads = ranks.stream.threads();
-  log::info("{} thread(s) per rank, matrix products by {}", threads.num_threads(),
-            ranks.stream.gemm().description);
+  log::info("{} thread(s) per rank, {}, matrix products by {}", threads.num_threads(),
+            name_of(config.train.precision), ranks.stream.gemm().description);
   if (ranks.world.rank() == 0) {
     const train::SampleLengths lengths{provider->max_encoder_length(), provider->max_decoder_length()};
     log::info("{}", train::short_form(train::plan_memory(train::training_options(config, lengths),

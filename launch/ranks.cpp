@@ -36,6 +36,7 @@ int run_on_ranks(const config::RunConfig& config, const std::function<parallel::
   parallel::MpiOptions options;
   options.deadline_s = config.train.timeout_s;
   return run_under_mpi(options, [&](parallel::MpiEnvironment& mpi) {
+    if (config.train.gemm == "auto") train::agree_on_gemm(mpi.world(), stream);
     const parallel::Layout chosen = layout(mpi.size());
     parallel::Mesh mesh(chosen, mpi.world(), model::layout_limits(config.model));
     const int code = body({mpi.world(), mesh, stream});

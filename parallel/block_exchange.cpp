@@ -31,6 +31,7 @@ BlockExchange::BlockExchange(MpiContext& context) : MpiOperation(context) {
     window->arrived.resize(widest);
     window->requests.resize(widest, MPI_REQUEST_NULL);
   }
+  round_.resize(context.world_size());
   indices_.resize(widest);
   statuses_.resize(widest);
   arrivals_ = Buffer(static_cast<std::size_t>(std::max(kWindowBytes, widest * kLeastSegmentBytes)));
@@ -142,23 +143,16 @@ bool BlockExchange::retire() {
 }
 
 /// own = x of rank 0 + x of rank 1 + ..., from left to right, of the round that begins with message `first`.
-/// The sum so far lies in an arrival: own may be this rank's x, which is not read before its turn.
 void BlockExchange::sum_up_round(int64_t first) {
   const int rank = task_.place.rank, size = task_.place.size;
   const Piece own = piece(first, true);
   if (own.count == 0) return;
-  auto x_of = [&](int r) {
-    if (r == rank) return element(task_.blocks, block_begin(rank) + own.offset);
-    return arrival(first + (r - rank + size) % size - 1);
-  };
-  std::byte* scratch = x_of(rank == 0 ? 1 : 0);
-  std::byte* result = element(task_.own, own.offset);
-  const std::byte* so_far = x_of(0);
-  for (int r = 1; r < size; ++r) {
-    std::byte* out = r == size - 1 ? result : scratch;
-    reduce_blocks(task_.dtype, task_.op, out, so_far, x_of(r), own.count);
-    so_far = out;
+  for (int r = 0; r < size; ++r) {
+    round_[r] = r == rank ? element(task_.blocks, block_begin(rank) + own.offset)
+                          : arrival(first + (r - rank + size) % size - 1);
   }
+  reduce_blocks(task_.dtype, task_.op, element(task_.own, own.offset),
+                {round_.data(), static_cast<std::size_t>(size)}, own.count);
 }
 
 bool BlockExchange::advance() {

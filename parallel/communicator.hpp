@@ -41,12 +41,12 @@ class Communicator {
   virtual int size() const = 0;
   virtual std::string_view name() const = 0;  ///< "world", "data", "pipeline", ...
 
-  /// In place, over contiguous tensors (fp32, fp64, int32). Adds in the order of ranks, x of rank 0 first, so
-  /// the result is the same on every rank and in every run, bit for bit, whatever lies beside it in the
-  /// tensor.
+  /// In place, over contiguous tensors (fp32, fp64, int32, bf16). Adds in the order of ranks, x of rank 0
+  /// first, so the result is the same on every rank and in every run, bit for bit, whatever lies beside it in
+  /// the tensor. bf16 is added in fp32 and rounded once.
   [[nodiscard]] virtual Request all_reduce(const Tensor& x, ReduceOp op) = 0;
-  /// send is (size, chunk) by rank; receive (1, chunk) gets the sum of everyone's row rank(), added in the
-  /// order of ranks. It may be row rank() of send.
+  /// send is (size, chunk) by rank; receive (1, chunk) gets the sum of everyone's row rank(), added as
+  /// all_reduce does. It may be row rank() of send.
   [[nodiscard]] virtual Request reduce_scatter(const Tensor& receive, const Tensor& send) = 0;
   /// receive is (size, chunk); row r comes from rank r. send (1, chunk) may be row rank() of receive.
   [[nodiscard]] virtual Request all_gather(const Tensor& receive, const Tensor& send) = 0;

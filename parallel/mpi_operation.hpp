@@ -69,14 +69,15 @@ class SmallAllReduce final : public PlainOperation {
  public:
   static constexpr int64_t kBytes = int64_t{128} << 10;  ///< of all ranks' x together
 
-  explicit SmallAllReduce(MpiContext& context) : PlainOperation(context), rows_(kBytes) {}
+  explicit SmallAllReduce(MpiContext& context);
   void start(const Tensor& x, ReduceOp op, const MpiPlace& place);
   void give_back() noexcept override;
 
  private:
   void finish() override;
 
-  Buffer rows_;  ///< (size, n) of x's dtype
+  Buffer rows_;                           ///< (size, n) of x's dtype
+  std::vector<const std::byte*> blocks_;  ///< its rows
   Tensor x_;
   ReduceOp op_ = ReduceOp::sum;
   int size_ = 1;
@@ -136,7 +137,8 @@ class BlockExchange final : public MpiOperation {
   Window incoming_, outgoing_;
   std::vector<int> indices_;
   std::vector<MPI_Status> statuses_;
-  Buffer arrivals_;  ///< (window, segment)
+  Buffer arrivals_;                      ///< (window, segment)
+  std::vector<const std::byte*> round_;  ///< every rank's part of the elements that are added up
 };
 
 }  // namespace red::parallel

@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <string_view>
 
+#include "base/bf16.hpp"
+
 namespace red {
 
-enum class DType : uint8_t { fp32, fp64, int32, uint8 };
+enum class DType : uint8_t { fp32, fp64, int32, uint8, bf16 };
 
 constexpr std::size_t size_of(DType dtype) {
   switch (dtype) {
@@ -19,6 +21,8 @@ constexpr std::size_t size_of(DType dtype) {
       return 4;
     case DType::uint8:
       return 1;
+    case DType::bf16:
+      return 2;
   }
   return 0;
 }
@@ -33,6 +37,8 @@ constexpr std::string_view name_of(DType dtype) {
       return "int32";
     case DType::uint8:
       return "uint8";
+    case DType::bf16:
+      return "bf16";
   }
   return "?";
 }
@@ -54,6 +60,10 @@ constexpr DType dtype_of<int32_t>() {
 template <>
 constexpr DType dtype_of<uint8_t>() {
   return DType::uint8;
+}
+template <>
+constexpr DType dtype_of<bf16>() {
+  return DType::bf16;
 }
 
 }  // namespace red

@@ -96,7 +96,7 @@ void add_parallel(std::vector<RunOption>& table) {
        "into the time 1F1B waits, for more memory in all stages but the first; or 1F1B with several chunks "
        "of layers on each stage, which wait less and talk more. The result is the same.")
       .aka({"pipeline_schedule", "pipeline_parallel_schedule"});
-  s.number("virtual_stages", FIELD(virtual_stages), {.low = 0, .high = 1024},
+  s.number("virtual_stages", FIELD(virtual_stages), {.low = 0, .high = 4096},
            "Chunks of layers on each stage, for parallel.schedule = interleaved, where 0 means 2; each needs "
            "a layer.")
       .in("chunks")
@@ -134,6 +134,26 @@ void add_train(std::vector<RunOption>& table) {
   s.number("head_chunk", FIELD(train.head_chunk), {.low = 1, .high = int64_t{1} << 24},
            "Tokens whose logits are in memory at a time.")
       .in("tokens");
+  s.choice(
+       "precision", FIELD(train.precision),
+       {{model::Precision::automatic, "auto"},
+        {model::Precision::fp32, "fp32"},
+        {model::Precision::bf16, "bf16"}},
+       "Of matrix products and activations; weights, optimizer state and sums are fp32 in any case. auto: "
+       "what the run's checkpoint was made with; in a new run bf16 where every rank has bf16 arithmetic.")
+      .aka({"dtype", "bf16", "fp16", "mixed_precision"});
+  s.choice("recompute", FIELD(train.recompute),
+           {{model::Recompute::none, "none"},
+            {model::Recompute::selective, "selective"},
+            {model::Recompute::full, "full"}},
+           "What the backward pass computes again instead of keeping it: nothing; the feed-forward blocks' "
+           "first product; or all of a layer but its input.")
+      .aka({"recompute_granularity", "activation_checkpointing", "remat", "gradient_checkpointing"});
+  s.number(
+       "recompute_layers", FIELD(train.recompute_layers), {.low = 0},
+       "How many layers of each stack of a stage (or chunk), from the first, train.recompute is for; 0: all.")
+      .in("layers")
+      .aka({"recompute_num_layers"});
   s.number("bucket_mib", FIELD(train.bucket_mib), {.low = 1, .high = 65536},
            "Gradients that are reduced together.")
       .in("MiB")

@@ -6,6 +6,8 @@
 
 #include "data/data_config.hpp"
 #include "model/model_config.hpp"
+#include "model/precision.hpp"
+#include "model/recompute.hpp"
 #include "optim/optimizer_config.hpp"
 #include "parallel/layout.hpp"
 #include "parallel/placement.hpp"
@@ -23,10 +25,13 @@ struct TrainConfig {
   int64_t max_skipped_steps = 10;  ///< steps with NaN or Inf in a row before the run ends
   int threads = 0;                 ///< per rank; 0: cores of the rank's binding divided by ranks sharing it
   int64_t head_chunk = 512;        ///< tokens whose logits are in memory at a time
-  int64_t bucket_mib = 32;         ///< gradient reduce-scatter bucket
-  double timeout_s = 600;          ///< a wait for another rank longer than this ends the run
-  std::string gemm = "auto";       ///< auto, openblas, onednn, plain
-  std::filesystem::path run_dir;   ///< metrics, configuration and checkpoints of the run
+  model::Precision precision = model::Precision::automatic;
+  model::Recompute recompute = model::Recompute::none;
+  int64_t recompute_layers = 0;   ///< of each stack of a stage, from the first; 0: all
+  int64_t bucket_mib = 32;        ///< gradient reduce-scatter bucket
+  double timeout_s = 600;         ///< a wait for another rank longer than this ends the run
+  std::string gemm = "auto";      ///< auto, openblas, onednn, plain
+  std::filesystem::path run_dir;  ///< metrics, configuration and checkpoints of the run
 };
 
 /// Section [checkpoint].

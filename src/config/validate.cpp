@@ -125,6 +125,17 @@ void check_train(const Loaded& loaded) {
   }
 }
 
+void check_recompute(const Loaded& loaded) {
+  const RunConfig& c = loaded.config;
+  if (c.train.recompute != model::Recompute::none &&
+      c.pipeline_schedule == parallel::PipelineSchedule::zero_bubble_h1)
+    throw ConfigError("{}: {} keeps activations for a later pass; use one of them without the other",
+                      with_place(loaded, "train.recompute"), with_place(loaded, "parallel.schedule"));
+  if (c.train.recompute == model::Recompute::none && c.train.recompute_layers != 0)
+    throw ConfigError("{}: needs {} to be selective or full", with_place(loaded, "train.recompute_layers"),
+                      with_place(loaded, "train.recompute"));
+}
+
 void check_window(const Loaded& loaded) {
   const RunConfig& c = loaded.config;
   with_origin(loaded, [&] { data::window_shape(c.data, c.model.has_encoder()); });
@@ -164,6 +175,7 @@ void validate(const Loaded& loaded, Use use) {
   check_window(loaded);
   if (use == kModelUse) return;
   check_batch(loaded);
+  check_recompute(loaded);
   if (use == kBenchUse) return;
   check_train(loaded);
   check_sources(loaded);

@@ -63,6 +63,10 @@ class Arena {
     return make_tensor(reinterpret_cast<T*>(take(static_cast<std::size_t>(rows * cols) * sizeof(T))), rows,
                        cols);
   }
+  /// The same, of a type that is known at run time.
+  Tensor allocate(int64_t rows, int64_t cols, DType dtype) {
+    return {take(static_cast<std::size_t>(rows * cols) * size_of(dtype)), rows, cols, cols, dtype};
+  }
 
   std::size_t used() const { return used_; }
   std::size_t peak() const { return peak_; }

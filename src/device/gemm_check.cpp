@@ -13,11 +13,12 @@
 namespace red::detail {
 namespace {
 
-/// One product: operands in all four stored forms, and the right answer.
+/// One product of T: operands in all four stored forms, and the right answer.
+template <class T>
 struct Problem {
   int64_t m, n, k;
   static constexpr int64_t kPadding = 3;
-  std::vector<float> a[2], b[2];       ///< [transposed]
+  std::vector<T> a[2], b[2];           ///< [transposed]
   std::vector<double> product, bound;  ///< (m, n): op(a) op(b), and the same of absolute values
 
   Problem(int64_t rows, int64_t cols, int64_t depth) : m(rows), n(cols), k(depth) {
@@ -28,7 +29,7 @@ struct Problem {
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t p = 0; p < k; ++p) {
         const double x = a[0][i * (k + kPadding) + p];
-        const float* row = &b[0][p * (n + kPadding)];
+        const T* row = &b[0][p * (n + kPadding)];
         for (int64_t j = 0; j < n; ++j) {
           product[i * n + j] += x * row[j];
           bound[i * n + j] += std::abs(x * row[j]);
@@ -38,30 +39,31 @@ struct Problem {
   }
 
  private:
-  static void fill(std::vector<float> (&x)[2], int64_t rows, int64_t cols, uint64_t seed) {
+  static void fill(std::vector<T> (&x)[2], int64_t rows, int64_t cols, uint64_t seed) {
     x[0].resize(static_cast<std::size_t>(rows * (cols + kPadding)));
     x[1].resize(static_cast<std::size_t>(cols * (rows + kPadding)));
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < cols; ++j) {
         const float value = uniform_float(philox(seed, static_cast<uint64_t>(i * cols + j))[0]) - 0.5F;
-        x[0][i * (cols + kPadding) + j] = x[1][j * (rows + kPadding) + i] = value;
+        x[0][i * (cols + kPadding) + j] = x[1][j * (rows + kPadding) + i] = T(value);
       }
     }
   }
 };
 
 /// What is wrong with one product, or nothing.
-std::string check_product(const CrashGuard& guard, GemmFunction sgemm, const Problem& problem, bool ta,
+template <class T>
+std::string check_product(const CrashGuard& guard, GemmFunctionOf<T> gemm, const Problem<T>& problem, bool ta,
                           bool tb, float beta) {
   constexpr float alpha = 0.5F, old_value = 0.25F, untouched = -7.0F;
-  const int64_t m = problem.m, n = problem.n, k = problem.k, ldc = n + Problem::kPadding;
+  const int64_t m = problem.m, n = problem.n, k = problem.k, ldc = n + Problem<T>::kPadding;
   std::vector<float> c(static_cast<std::size_t>(m * ldc), untouched);
   const float old = beta == 0.0F ? std::numeric_limits<float>::quiet_NaN() : old_value;
   for (int64_t i = 0; i < m; ++i) std::fill_n(&c[i * ldc], n, old);
-  const float *a = problem.a[ta].data(), *b = problem.b[tb].data();
-  const int64_t lda = (ta ? m : k) + Problem::kPadding, ldb = (tb ? k : n) + Problem::kPadding;
+  const T *a = problem.a[ta].data(), *b = problem.b[tb].data();
+  const int64_t lda = (ta ? m : k) + Problem<T>::kPadding, ldb = (tb ? k : n) + Problem<T>::kPadding;
   const int signal =
-      guard.run([&](int64_t) { sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c.data(), ldc); });
+      guard.run([&](int64_t) { gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c.data(), ldc); });
   if (signal != 0) return fmt::format("it crashes on this CPU: {}", strsignal(signal));
   for (int64_t i = 0; i < m; ++i) {
     for (int64_t j = 0; j < ldc; ++j) {
@@ -71,12 +73,32 @@ std::string check_product(const CrashGuard& guard, GemmFunction sgemm, const Pro
         continue;
       }
       const double expected = alpha * problem.product[i * n + j] + (beta == 0.0F ? 0.0 : beta * old_value);
-      // fp32 sums of k terms, in any order.
+      // fp32 sums of k terms, in any order; fp32 and bf16 operands are as given.
       const double allowed = 1e-6 * problem.bound[i * n + j] + 1e-6;
       if (!(std::abs(got - expected) <= allowed)) {
         return fmt::format("({}, {}) x ({}, {}){}{}, beta {}: element ({}, {}) is {}, should be {}", m, k, k,
                            n, ta ? ", first transposed" : "", tb ? ", second transposed" : "", beta, i, j,
                            got, expected);
+      }
+    }
+  }
+  return "";
+}
+
+template <class T>
+std::string check_products(GemmFunctionOf<T> gemm) {
+  const CrashGuard guard("a GEMM library crashed while it was checked; set train.gemm to another one\n");
+  // One element, less and more than vectors and register tiles, and a sum longer than a library's block.
+  constexpr int64_t shapes[][3] = {{1, 1, 1},   {7, 13, 5},    {1, 33, 17},
+                                   {33, 1, 65}, {67, 35, 130}, {50, 43, 601}};
+  for (const auto& [m, n, k] : shapes) {
+    const Problem<T> problem(m, n, k);
+    for (const bool ta : {false, true}) {
+      for (const bool tb : {false, true}) {
+        for (const float beta : {0.0F, 1.0F}) {
+          std::string wrong = check_product(guard, gemm, problem, ta, tb, beta);
+          if (!wrong.empty()) return wrong;
+        }
       }
     }
   }
@@ -92,22 +114,12 @@ double thread_seconds() {
 }  // namespace
 
 std::string check_gemm(GemmFunction sgemm) {
-  const CrashGuard guard("a GEMM library crashed while it was checked; set train.gemm to another one\n");
-  // One element, less and more than vectors and register tiles, and a sum longer than a library's block.
-  constexpr int64_t shapes[][3] = {{1, 1, 1},   {7, 13, 5},    {1, 33, 17},
-                                   {33, 1, 65}, {67, 35, 130}, {50, 43, 601}};
-  for (const auto& [m, n, k] : shapes) {
-    const Problem problem(m, n, k);
-    for (const bool ta : {false, true}) {
-      for (const bool tb : {false, true}) {
-        for (const float beta : {0.0F, 1.0F}) {
-          std::string wrong = check_product(guard, sgemm, problem, ta, tb, beta);
-          if (!wrong.empty()) return wrong;
-        }
-      }
-    }
-  }
-  return "";
+  return check_products(sgemm);
+}
+
+std::string check_gemm(Bf16GemmFunction bf16gemm) {
+  const std::string problem = check_products(bf16gemm);
+  return problem.empty() ? "" : "bf16: " + problem;
 }
 
 double measure_gemm(GemmFunction sgemm) {

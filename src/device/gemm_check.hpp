@@ -13,6 +13,7 @@ namespace red::detail {
 /// Empty when all are right, otherwise what is wrong. A library that dies of an illegal instruction or a bad
 /// access in here is caught and reported like a wrong result.
 std::string check_gemm(GemmFunction sgemm);
+std::string check_gemm(Bf16GemmFunction bf16gemm);
 
 /// GFLOP/s of one tile of a larger product, by the calling thread's CPU time, so that other processes on the
 /// same cores count little.

@@ -10,7 +10,7 @@ namespace red::detail {
 
 /// A library that could be loaded, or why it could not.
 struct GemmCandidate {
-  std::optional<GemmLibrary> library;
+  std::optional<GemmLibrary> gemm;
   std::string problem;
 };
 

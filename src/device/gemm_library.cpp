@@ -24,14 +24,17 @@ struct Tried {
 };
 
 Tried try_library(GemmChoice choice, const detail::GemmCandidate& candidate) {
-  if (!candidate.library) {
+  if (!candidate.gemm) {
     return {{},
             {choice, detail::Verdict::missing, fmt::format("it cannot be loaded: {}", candidate.problem)}};
   }
-  const std::string problem = detail::check_gemm(candidate.library->sgemm);
-  if (!problem.empty()) return {*candidate.library, {choice, detail::Verdict::wrong, problem}};
-  const double gflops = detail::measure_gemm(candidate.library->sgemm);
-  return {*candidate.library, {choice, detail::Verdict::right, "", gflops}};
+  std::string problem = detail::check_gemm(candidate.gemm->sgemm);
+  // What is wrong in one place is not trusted in another.
+  if (problem.empty() && candidate.gemm->has_bf16_arithmetic())
+    problem = detail::check_gemm(candidate.gemm->bf16gemm);
+  if (!problem.empty()) return {*candidate.gemm, {choice, detail::Verdict::wrong, problem}};
+  const double gflops = detail::measure_gemm(candidate.gemm->sgemm);
+  return {*candidate.gemm, {choice, detail::Verdict::right, "", gflops}};
 }
 
 const Tried& tried_openblas() {
@@ -56,7 +59,17 @@ const GemmLibrary& usable(const Tried& tried) {
       name_of(tried.result.choice), tried.result.problem);
 }
 
-const GemmLibrary& choose_library() {
+/// `chosen`, with oneDNN's bf16 product where it has none and oneDNN does.
+GemmLibrary with_bf16(GemmLibrary chosen) {
+  const Tried& onednn = tried_onednn();
+  const bool usable = onednn.result.verdict == detail::Verdict::right && onednn.library.has_bf16_arithmetic();
+  if (chosen.has_bf16_arithmetic() || !usable) return chosen;
+  chosen.bf16gemm = onednn.library.bf16gemm;
+  chosen.description += fmt::format("; bf16: {}", onednn.library.description);
+  return chosen;
+}
+
+GemmChoice choose_library() {
   const Tried& openblas = tried_openblas();
   const Tried& onednn = tried_onednn();
   const GemmChoice best = detail::choose_gemm({openblas.result, onednn.result});
@@ -69,11 +82,11 @@ const GemmLibrary& choose_library() {
                         tried->result.problem);
     }
   }
-  if (best == GemmChoice::openblas) return openblas.library;
-  if (best == GemmChoice::onednn) return onednn.library;
-  log::rank_warning(
-      "matrix products use plain loops, several times slower than OpenBLAS (package libopenblas0)");
-  return plain_library();
+  if (best == GemmChoice::plain) {
+    log::rank_warning(
+        "matrix products use plain loops, several times slower than OpenBLAS (package libopenblas0)");
+  }
+  return best;
 }
 
 }  // namespace
@@ -92,6 +105,12 @@ GemmChoice parse_gemm_choice(std::string_view text) {
   throw ConfigError("'{}' is no GEMM library; choose auto, openblas, onednn or plain", text);
 }
 
+bool gemm_usable(GemmChoice choice) {
+  if (choice == GemmChoice::openblas) return tried_openblas().result.verdict == detail::Verdict::right;
+  if (choice == GemmChoice::onednn) return tried_onednn().result.verdict == detail::Verdict::right;
+  return true;
+}
+
 const GemmLibrary& gemm_library(GemmChoice choice) {
   switch (choice) {
     case GemmChoice::plain:
@@ -103,8 +122,14 @@ const GemmLibrary& gemm_library(GemmChoice choice) {
     case GemmChoice::automatic:
       break;
   }
-  static const GemmLibrary& best = choose_library();
-  return best;
+  static const GemmChoice best = choose_library();
+  return gemm_library_with_bf16(best);
+}
+
+const GemmLibrary& gemm_library_with_bf16(GemmChoice choice) {
+  if (choice != GemmChoice::openblas) return gemm_library(choice);
+  static const GemmLibrary openblas = with_bf16(usable(tried_openblas()));
+  return openblas;
 }
 
 }  // namespace red

@@ -1,4 +1,4 @@
-// The serial single-precision GEMM under every matrix product of the CPU backend. OpenBLAS and oneDNN are
+// The serial GEMM under every matrix product of the CPU backend. OpenBLAS and oneDNN are
 // loaded when the first stream is made, not at program start, so that `redllm --help` pays nothing and a
 // machine may lack either; a plain loop of ours is always there. matmul splits its work over threads itself
 // and calls this per tile.
@@ -8,13 +8,18 @@
 #include <string>
 #include <string_view>
 
+#include "base/bf16.hpp"
+
 namespace red {
 
 /// c (m, n) = alpha op(a) (m, k) op(b) (k, n) + beta c; row-major, ld* elements from one row to the next of
 /// the stored (not transposed) matrices; runs on the calling thread alone. beta = 0 does not read c.
-using GemmFunction = void (*)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
-                              float alpha, const float* a, int64_t lda, const float* b, int64_t ldb,
-                              float beta, float* c, int64_t ldc);
+template <class T>
+using GemmFunctionOf = void (*)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
+                                float alpha, const T* a, int64_t lda, const T* b, int64_t ldb, float beta,
+                                float* c, int64_t ldc);
+using GemmFunction = GemmFunctionOf<float>;
+using Bf16GemmFunction = GemmFunctionOf<bf16>;
 
 enum class GemmChoice { automatic, openblas, onednn, plain };
 
@@ -26,9 +31,19 @@ struct GemmLibrary {
   GemmChoice choice = GemmChoice::plain;  ///< what it is; never automatic
   GemmFunction sgemm = nullptr;
   std::string description;  ///< for logs: the library's own name and version
+  /// bf16 a and b, fp32 sums; null where the library or the CPU has no bf16 arithmetic.
+  Bf16GemmFunction bf16gemm = nullptr;
+
+  bool has_bf16_arithmetic() const { return bf16gemm != nullptr; }
 };
+
+/// Whether the library can be loaded and multiplies rightly on this CPU.
+bool gemm_usable(GemmChoice choice);
 
 /// The library to use. The result is the same object for the life of the process.
 const GemmLibrary& gemm_library(GemmChoice choice = GemmChoice::automatic);
+
+/// The same with oneDNN's bf16gemm where the library has none of its own, as the automatic one is.
+const GemmLibrary& gemm_library_with_bf16(GemmChoice choice);
 
 }  // namespace red

@@ -5,8 +5,10 @@
 
 #include <cstdlib>
 #include <initializer_list>
+#include <type_traits>
 
 #include "base/check.hpp"
+#include "base/dtype.hpp"
 #include "device/crash_guard.hpp"
 #include "device/gemm_libraries.hpp"
 
@@ -101,6 +103,13 @@ struct OneDnn {
   LoadedLibrary library{{"libdnnl.so.3", "libdnnl.so.2", "libdnnl.so"},
                         "oneDNN crashed while it was loaded; set train.gemm = openblas or plain\n"};
   decltype(&dnnl_sgemm) sgemm = library.find<decltype(dnnl_sgemm)>("dnnl_sgemm");
+  /// Exported, though no header declares it. Row-major, as dnnl_sgemm.
+  dnnl_status_t (*bf16gemm)(char transpose_a, char transpose_b, dnnl_dim_t m, dnnl_dim_t n, dnnl_dim_t k,
+                            float alpha, const bf16* a, dnnl_dim_t lda, const bf16* b, dnnl_dim_t ldb,
+                            float beta, float* c, dnnl_dim_t ldc) =
+      library.find_if_there<std::remove_pointer_t<decltype(bf16gemm)>>("dnnl_gemm_bf16bf16f32");
+  decltype(&dnnl_get_effective_cpu_isa) cpu_isa =
+      library.find_if_there<decltype(dnnl_get_effective_cpu_isa)>("dnnl_get_effective_cpu_isa");
   decltype(&dnnl_version) version = library.find<decltype(dnnl_version)>("dnnl_version");
   /// Of the OpenMP that it was built with; null with another threading.
   void (*set_num_threads)(int) = library.find_if_there<void(int)>("omp_set_num_threads");
@@ -111,17 +120,39 @@ const OneDnn& onednn() {
   return loaded;
 }
 
+/// The library's `function`, held to one thread.
+template <class Function, class T>
+void call_onednn(Function* function, bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
+                 float alpha, const T* a, int64_t lda, const T* b, int64_t ldb, float beta, float* c,
+                 int64_t ldc) {
+  static const auto set_num_threads = onednn().set_num_threads;
+  // OpenMP keeps this per thread, and any library on the thread may have changed it.
+  if (set_num_threads != nullptr) set_num_threads(1);
+  const dnnl_status_t status = function(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, alpha, a,
+                                        lda, b, ldb, beta, c, ldc);
+  RED_CHECK(status == dnnl_success,
+            "oneDNN's {} product: status {}, m {}, n {}, k {}, lda {}, ldb {}, ldc {}",
+            name_of(dtype_of<T>()), static_cast<int>(status), m, n, k, lda, ldb, ldc);
+}
+
 void onednn_sgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
                   const float* a, int64_t lda, const float* b, int64_t ldb, float beta, float* c,
                   int64_t ldc) {
   static const auto sgemm = onednn().sgemm;
-  static const auto set_num_threads = onednn().set_num_threads;
-  // OpenMP keeps this per thread, and any library on the thread may have changed it.
-  if (set_num_threads != nullptr) set_num_threads(1);
-  const dnnl_status_t status =
-      sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-  RED_CHECK(status == dnnl_success, "dnnl_sgemm: status {}, m {}, n {}, k {}, lda {}, ldb {}, ldc {}",
-            static_cast<int>(status), m, n, k, lda, ldb, ldc);
+  call_onednn(sgemm, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+void onednn_bf16gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
+                     const bf16* a, int64_t lda, const bf16* b, int64_t ldb, float beta, float* c,
+                     int64_t ldc) {
+  static const auto bf16gemm = onednn().bf16gemm;
+  call_onednn(bf16gemm, transpose_a, transpose_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+}
+
+/// Without AVX512_BF16 it converts to fp32 as we can, or refuses.
+bool onednn_has_bf16(const OneDnn& dnn) {
+  return dnn.bf16gemm != nullptr && dnn.cpu_isa != nullptr &&
+         (dnn.cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
 }  // namespace
@@ -143,7 +174,8 @@ GemmCandidate load_onednn() {
     return {std::nullopt, "it was built with threads of its own that cannot be held to one"};
   }
   return {GemmLibrary{GemmChoice::onednn, onednn_sgemm,
-                      fmt::format("oneDNN {}.{}.{}", version.major, version.minor, version.patch)},
+                      fmt::format("oneDNN {}.{}.{}", version.major, version.minor, version.patch),
+                      onednn_has_bf16(dnn) ? onednn_bf16gemm : nullptr},
           ""};
 }
 

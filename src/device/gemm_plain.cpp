@@ -9,13 +9,13 @@ namespace {
 
 constexpr int64_t kBlockM = 32, kBlockN = 64, kBlockK = 64;
 
-/// Copies rows x cols of op(x) starting at (row, col) into `out`, rows kBlock columns apart.
-template <int64_t Stride>
+/// Copies rows x cols of op(x) starting at (row, col) into `out`, rows kStride elements apart.
+template <int64_t kStride>
 void pack(float* out, const float* x, int64_t ld, bool transpose, int64_t row, int64_t col, int64_t rows,
           int64_t cols) {
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < cols; ++j) {
-      out[i * Stride + j] = transpose ? x[(col + j) * ld + row + i] : x[(row + i) * ld + col + j];
+      out[i * kStride + j] = transpose ? x[(col + j) * ld + row + i] : x[(row + i) * ld + col + j];
     }
   }
 }

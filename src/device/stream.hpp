@@ -17,7 +17,7 @@ class Stream {
   /// gemm: which library multiplies matrices; the first stream of a process loads and checks them.
   explicit Stream(int num_threads, std::size_t scratch_bytes = std::size_t{32} << 20,
                   GemmChoice gemm = GemmChoice::automatic)
-      : gemm_(gemm_library(gemm)), threads_(num_threads), scratch_("op scratch", scratch_bytes) {}
+      : gemm_(&gemm_library(gemm)), threads_(num_threads), scratch_("op scratch", scratch_bytes) {}
 
   ThreadPool& threads() { return threads_; }
   Arena& scratch() { return scratch_; }
@@ -25,7 +25,9 @@ class Stream {
   void reserve_scratch(std::size_t num_bytes) {
     if (num_bytes > scratch_.capacity()) scratch_ = Arena("op scratch", num_bytes);
   }
-  const GemmLibrary& gemm() const { return gemm_; }
+  const GemmLibrary& gemm() const { return *gemm_; }
+  /// Between ops only.
+  void use_gemm(const GemmLibrary& library) { gemm_ = &library; }
 
   /// Runs task(i) for i in [0, num_tasks) on the stream's threads, calling the progress hook in between.
   void parallel_for(int64_t num_tasks, TaskRef task) { threads_.run(num_tasks, task); }
@@ -37,7 +39,7 @@ class Stream {
   void synchronize() {}
 
  private:
-  const GemmLibrary& gemm_;
+  const GemmLibrary* gemm_;
   ThreadPool threads_;
   Arena scratch_;
 };

@@ -59,12 +59,12 @@ int64_t AttentionBlock::num_queries(const BatchShape& shape) const {
 AttentionBlock::Projections AttentionBlock::allocate_projections(Arena& arena,
                                                                  const BatchShape& shape) const {
   if (kind_ == AttentionKind::cross) {
-    const Tensor kv = arena.allocate(shape.encoder_tokens, 2 * width_);
-    return {arena.allocate(shape.decoder_tokens, width_), kv.col_range(0, width_),
+    const Tensor kv = arena.allocate(shape.encoder_tokens, 2 * width_, dtype());
+    return {arena.allocate(shape.decoder_tokens, width_, dtype()), kv.col_range(0, width_),
             kv.col_range(width_, width_), kv};
   }
   const int64_t tokens = num_queries(shape);
-  const Tensor qkv = arena.allocate(tokens, 3 * width_);
+  const Tensor qkv = arena.allocate(tokens, 3 * width_, dtype());
   return {qkv.col_range(0, width_), qkv.col_range(width_, width_), qkv.col_range(2 * width_, width_), qkv};
 }
 
@@ -72,8 +72,8 @@ AttentionBlock::Saved AttentionBlock::allocate_saved(Arena& arena, const BatchSh
   const Projections p = allocate_projections(arena, shape);
   const int64_t num_queries = p.q.rows, num_keys = p.k.rows;
   Saved saved;
-  saved.x = tensor_.allocate_local(arena, num_queries, d_model_);
-  saved.inv_rms = tensor_.allocate_local(arena, num_queries, 1);
+  saved.x = allocate_input(arena, shape);
+  saved.inv_rms = tensor_.allocate_local(arena, num_queries, 1, DType::fp32);
   saved.q = p.q;
   saved.k = p.k;
   saved.v = p.v;
@@ -82,14 +82,18 @@ AttentionBlock::Saved AttentionBlock::allocate_saved(Arena& arena, const BatchSh
   saved.inv_k = arena.allocate(num_keys, heads_);
   saved.inv_v = arena.allocate(num_keys, heads_);
   saved.lse = arena.allocate(heads_, num_queries);
-  saved.o = arena.allocate(num_queries, width_);
+  saved.o = arena.allocate(num_queries, width_, dtype());
   if (output_norm_ == AttentionOutputNorm::head) saved.inv_o = arena.allocate(num_queries, heads_);
   if (output_norm_ == AttentionOutputNorm::concat) saved.inv_o = arena.allocate(num_queries, 1);
   if (output_norm_ == AttentionOutputNorm::after_wo) {
-    saved.out = tensor_.allocate_local(arena, num_queries, d_model_);
-    saved.inv_out = tensor_.allocate_local(arena, num_queries, 1);
+    saved.out = tensor_.allocate_local(arena, num_queries, d_model_, dtype());
+    saved.inv_out = tensor_.allocate_local(arena, num_queries, 1, DType::fp32);
   }
   return saved;
+}
+
+Tensor AttentionBlock::allocate_input(Arena& arena, const BatchShape& shape) const {
+  return tensor_.allocate_local(arena, num_queries(shape), d_model_, dtype());
 }
 
 AttentionBlock::Gradients AttentionBlock::allocate_gradients(Arena& arena, const BatchShape& shape,
@@ -102,8 +106,8 @@ AttentionBlock::Gradients AttentionBlock::allocate_gradients(Arena& arena, const
 }
 
 AttentionBlock::Temporaries AttentionBlock::allocate_temporaries(Arena& arena, int64_t num_queries) const {
-  return {tensor_.allocate_full(arena, num_queries, d_model_), arena.allocate(num_queries, width_),
-          arena.allocate(heads_, num_queries)};
+  return {tensor_.allocate_full(arena, num_queries, d_model_, dtype()),
+          arena.allocate(num_queries, width_, dtype()), arena.allocate(heads_, num_queries)};
 }
 
 void AttentionBlock::reserve_backward(Arena& arena, const BatchShape& shape) const {
@@ -112,7 +116,7 @@ void AttentionBlock::reserve_backward(Arena& arena, const BatchShape& shape) con
 }
 
 Tensor AttentionBlock::allocate_kept(Arena& arena, const BatchShape& shape) const {
-  return tensor_.allocate_full(arena, num_queries(shape), d_model_);
+  return tensor_.allocate_full(arena, num_queries(shape), d_model_, dtype());
 }
 
 void AttentionBlock::keep(const PassContext& context, const Saved& saved, const Gradients& gradients) const {
@@ -233,7 +237,7 @@ void AttentionBlock::backward_weight(const PassContext& context, const Tensor& m
   Stream& s = context.stream;
   const ArenaScope scope(work);
   const Tensor& d_result = gradients.d_result.empty() ? d_out : gradients.d_result;
-  const Tensor normed = tensor_.allocate_full(work, saved.o.rows, d_model_);
+  const Tensor normed = tensor_.allocate_full(work, saved.o.rows, d_model_, dtype());
   ops::rms_norm_recompute(s, tensor_.local(normed), saved.x, saved.inv_rms, gain_.value);
   tensor_.enter(normed);
   matmul(s, output_.gradient, saved.o, Transpose::yes, d_result, Transpose::no, 1.0F, 1.0F);

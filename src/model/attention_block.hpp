@@ -48,6 +48,8 @@ class AttentionBlock {
   int64_t first_head() const { return first_head_; }
   int64_t num_heads() const { return heads_; }
   Saved allocate_saved(Arena& arena, const BatchShape& shape) const;
+  /// Saved::x alone.
+  Tensor allocate_input(Arena& arena, const BatchShape& shape) const;
   /// d_result: kept elsewhere by the caller, see below; empty: allocated where it is not d_out.
   Gradients allocate_gradients(Arena& arena, const BatchShape& shape, const Tensor& d_result) const;
   /// Takes from `arena` what either backward pass takes at most for itself.
@@ -75,6 +77,7 @@ class AttentionBlock {
   ops::AttentionMask mask(const DeviceBatch& batch) const;
 
  private:
+  DType dtype() const { return output_.value.dtype; }
   struct Projections {
     Tensor q, k, v, whole;
   };

@@ -17,8 +17,8 @@ void begin_block(const PassContext& context, ResidualStream& stream, const Tenso
 }
 
 Tensor allocate_result_gradient(const TensorAxis& tensor, Arena& arena, int64_t tokens, int64_t d_model,
-                                bool apart) {
-  return apart || tensor.sequence_parallel() ? tensor.allocate_full(arena, tokens, d_model) : Tensor{};
+                                DType dtype, bool apart) {
+  return apart || tensor.sequence_parallel() ? tensor.allocate_full(arena, tokens, d_model, dtype) : Tensor{};
 }
 
 Tensor gather_result_gradient(const PassContext& context, const TensorAxis& tensor, const Tensor& d_result,

@@ -1,7 +1,9 @@
-// What the blocks of a layer share. A block is one pre-norm residual branch: x <- x + f(RMSNorm(x)), in three
-// passes (docs/architecture.md): forward, backward_input and backward_weight, so that a schedule may run the
-// last two apart. The sum x + f is left to whoever reads the stream next, where it costs nothing beside the
-// norm. Shapes: T tokens of a micro-batch, t own tokens of the stream (model/tensor_axis.hpp), d model width.
+// What the blocks of a layer share. Activations and their gradients have the dtype of the matrices, fp32 or
+// bf16; statistics, gains and gradients of parameters are fp32. A block is one pre-norm residual branch: x <-
+// x + f(RMSNorm(x)), in three passes (docs/architecture.md): forward, backward_input and backward_weight, so
+// that a schedule may run the last two apart. The sum x + f is left to whoever reads the stream next, where
+// it costs nothing beside the norm. Shapes: T tokens of a micro-batch, t own tokens of the stream
+// (model/tensor_axis.hpp), d model width.
 #pragma once
 
 #include "model/model_config.hpp"
@@ -35,7 +37,7 @@ struct ForwardScratch {
 /// Room for the gradient of a block's result where that is not d_out itself: its rank has a share of the
 /// tokens, or backward_weight runs apart, when d_out is gone. Empty elsewhere.
 Tensor allocate_result_gradient(const TensorAxis& tensor, Arena& arena, int64_t tokens, int64_t d_model,
-                                bool apart);
+                                DType dtype, bool apart);
 /// (T, d) gradient of the block's result from that of own tokens, d_out (t, d): gathered into `d_result`
 /// where that is not empty, d_out itself elsewhere.
 Tensor gather_result_gradient(const PassContext& context, const TensorAxis& tensor, const Tensor& d_result,

@@ -16,17 +16,28 @@ FfnBlock::FfnBlock(const ParameterStore& store, const TensorAxis& tensor, const 
       down_(store.weight(prefix + "ffn.down.weight")) {}
 
 FfnBlock::Saved FfnBlock::allocate_saved(Arena& arena, int64_t tokens) const {
-  return {tensor_.allocate_local(arena, tokens, gate_up_.value.rows),
-          tensor_.allocate_local(arena, tokens, 1), arena.allocate(tokens, gate_up_.value.cols)};
+  Saved saved = allocate_saved(arena, tokens, {});
+  saved.gate_up = allocate_gate_up(arena, tokens);
+  return saved;
+}
+
+FfnBlock::Saved FfnBlock::allocate_saved(Arena& arena, int64_t tokens, const Tensor& gate_up) const {
+  return {tensor_.allocate_local(arena, tokens, gate_up_.value.rows, dtype()),
+          tensor_.allocate_local(arena, tokens, 1, DType::fp32), gate_up};
+}
+
+Tensor FfnBlock::allocate_gate_up(Arena& arena, int64_t tokens) const {
+  return arena.allocate(tokens, gate_up_.value.cols, dtype());
 }
 
 FfnBlock::Gradients FfnBlock::allocate_gradients(Arena& arena, int64_t tokens, bool apart) const {
-  return {arena.allocate(tokens, width()),
-          allocate_result_gradient(tensor_, arena, tokens, down_.value.cols, apart)};
+  return {arena.allocate(tokens, width(), dtype()),
+          allocate_result_gradient(tensor_, arena, tokens, down_.value.cols, dtype(), apart)};
 }
 
 FfnBlock::Temporaries FfnBlock::allocate_temporaries(Arena& arena, int64_t tokens) const {
-  return {tensor_.allocate_full(arena, tokens, down_.value.cols), arena.allocate(tokens, width())};
+  return {tensor_.allocate_full(arena, tokens, down_.value.cols, dtype()),
+          arena.allocate(tokens, width(), dtype())};
 }
 
 void FfnBlock::reserve_backward(Arena& arena, int64_t tokens) const {
@@ -34,12 +45,27 @@ void FfnBlock::reserve_backward(Arena& arena, int64_t tokens) const {
   allocate_temporaries(arena, tokens);
 }
 
-void FfnBlock::forward(const PassContext& context, Saved& saved, ForwardScratch& scratch,
-                       ResidualStream& stream) const {
+void FfnBlock::project(const PassContext& context, const Saved& saved, const Tensor& normed) const {
+  tensor_.enter(normed);
+  matmul(context.stream, saved.gate_up, normed, Transpose::no, gate_up_.value, Transpose::no);
+}
+
+void FfnBlock::forward_saved(const PassContext& context, Saved& saved, ForwardScratch& scratch,
+                             ResidualStream& stream) const {
   begin_block(context, stream, saved.x, tensor_.local(scratch.normed), saved.inv_rms, gain_.value);
   saved.x = stream.x;
-  tensor_.enter(scratch.normed);
-  matmul(context.stream, saved.gate_up, scratch.normed, Transpose::no, gate_up_.value, Transpose::no);
+  project(context, saved, scratch.normed);
+}
+
+void FfnBlock::recompute_gate_up(const PassContext& context, const Saved& saved,
+                                 ForwardScratch& scratch) const {
+  ops::rms_norm_recompute(context.stream, tensor_.local(scratch.normed), saved.x, saved.inv_rms, gain_.value);
+  project(context, saved, scratch.normed);
+}
+
+void FfnBlock::forward(const PassContext& context, Saved& saved, ForwardScratch& scratch,
+                       ResidualStream& stream) const {
+  forward_saved(context, saved, scratch, stream);
   ops::swiglu(context.stream, scratch.hidden, saved.gate_up);
   matmul(context.stream, scratch.branch, scratch.hidden, Transpose::no, down_.value, Transpose::no);
   tensor_.leave(scratch.branch);
@@ -66,7 +92,7 @@ void FfnBlock::backward_weight(const PassContext& context, const Saved& saved, c
                                Arena& work, const Tensor& d_out) const {
   Stream& s = context.stream;
   const ArenaScope scope(work);
-  const Tensor normed = tensor_.allocate_full(work, saved.gate_up.rows, down_.value.cols);
+  const Tensor normed = tensor_.allocate_full(work, saved.gate_up.rows, down_.value.cols, dtype());
   const Tensor& d_result = gradients.d_result.empty() ? d_out : gradients.d_result;
   ops::rms_norm_recompute(s, tensor_.local(normed), saved.x, saved.inv_rms, gain_.value);
   tensor_.enter(normed);

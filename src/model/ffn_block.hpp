@@ -26,6 +26,9 @@ class FfnBlock {
 
   int64_t width() const { return down_.value.rows; }  ///< f
   Saved allocate_saved(Arena& arena, int64_t tokens) const;
+  /// The same but for gate_up, which the caller has elsewhere.
+  Saved allocate_saved(Arena& arena, int64_t tokens, const Tensor& gate_up) const;
+  Tensor allocate_gate_up(Arena& arena, int64_t tokens) const;
   /// With `apart`, backward_weight does not need d_out.
   Gradients allocate_gradients(Arena& arena, int64_t tokens, bool apart) const;
   /// Takes from `arena` what either pass takes at most for itself.
@@ -33,6 +36,11 @@ class FfnBlock {
 
   void forward(const PassContext& context, Saved& saved, ForwardScratch& scratch,
                ResidualStream& stream) const;
+  /// What forward leaves in `saved`, without the block's result.
+  void forward_saved(const PassContext& context, Saved& saved, ForwardScratch& scratch,
+                     ResidualStream& stream) const;
+  /// saved.gate_up again from the rest of `saved`.
+  void recompute_gate_up(const PassContext& context, const Saved& saved, ForwardScratch& scratch) const;
   /// d_x (t, d) from d_out (t, d), the gradient of the stream behind the block; two different tensors.
   /// Temporaries come from `work`.
   void backward_input(const PassContext& context, Saved& saved, const Gradients& gradients, Arena& work,
@@ -41,11 +49,13 @@ class FfnBlock {
                        Arena& work, const Tensor& d_out) const;
 
  private:
+  DType dtype() const { return down_.value.dtype; }
   struct Temporaries {
     Tensor normed;    ///< (T, d) the block's normalised input, or its gradient
     Tensor d_hidden;  ///< (T, f)
   };
   Temporaries allocate_temporaries(Arena& arena, int64_t tokens) const;
+  void project(const PassContext& context, const Saved& saved, const Tensor& normed) const;
 
   const TensorAxis& tensor_;
   const Weight &gain_, &gate_up_, &down_;

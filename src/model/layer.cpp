@@ -25,12 +25,26 @@ int64_t Layer::tokens(const BatchShape& shape) const {
   return kind_ == LayerKind::encoder ? shape.encoder_tokens : shape.decoder_tokens;
 }
 
-Layer::Saved Layer::allocate_saved(Arena& arena, const BatchShape& shape) const {
-  Saved saved;
+Layer::Saved Layer::allocate_saved(Arena& arena, const BatchShape& shape, Recompute recompute,
+                                   const Saved& recomputed) const {
+  Saved saved = recomputed;
+  if (recompute == Recompute::full) {
+    saved.self.x = self_.allocate_input(arena, shape);
+    return saved;
+  }
   saved.self = self_.allocate_saved(arena, shape);
   if (cross_) saved.cross = cross_->allocate_saved(arena, shape);
-  saved.ffn = ffn_.allocate_saved(arena, tokens(shape));
+  saved.ffn = recompute == Recompute::none
+                  ? ffn_.allocate_saved(arena, tokens(shape))
+                  : ffn_.allocate_saved(arena, tokens(shape), recomputed.ffn.gate_up);
   return saved;
+}
+
+Layer::Saved Layer::allocate_recomputed(Arena& arena, const BatchShape& shape, Recompute recompute) const {
+  if (recompute == Recompute::full) return allocate_saved(arena, shape, Recompute::none, {});
+  Saved recomputed;
+  if (recompute == Recompute::selective) recomputed.ffn.gate_up = ffn_.allocate_gate_up(arena, tokens(shape));
+  return recomputed;
 }
 
 Layer::Kept Layer::allocate_kept(Arena& arena, const BatchShape& shape) const {
@@ -67,6 +81,16 @@ void Layer::forward(const PassContext& context, const LayerBatch& batch, Saved& 
   }
   place_input(saved.ffn.x);
   ffn_.forward(context, saved.ffn, scratch, stream);
+}
+
+void Layer::recompute(const PassContext& context, const LayerBatch& batch, Saved& saved, Recompute recompute,
+                      ForwardScratch& scratch) const {
+  if (recompute == Recompute::selective) ffn_.recompute_gate_up(context, saved.ffn, scratch);
+  if (recompute != Recompute::full) return;
+  ResidualStream stream{saved.self.x, {}};
+  self_.forward(context, batch.batch, {}, saved.self, scratch, stream);
+  if (cross_) cross_->forward(context, batch.batch, batch.memory, saved.cross, scratch, stream);
+  ffn_.forward_saved(context, saved.ffn, scratch, stream);
 }
 
 void Layer::backward(const PassContext& context, const LayerBatch& batch, Saved& saved, Arena& work,

@@ -6,6 +6,7 @@
 
 #include "model/attention_block.hpp"
 #include "model/ffn_block.hpp"
+#include "model/recompute.hpp"
 
 namespace red::model {
 
@@ -32,7 +33,7 @@ class Layer {
 
   /// What backward_input leaves for a backward_weight that runs apart, beside what it leaves in Saved.
   struct Kept {
-    Tensor self, cross;  ///< (t, d), (t, d) gradients of the attention blocks' results, of all tokens
+    Tensor self, cross;  ///< (T, d) gradients of the attention blocks' results, of all the side's tokens
     FfnBlock::Gradients ffn;
   };
 
@@ -40,7 +41,11 @@ class Layer {
   Layer(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
         const std::string& prefix, LayerKind kind);
 
-  Saved allocate_saved(Arena& arena, const BatchShape& shape) const;
+  /// What forward leaves for the backward pass of one micro-batch. What is to be made again lies in
+  /// `recomputed` instead, which all layers of a kind share.
+  Saved allocate_saved(Arena& arena, const BatchShape& shape, Recompute recompute,
+                       const Saved& recomputed) const;
+  Saved allocate_recomputed(Arena& arena, const BatchShape& shape, Recompute recompute) const;
   Kept allocate_kept(Arena& arena, const BatchShape& shape) const;
   /// Takes from `arena` what the backward passes take at most at a time.
   void reserve_backward(Arena& arena, const BatchShape& shape) const;
@@ -48,6 +53,9 @@ class Layer {
   /// Without `keep`, each block works in place on the stream and nothing can be taken back.
   void forward(const PassContext& context, const LayerBatch& batch, Saved& saved, ForwardScratch& scratch,
                ResidualStream& stream, bool keep) const;
+  /// Makes again what allocate_saved() has left out.
+  void recompute(const PassContext& context, const LayerBatch& batch, Saved& saved, Recompute recompute,
+                 ForwardScratch& scratch) const;
   /// Both backward passes, block by block; temporaries come from `work`.
   void backward(const PassContext& context, const LayerBatch& batch, Saved& saved, Arena& work,
                 StreamGradient& gradient) const;

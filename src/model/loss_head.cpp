@@ -24,15 +24,22 @@ LossHead::LossHead(const ParameterStore& store, const ModelConfig& config, const
 
 LossHead::Saved LossHead::allocate_saved(Arena& arena, int64_t tokens) const {
   const int64_t d_model = embedding_.value.cols;
-  return {tensor_.allocate_local(arena, tokens, d_model), tensor_.allocate_local(arena, tokens, 1),
-          tensor_.allocate_full(arena, tokens, d_model)};
+  return {tensor_.allocate_local(arena, tokens, d_model, dtype()),
+          tensor_.allocate_local(arena, tokens, 1, DType::fp32),
+          tensor_.allocate_full(arena, tokens, d_model, dtype())};
+}
+
+LossHead::Chunk LossHead::allocate_chunk(Arena& arena, int64_t tokens) const {
+  Chunk chunk;
+  chunk.logits = arena.allocate(tokens, num_columns());
+  chunk.d_logits = dtype() == DType::fp32 ? chunk.logits : arena.allocate(tokens, num_columns(), dtype());
+  chunk.partials = arena.allocate<double>(tensor_.size(), ops::kCrossEntropyPartialSize * tokens);
+  return chunk;
 }
 
 void LossHead::reserve_logits(Arena& arena, int64_t tokens) const {
   const ArenaScope scope(arena);
-  const int64_t n = std::min(chunk_, tokens);
-  arena.allocate(n, embedding_.value.rows);
-  arena.allocate<double>(tensor_.size(), ops::kCrossEntropyPartialSize * n);
+  allocate_chunk(arena, std::min(chunk_, tokens));
 }
 
 void LossHead::normalise(const PassContext& context, Saved& saved, const Tensor& normed,
@@ -51,23 +58,22 @@ void LossHead::forward(const PassContext& context, const DeviceBatch& batch, Sav
   for (int64_t begin = 0; begin < tokens; begin += chunk_) {
     const int64_t n = std::min(chunk_, tokens - begin);
     const ArenaScope scope(work);
-    const Tensor chunk_logits = work.allocate(n, embedding_.value.rows);
+    const Chunk chunk = allocate_chunk(work, n);
     const Tensor y = normed.row_range(begin, n);
-    logits(context, chunk_logits, y);
-    const Tensor partials = work.allocate<double>(tensor_.size(), ops::kCrossEntropyPartialSize * n);
-    const Tensor own_partials = partials.row_range(tensor_.at().rank, 1);
+    logits(context, chunk.logits, y);
+    const Tensor own_partials = chunk.partials.row_range(tensor_.at().rank, 1);
     const int32_t* targets = batch.targets + begin;
     const uint8_t* loss_mask = batch.loss_mask + begin;
-    const auto become = train ? ops::LogitsBecome::gradient : ops::LogitsBecome::nothing;
-    ops::cross_entropy_partials(s, own_partials, chunk_logits, first_column_, targets, loss_mask, become);
-    tensor_.gather(partials, own_partials);
+    ops::cross_entropy_partials(s, own_partials, chunk.logits, first_column_, targets, loss_mask,
+                                train ? ops::LogitsBecome::gradient : ops::LogitsBecome::nothing);
+    tensor_.gather(chunk.partials, own_partials);
     ops::cross_entropy(s, sums, log_probability.empty() ? Tensor{} : log_probability.row_range(begin, n),
-                       chunk_logits, partials, tensor_.at().rank, first_column_, targets, loss_mask, z_loss_,
-                       become);
+                       train ? chunk.d_logits : Tensor{}, chunk.logits, chunk.partials, tensor_.at().rank,
+                       first_column_, targets, loss_mask, z_loss_);
     if (!train) continue;
-    matmul(s, saved.d_normed.row_range(begin, n), chunk_logits, Transpose::no, embedding_.value,
+    matmul(s, saved.d_normed.row_range(begin, n), chunk.d_logits, Transpose::no, embedding_.value,
            Transpose::no, scale_);
-    matmul(s, embedding_.gradient, chunk_logits, Transpose::yes, y, Transpose::no, scale_, 1.0F);
+    matmul(s, embedding_.gradient, chunk.d_logits, Transpose::yes, y, Transpose::no, scale_, 1.0F);
   }
   if (train) tensor_.leave(saved.d_normed);
 }

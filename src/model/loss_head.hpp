@@ -42,6 +42,15 @@ class LossHead {
   int64_t num_columns() const { return embedding_.value.rows; }
 
  private:
+  /// Of n tokens at a time.
+  struct Chunk {
+    Tensor logits;    ///< (n, V) fp32
+    Tensor d_logits;  ///< (n, V), in the place of the logits where it is fp32 too
+    Tensor partials;  ///< (tensor ranks, 3 n) fp64
+  };
+  DType dtype() const { return embedding_.value.dtype; }
+  Chunk allocate_chunk(Arena& arena, int64_t tokens) const;
+
   const TensorAxis& tensor_;
   const Weight &gain_, &embedding_;
   int64_t first_column_, chunk_;

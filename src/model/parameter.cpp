@@ -80,6 +80,7 @@ std::vector<ParameterSpec> parameter_specs(const ModelConfig& config) {
                    .cut = TensorCut::rows});
   if (config.has_encoder()) append_stack(specs, "encoder", config.encoder_layers, false, config);
   append_stack(specs, "decoder", config.decoder_layers, config.has_encoder(), config);
+  for (std::size_t i = 0; i < specs.size(); ++i) specs[i].index = static_cast<int64_t>(i);
   return specs;
 }
 

@@ -32,6 +32,7 @@ struct ParameterSpec {
   double init_std = 0.0;  ///< N(0, std^2); 0: all ones (gains)
   TensorCut cut = TensorCut::none;
   int64_t cut_unit = 1;  ///< the cuts fall on multiples of it: heads stay whole
+  int64_t index = 0;     ///< place among the parameters of the model
   bool is_gain() const { return init_std == 0.0; }
   int64_t size() const { return rows * cols; }
 };

@@ -10,15 +10,20 @@ struct Group {
   std::string name;
   std::vector<std::size_t> members;  // indices of specs
   int64_t rows = 0, cols = 0;
+  DType dtype = DType::fp32;
+
+  std::size_t num_bytes(DType type) const {
+    return Arena::rounded(static_cast<std::size_t>(rows * cols) * size_of(type));
+  }
 };
 
-std::vector<Group> group_by_storage(const std::vector<StoredParameter>& parameters) {
+std::vector<Group> group_by_storage(const std::vector<StoredParameter>& parameters, DType dtype) {
   std::vector<Group> groups;
   std::unordered_map<std::string, std::size_t> index;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const auto& [spec, region, weight] = parameters[i];
     const auto [it, is_new] = index.emplace(fused_name(spec.name), groups.size());
-    if (is_new) groups.push_back({it->first, {}, region.num_rows, 0});
+    if (is_new) groups.push_back({it->first, {}, region.num_rows, 0, spec.is_gain() ? DType::fp32 : dtype});
     Group& group = groups[it->second];
     RED_CHECK(group.rows == region.num_rows, "{} has {} rows, {} has {}", group.name, group.rows, spec.name,
               region.num_rows);
@@ -26,13 +31,6 @@ std::vector<Group> group_by_storage(const std::vector<StoredParameter>& paramete
     group.cols += region.num_cols;
   }
   return groups;
-}
-
-std::size_t bytes_of(const std::vector<Group>& groups) {
-  std::size_t total = 0;
-  for (const Group& group : groups)
-    total += Arena::rounded(static_cast<std::size_t>(group.rows * group.cols) * sizeof(float));
-  return total;
 }
 
 }  // namespace
@@ -61,19 +59,27 @@ std::string fused_name(std::string_view name) {
 }
 
 ParameterStore::ParameterStore(const std::vector<ParameterSpec>& specs, const TensorRank& at,
-                               bool with_gradients, Memory memory) {
+                               bool with_gradients, DType dtype, Memory memory)
+    : dtype_(dtype) {
   for (const ParameterSpec& spec : specs) parameters_.push_back({spec, region_of(spec, at), {}});
-  const std::vector<Group> groups = group_by_storage(parameters_);
-  values_ = Buffer(bytes_of(groups), memory);
-  if (with_gradients) gradients_ = Buffer(values_.num_bytes(), memory);
-  std::size_t offset = 0;
+  const std::vector<Group> groups = group_by_storage(parameters_, dtype);
+  std::size_t value_bytes = 0, gradient_bytes = 0;
   for (const Group& group : groups) {
-    const auto tensor_in = [&](const Buffer& buffer) {
+    value_bytes += group.num_bytes(group.dtype);
+    gradient_bytes += group.num_bytes(DType::fp32);
+  }
+  values_ = Buffer(value_bytes, memory);
+  if (with_gradients) gradients_ = Buffer(gradient_bytes, memory);
+  std::size_t value_offset = 0, gradient_offset = 0;
+  for (const Group& group : groups) {
+    const auto tensor_in = [&](const Buffer& buffer, DType type, std::size_t& offset) {
       if (buffer.num_bytes() == 0) return Tensor{};
       std::byte* begin = buffer.data() == nullptr ? nullptr : buffer.data() + offset;
-      return make_tensor(reinterpret_cast<float*>(begin), group.rows, group.cols);
+      offset += group.num_bytes(type);
+      return Tensor{begin, group.rows, group.cols, group.cols, type};
     };
-    const Weight whole{tensor_in(values_), tensor_in(gradients_)};
+    const Weight whole{tensor_in(values_, group.dtype, value_offset),
+                       tensor_in(gradients_, DType::fp32, gradient_offset)};
     int64_t col = 0;
     for (const std::size_t member : group.members) {
       auto& [spec, region, part] = parameters_[member];
@@ -84,7 +90,6 @@ ParameterStore::ParameterStore(const std::vector<ParameterSpec>& specs, const Te
       col += region.num_cols;
     }
     weights_.emplace(group.name, whole);
-    offset += Arena::rounded(static_cast<std::size_t>(group.rows * group.cols) * sizeof(float));
   }
 }
 
@@ -104,14 +109,21 @@ void ParameterStore::zero_gradients() {
   if (gradients_.num_bytes() != 0) std::memset(gradients_.data(), 0, gradients_.num_bytes());
 }
 
-void ParameterStore::initialize(uint64_t seed) {
-  for (const auto& [spec, region, weight] : parameters_) {
-    for (int64_t row = 0; row < region.num_rows; ++row) {
-      float* out = weight.value.row_range(row, 1).as<float>();
-      initial_values(spec, seed, (region.row_begin + row) * spec.cols + region.col_begin,
-                     {out, static_cast<std::size_t>(region.num_cols)});
-    }
+void initialize_rows(const Tensor& out, const StoredParameter& parameter, int64_t row_begin, uint64_t seed) {
+  const auto& [spec, region, weight] = parameter;
+  std::vector<float> rounded(out.dtype == DType::fp32 ? 0 : region.num_cols);
+  for (int64_t row = 0; row < out.rows; ++row) {
+    const Tensor values = out.row_range(row, 1);
+    float* exact = out.dtype == DType::fp32 ? values.as<float>() : rounded.data();
+    initial_values(spec, seed, (region.row_begin + row_begin + row) * spec.cols + region.col_begin,
+                   {exact, static_cast<std::size_t>(region.num_cols)});
+    for (std::size_t i = 0; i < rounded.size(); ++i) values.as<bf16>()[i] = bf16(rounded[i]);
   }
+}
+
+void ParameterStore::initialize(uint64_t seed) {
+  for (const StoredParameter& parameter : parameters_)
+    initialize_rows(parameter.weight.value, parameter, 0, seed);
 }
 
 }  // namespace red::model

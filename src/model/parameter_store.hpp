@@ -18,7 +18,7 @@ namespace red::model {
 
 /// A matrix as the layers see it: one logical parameter, or several fused ones.
 struct Weight {
-  Tensor value;     ///< (rows, cols) of the region that this rank holds
+  Tensor value;     ///< (rows, cols) of the region that this rank holds: what layers compute with
   Tensor gradient;  ///< the same shape, fp32; accumulates over the micro-batches of a step
 };
 
@@ -32,12 +32,13 @@ struct StoredParameter {
 class ParameterStore {
  public:
   /// Zeroed memory for these parameters. `with_gradients` = false for evaluation: gradients are empty
-  /// tensors.
+  /// tensors. dtype: of matrices, fp32 or bf16; gains are fp32.
   ParameterStore(const std::vector<ParameterSpec>& specs, const TensorRank& at, bool with_gradients,
-                 Memory memory = Memory::real);
+                 DType dtype = DType::fp32, Memory memory = Memory::real);
 
   /// In the order of `specs`.
   const std::vector<StoredParameter>& parameters() const { return parameters_; }
+  DType dtype() const { return dtype_; }
   const StoredParameter& find(std::string_view name) const;
   /// By logical or fused name.
   const Weight& weight(std::string_view name) const;
@@ -51,11 +52,16 @@ class ParameterStore {
   std::size_t gradient_bytes() const { return gradients_.num_bytes(); }
 
  private:
+  DType dtype_;
   std::vector<StoredParameter> parameters_;
   std::unordered_map<std::string, Weight> weights_;
   std::unordered_map<std::string, std::size_t> index_;
   Buffer values_, gradients_;
 };
+
+/// Initial values of rows row_begin ... of this rank's part of a parameter: `out` (rows, region.num_cols),
+/// fp32 or bf16.
+void initialize_rows(const Tensor& out, const StoredParameter& parameter, int64_t row_begin, uint64_t seed);
 
 /// The name of the fused matrix that holds this parameter; its own name when it is not fused.
 std::string fused_name(std::string_view parameter_name);

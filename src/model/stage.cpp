@@ -37,25 +37,26 @@ Stage::Stage(Stream& stream, const ModelConfig& config, const parallel::StagePla
       placement_(placement),
       tensor_(tensor),
       options_(options),
-      rope_(lender != nullptr ? lender->rope_
-                              : std::make_shared<const ops::RopeTable>(options.max_positions, config.head_dim,
-                                                                       config.rope_base, options.memory)),
-      context_{stream_, config_, *rope_},
+      dtype_(store.dtype()),
+      workspace_(lender != nullptr
+                     ? lender->workspace_
+                     : std::make_shared<Workspace>(Workspace{
+                           {options.max_positions, config.head_dim, config.rope_base, options.memory}})),
+      work_(workspace_->work),
+      context_{stream_, config_, workspace_->rope},
       encoder_(make_layers(store, config, tensor, "encoder", placement.encoder_begin, placement.encoder_end,
                            LayerKind::encoder)),
       decoder_(make_layers(store, config, tensor, "decoder", placement.decoder_begin, placement.decoder_end,
                            config.has_encoder() ? LayerKind::decoder_with_memory : LayerKind::decoder)),
       slots_(options.num_slots),
-      work_(lender != nullptr ? lender->work_ : own_work_) {
+      borrows_work_(lender != nullptr) {
+  RED_CHECK(options.recompute == Recompute::none || !options.split_backward,
+            "recomputation keeps nothing for a backward pass that runs apart");
   if (placement.holds_embedding()) embedding_ = &store.find("embedding.weight");
   if (placement.has_encoder_final_norm) encoder_final_gain_ = &store.weight("encoder.final_norm.gain");
   if (placement.has_head) head_.emplace(store, config, tensor, options.head_chunk, options.z_loss);
   allocate_slots();
-  if (lender != nullptr) {
-    borrow_work(*lender);
-  } else {
-    allocate_work();
-  }
+  if (lender == nullptr) allocate_work();
 }
 
 void Stage::load(int index, const data::MicroBatch& batch) {
@@ -82,18 +83,19 @@ void Stage::begin_step() {
 }
 
 ForwardScratch Stage::scratch_for(int64_t tokens) const {
-  return {scratch_.normed.row_range(0, tokens), scratch_.branch.row_range(0, tokens),
-          scratch_.hidden.row_range(0, tokens)};
+  return {workspace_->scratch.normed.row_range(0, tokens), workspace_->scratch.branch.row_range(0, tokens),
+          workspace_->scratch.hidden.row_range(0, tokens)};
 }
 
 StreamGradient Stage::stream_gradient(int64_t tokens) const {
   const int64_t own = tensor_.num_local(tokens);
-  return {stream_gradient_.now.row_range(0, own), stream_gradient_.next.row_range(0, own)};
+  return {workspace_->stream_gradient.now.row_range(0, own),
+          workspace_->stream_gradient.next.row_range(0, own)};
 }
 
 void Stage::embed(const Tensor& x, const DeviceSequences& sequences) {
   const bool shared = tensor_.sequence_parallel();
-  const Tensor full = shared ? scratch_.branch.row_range(0, sequences.num_tokens) : x;
+  const Tensor full = shared ? workspace_->scratch.branch.row_range(0, sequences.num_tokens) : x;
   ops::embedding_gather(stream_, full, embedding_->weight.value, sequences.ids, embedding_->region.row_begin);
   tensor_.leave(full);
   if (shared) ops::copy(stream_, x, tensor_.local(full));
@@ -101,7 +103,7 @@ void Stage::embed(const Tensor& x, const DeviceSequences& sequences) {
 
 void Stage::embed_backward(const Tensor& d_x, const DeviceSequences& sequences) {
   const Tensor room =
-      tensor_.sequence_parallel() ? scratch_.branch.row_range(0, sequences.num_tokens) : Tensor{};
+      tensor_.sequence_parallel() ? workspace_->scratch.branch.row_range(0, sequences.num_tokens) : Tensor{};
   const Tensor d_full = gather_result_gradient(context_, tensor_, room, d_x);
   ops::embedding_scatter_add(stream_, embedding_->weight.gradient, d_full, sequences.ids,
                              embedding_->region.row_begin);
@@ -220,6 +222,20 @@ void Stage::hand_gradient_back(int index, const Slot& before) {
             encoder ? slots_[index].d_encoder_input : slots_[index].d_decoder_input);
 }
 
+void Stage::backward_layer(Stack stack, std::size_t i, Slot& slot, bool split, StreamGradient& gradient) {
+  const bool encoder = stack == Stack::encoder;
+  const Layer& layer = (encoder ? encoder_ : decoder_)[i];
+  Layer::Saved& saved = (encoder ? slot.encoder : slot.decoder)[i];
+  const LayerBatch batch{slot.batch, encoder ? Tensor{} : slot.memory, encoder ? Tensor{} : slot.d_memory};
+  if (split) {
+    const Layer::Kept& kept = (encoder ? slot.encoder_kept : slot.decoder_kept)[i];
+    return layer.backward_input(context_, batch, saved, kept, work_, gradient);
+  }
+  ForwardScratch scratch = scratch_for(encoder ? slot.shape.encoder_tokens : slot.shape.decoder_tokens);
+  layer.recompute(context_, batch, saved, recompute_of(i), scratch);
+  layer.backward(context_, batch, saved, work_, gradient);
+}
+
 void Stage::backward_decoder(Slot& slot, bool split, bool last) {
   StreamGradient gradient = stream_gradient(slot.shape.decoder_tokens);
   if (placement_.has_head) {
@@ -229,12 +245,7 @@ void Stage::backward_decoder(Slot& slot, bool split, bool last) {
   }
   if (!slot.d_memory.empty()) ops::fill(stream_, slot.d_memory, 0.0F);
   for (std::size_t i = decoder_.size(); i-- > 0;) {
-    const LayerBatch batch{slot.batch, slot.memory, slot.d_memory};
-    if (split) {
-      decoder_[i].backward_input(context_, batch, slot.decoder[i], slot.decoder_kept[i], work_, gradient);
-    } else {
-      decoder_[i].backward(context_, batch, slot.decoder[i], work_, gradient);
-    }
+    backward_layer(Stack::decoder, i, slot, split, gradient);
     if (last) say_done(Stack::decoder, i);
   }
   if (!slot.d_memory.empty()) tensor_.leave(slot.d_memory);
@@ -248,20 +259,20 @@ void Stage::backward_decoder(Slot& slot, bool split, bool last) {
 void Stage::backward_encoder(Slot& slot, bool split, bool last) {
   StreamGradient gradient = stream_gradient(slot.shape.encoder_tokens);
   if (placement_.has_encoder_final_norm) {
-    ops::rms_norm_backward_gain(stream_, encoder_final_gain_->gradient, slot.d_own_memory, slot.final_x,
+    Tensor d_memory = slot.d_own_memory;
+    if (dtype_ != d_memory.dtype) {
+      d_memory = workspace_->scratch.normed.row_range(0, d_memory.rows);
+      ops::copy(stream_, d_memory, slot.d_own_memory);
+    }
+    ops::rms_norm_backward_gain(stream_, encoder_final_gain_->gradient, d_memory, slot.final_x,
                                 slot.final_inv_rms);
-    ops::rms_norm_backward_input(stream_, gradient.now, {}, slot.d_own_memory, slot.final_x,
-                                 slot.final_inv_rms, encoder_final_gain_->value);
+    ops::rms_norm_backward_input(stream_, gradient.now, {}, d_memory, slot.final_x, slot.final_inv_rms,
+                                 encoder_final_gain_->value);
   } else {
     ops::copy(stream_, gradient.now, slot.d_encoder_output);
   }
   for (std::size_t i = encoder_.size(); i-- > 0;) {
-    const LayerBatch batch{slot.batch, {}, {}};
-    if (split) {
-      encoder_[i].backward_input(context_, batch, slot.encoder[i], slot.encoder_kept[i], work_, gradient);
-    } else {
-      encoder_[i].backward(context_, batch, slot.encoder[i], work_, gradient);
-    }
+    backward_layer(Stack::encoder, i, slot, split, gradient);
     if (last) say_done(Stack::encoder, i);
   }
   if (placement_.has_encoder_embedding) {
@@ -275,7 +286,7 @@ void Stage::logits(const Tensor& out, int64_t first_token) {
   RED_CHECK(head_.has_value(), "this stage has no head");
   ops::fill(stream_, out, 0.0F);
   head_->logits(context_, out.col_range(head_->first_column(), head_->num_columns()),
-                scratch_.normed.row_range(first_token, out.rows));
+                workspace_->scratch.normed.row_range(first_token, out.rows));
   tensor_.sum(out);  // each logit from the rank that has it, zeros from the others
 }
 

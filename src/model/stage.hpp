@@ -24,14 +24,17 @@ struct StageOptions {
   int num_slots = 1;          ///< micro-batches in flight
   int64_t head_chunk = 512;   ///< tokens whose logits are in memory at a time
   float z_loss = 0.0F;
+  Recompute recompute = Recompute::none;
+  int64_t recompute_layers = 0;  ///< of each stack, from the stage's first; 0: all
   bool split_backward = false;   ///< backward_input and backward_weight come apart: slots have room for both
   Memory memory = Memory::real;  ///< counted: the stage only tells memory()
 };
 
 /// Bytes of a stage besides parameters and gradients, by what they are for.
 struct StageMemory {
-  std::size_t slots = 0;   ///< activations of all micro-batches in flight
-  std::size_t work = 0;    ///< temporaries of forward and backward
+  std::size_t slots = 0;       ///< activations of all micro-batches in flight
+  std::size_t recomputed = 0;  ///< activations of one layer that are made again
+  std::size_t work = 0;        ///< temporaries of forward and backward
   std::size_t logits = 0;  ///< of `work`: one chunk's logits, in the place of the backward pass's temporaries
   std::size_t rope = 0;    ///< tables of rotary positions
 };
@@ -120,15 +123,25 @@ class Stage {
   std::size_t scratch_bytes(int num_threads) const;
 
  private:
-  void allocate_slot(Slot& slot, const BatchShape& shape) const;
-  void allocate_layers(Slot& slot) const;
+  /// What stages of a rank share, because they compute one after another.
+  struct Workspace {
+    ops::RopeTable rope;
+    Arena recomputed{};  ///< one layer's activations that are made again, of whatever layer runs
+    Arena work{};        ///< temporaries
+    ForwardScratch scratch{};
+    StreamGradient stream_gradient{};
+  };
+
+  void allocate_slot(Slot& slot, const BatchShape& shape);
+  void allocate_layers(Slot& slot);
+  Recompute recompute_of(std::size_t layer) const;
   void allocate_slots();
   void allocate_work();
-  void borrow_work(const Stage& lender);
   void forward_encoder(Slot& slot, ForwardMode mode);
   void forward_decoder(Slot& slot, ForwardMode mode);
   void backward_encoder(Slot& slot, bool split, bool last);
   void backward_decoder(Slot& slot, bool split, bool last);
+  void backward_layer(Stack stack, std::size_t i, Slot& slot, bool split, StreamGradient& gradient);
   void say_done(Stack stack, std::size_t layer) const;
   ForwardScratch scratch_for(int64_t tokens) const;
   StreamGradient stream_gradient(int64_t tokens) const;
@@ -141,18 +154,17 @@ class Stage {
   parallel::StagePlacement placement_;
   const TensorAxis& tensor_;
   StageOptions options_;
-  std::shared_ptr<const ops::RopeTable> rope_;  ///< the lender's
+  DType dtype_;                           ///< of activations
+  std::shared_ptr<Workspace> workspace_;  ///< the lender's
+  Arena& work_;
   PassContext context_;
   std::vector<Layer> encoder_, decoder_;
   const StoredParameter* embedding_ = nullptr;  ///< where ids enter
   const Weight* encoder_final_gain_ = nullptr;  ///< last encoder stage
   std::optional<LossHead> head_;
   std::vector<Slot> slots_;
-  Arena own_work_;  ///< empty with a lender
-  Arena& work_;
+  bool borrows_work_;
   std::size_t logits_bytes_ = 0;
-  ForwardScratch scratch_;
-  StreamGradient stream_gradient_;
   std::function<void(const LayerOfParameter&)> layer_done_;
   Tensor d_memory_part_;  ///< (s, d) last encoder stage
   Tensor loss_sums_;

@@ -25,6 +25,7 @@ StageMemory StageGroup::memory() const {
   for (const auto& stage : stages_) {
     const StageMemory memory = stage->memory();
     sum.slots += memory.slots;
+    sum.recomputed += memory.recomputed;
     sum.work += memory.work;
     sum.logits += memory.logits;
     sum.rope += memory.rope;

@@ -3,6 +3,7 @@
 
 #include "model/stage.hpp"
 #include "ops/cross_entropy.hpp"
+#include "ops/matmul.hpp"
 #include "ops/norm.hpp"
 
 namespace red::model {
@@ -10,8 +11,11 @@ namespace red::model {
 void Stage::allocate_slots() {
   Slot measured;
   measured.arena = Arena::counting();
+  Arena& recomputed = workspace_->recomputed;
+  if (!borrows_work_) recomputed = Arena::counting();
   reserve_device_batch(measured.arena, options_.capacity);
   allocate_slot(measured, options_.capacity);
+  if (!borrows_work_) recomputed = Arena("recomputed activations", recomputed.peak(), options_.memory);
   for (Slot& slot : slots_) {
     slot.arena = Arena("activations", measured.arena.peak(), options_.memory);
     slot.encoder.reserve(encoder_.size());
@@ -21,15 +25,20 @@ void Stage::allocate_slots() {
   }
 }
 
+/// The last chunk of a rank, which lends, is the largest: layers of a stack are alike, and it has what stands
+/// at the end.
 void Stage::allocate_work() {
   const BatchShape& shape = options_.capacity;
   const int64_t tokens = std::max(shape.encoder_tokens, shape.decoder_tokens), d = config_.d_model;
   const int64_t own_tokens = tensor_.most_local(tokens);
   const Layer& any_layer = encoder_.empty() ? decoder_.front() : encoder_.front();
   const auto allocate = [&](Arena& arena) {
-    scratch_ = {tensor_.allocate_full(arena, tokens, d), tensor_.allocate_full(arena, tokens, d),
-                arena.allocate(tokens, any_layer.ffn().width())};
-    if (options_.train) stream_gradient_ = {arena.allocate(own_tokens, d), arena.allocate(own_tokens, d)};
+    workspace_->scratch = {tensor_.allocate_full(arena, tokens, d, dtype_),
+                           tensor_.allocate_full(arena, tokens, d, dtype_),
+                           arena.allocate(tokens, any_layer.ffn().width(), dtype_)};
+    if (options_.train)
+      workspace_->stream_gradient = {arena.allocate(own_tokens, d, dtype_),
+                                     arena.allocate(own_tokens, d, dtype_)};
     if (options_.train && placement_.has_encoder_final_norm && !placement_.has_decoder_part())
       d_memory_part_ = arena.allocate(tensor_.most_local(shape.encoder_tokens), d);
     loss_sums_ = arena.allocate<double>(2, 1);
@@ -42,21 +51,15 @@ void Stage::allocate_work() {
     for (const Layer& layer : encoder_) layer.reserve_backward(counted, shape);
     for (const Layer& layer : decoder_) layer.reserve_backward(counted, shape);
   }
-  own_work_ = Arena("layer temporaries", counted.peak(), options_.memory);
+  work_ = Arena("layer temporaries", counted.peak(), options_.memory);
   allocate(work_);
 }
 
-/// The last chunk of a rank is the largest: layers of a stack are alike, and it has what stands at the end.
-void Stage::borrow_work(const Stage& lender) {
-  scratch_ = lender.scratch_;
-  stream_gradient_ = lender.stream_gradient_;
-}
-
-void Stage::allocate_slot(Slot& slot, const BatchShape& shape) const {
+void Stage::allocate_slot(Slot& slot, const BatchShape& shape) {
   const parallel::StagePlacement& p = placement_;
   const bool train = options_.train;
   const auto allocate = [&](int64_t tokens, bool wanted) {
-    return wanted ? tensor_.allocate_local(slot.arena, tokens, config_.d_model) : Tensor{};
+    return wanted ? tensor_.allocate_local(slot.arena, tokens, config_.d_model, dtype_) : Tensor{};
   };
   const bool encoder_goes_on = p.has_encoder_part() && !p.has_encoder_final_norm;
   const bool decoder_goes_on = p.has_decoder_part() && !p.has_head;
@@ -72,10 +75,12 @@ void Stage::allocate_slot(Slot& slot, const BatchShape& shape) const {
   slot.d_decoder_input = allocate(decoder_tokens, train && p.has_decoder_part() && !p.has_decoder_embedding);
   if (config_.has_encoder() && (p.has_encoder_final_norm || p.has_decoder_part())) {
     if (!borrows_memory()) {
-      slot.memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model);
+      slot.memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model, dtype_);
       slot.own_memory = tensor_.local(slot.memory);
     }
-    if (train) slot.d_memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model);
+    // The sum of many parts, so fp32.
+    if (train)
+      slot.d_memory = tensor_.allocate_full(slot.arena, encoder_tokens, config_.d_model, DType::fp32);
     if (train) slot.d_own_memory = tensor_.local(slot.d_memory);
   }
   if (p.has_head) {
@@ -84,34 +89,47 @@ void Stage::allocate_slot(Slot& slot, const BatchShape& shape) const {
   }
   if (p.has_encoder_final_norm) {
     slot.final_x = allocate(encoder_tokens, true);
-    slot.final_inv_rms = tensor_.allocate_local(slot.arena, encoder_tokens, 1);
+    slot.final_inv_rms = tensor_.allocate_local(slot.arena, encoder_tokens, 1, DType::fp32);
   }
   allocate_layers(slot);
 }
 
 /// Without backward passes one layer's room serves all.
-void Stage::allocate_layers(Slot& slot) const {
+void Stage::allocate_layers(Slot& slot) {
   const std::size_t begin = slot.arena.used();
   const auto allocate = [&](const std::vector<Layer>& layers, std::vector<Layer::Saved>& saved,
                             std::vector<Layer::Kept>& kept) {
     saved.clear();
     kept.clear();
-    for (const Layer& layer : layers) {
+    for (std::size_t i = 0; i < layers.size(); ++i) {
       if (!options_.train) slot.arena.release_to(begin);
-      saved.push_back(layer.allocate_saved(slot.arena, slot.shape));
-      if (options_.split_backward) kept.push_back(layer.allocate_kept(slot.arena, slot.shape));
+      workspace_->recomputed.release_to(0);
+      const Recompute recompute = recompute_of(i);
+      const Layer::Saved recomputed =
+          layers[i].allocate_recomputed(workspace_->recomputed, slot.shape, recompute);
+      saved.push_back(layers[i].allocate_saved(slot.arena, slot.shape, recompute, recomputed));
+      if (options_.split_backward) kept.push_back(layers[i].allocate_kept(slot.arena, slot.shape));
     }
   };
   allocate(encoder_, slot.encoder, slot.encoder_kept);
   allocate(decoder_, slot.decoder, slot.decoder_kept);
 }
 
+Recompute Stage::recompute_of(std::size_t layer) const {
+  const bool chosen =
+      options_.recompute_layers == 0 || static_cast<int64_t>(layer) < options_.recompute_layers;
+  return options_.train && chosen ? options_.recompute : Recompute::none;
+}
+
 StageMemory Stage::memory() const {
   StageMemory memory;
   for (const Slot& slot : slots_) memory.slots += slot.arena.capacity();
-  memory.work = own_work_.capacity();
+  if (!borrows_work_) {
+    memory.recomputed = workspace_->recomputed.capacity();
+    memory.work = workspace_->work.capacity();
+    memory.rope = workspace_->rope.num_bytes();
+  }
   memory.logits = logits_bytes_;
-  memory.rope = &work_ == &own_work_ ? rope_->num_bytes() : 0;
   return memory;
 }
 
@@ -119,13 +137,14 @@ std::size_t Stage::scratch_bytes(int num_threads) const {
   const BatchShape& shape = options_.capacity;
   const int64_t tokens = std::max(shape.encoder_tokens, shape.decoder_tokens);
   const std::size_t row_sums = Arena::rounded(static_cast<std::size_t>(tokens) * sizeof(float));
-  std::size_t most = std::max(row_sums, ops::rms_norm_scratch_bytes(tokens, config_.d_model));
+  std::size_t most = std::max({row_sums, ops::matmul_scratch_bytes(num_threads, dtype_),
+                               ops::rms_norm_scratch_bytes(tokens, config_.d_model)});
   if (head_) most = std::max(most, ops::cross_entropy_scratch_bytes(std::min(options_.head_chunk, tokens)));
   for (const std::vector<Layer>* layers : {&encoder_, &decoder_}) {
     if (layers->empty()) continue;  // layers of a stack are alike
     most = std::max(most, ops::attention_scratch_bytes(
                               num_threads, layers->front().self_attention().num_heads(), config_.head_dim,
-                              shape.sequences, std::min(tokens, options_.max_positions)));
+                              shape.sequences, std::min(tokens, options_.max_positions), dtype_, tokens));
   }
   return most;
 }

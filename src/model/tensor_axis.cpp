@@ -9,9 +9,9 @@ int64_t TensorAxis::num_local(int64_t tokens) const {
   return std::clamp<int64_t>(tokens - at_.rank * share(tokens), 0, share(tokens));
 }
 
-Tensor TensorAxis::allocate_full(Arena& arena, int64_t tokens, int64_t cols) const {
+Tensor TensorAxis::allocate_full(Arena& arena, int64_t tokens, int64_t cols, DType dtype) const {
   const int64_t rows = sequence_parallel_ ? share(tokens) * size() : tokens;
-  return arena.allocate(rows, cols).row_range(0, tokens);
+  return arena.allocate(rows, cols, dtype).row_range(0, tokens);
 }
 
 Tensor TensorAxis::local(const Tensor& full) const {

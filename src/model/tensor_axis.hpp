@@ -36,12 +36,12 @@ class TensorAxis {
   /// Rows of the residual stream that this rank holds of so many tokens.
   int64_t num_local(int64_t tokens) const;
   /// (tokens, cols) that enter() and leave() take: there is memory behind it for equal shares.
-  Tensor allocate_full(Arena& arena, int64_t tokens, int64_t cols) const;
+  Tensor allocate_full(Arena& arena, int64_t tokens, int64_t cols, DType dtype) const;
   /// The largest num_local() of any rank, for up to so many tokens.
   int64_t most_local(int64_t tokens) const { return sequence_parallel_ ? share(tokens) : tokens; }
   /// (num_local(tokens), cols); takes the same memory on every rank.
-  Tensor allocate_local(Arena& arena, int64_t tokens, int64_t cols) const {
-    return arena.allocate(most_local(tokens), cols).row_range(0, num_local(tokens));
+  Tensor allocate_local(Arena& arena, int64_t tokens, int64_t cols, DType dtype) const {
+    return arena.allocate(most_local(tokens), cols, dtype).row_range(0, num_local(tokens));
   }
   /// This rank's rows of a tensor of all tokens.
   Tensor local(const Tensor& full) const;

@@ -137,22 +137,22 @@ void adafactor_factored_sums(Stream& stream, const Tensor& row_sum, const Tensor
                              const AdafactorScalars& scalars, const AdafactorRule& rule) {
   RED_CHECK(row_sum.rows == g.rows && col_sum.rows == g.cols, "g ({}, {}), row_sum {}, col_sum {}", g.rows,
             g.cols, row_sum.rows, col_sum.rows);
-  const auto [rows_per_part, num_parts] = row_parts(g.rows);
+  const RowParts parts = row_parts(g.rows);
   const double scale = value_of(scalars.grad_scale);
   const ArenaScope scope(stream.scratch());
-  double* partial = stream.scratch().allocate<double>(num_parts, g.cols).as<double>();
-  stream.parallel_for(num_parts, [&](int64_t part) {
+  double* partial = stream.scratch().allocate<double>(parts.count, g.cols).as<double>();
+  stream.parallel_for(parts.count, [&](int64_t part) {
     double* sums = partial + part * g.cols;
     std::fill_n(sums, g.cols, 0.0);
-    const int64_t end = std::min(g.rows, (part + 1) * rows_per_part);
-    for (int64_t row = part * rows_per_part; row < end; ++row) {
+    const int64_t end = std::min(g.rows, (part + 1) * parts.rows);
+    for (int64_t row = part * parts.rows; row < end; ++row) {
       row_sum.as<double>()[row * row_sum.row_stride] =
           HWY_DYNAMIC_DISPATCH(squares_of_row)(sums, element(g, row, 0), g.cols, scale, rule.epsilon1);
     }
   });
   stream.parallel_for((g.cols + kColsPerTask - 1) / kColsPerTask, [&](int64_t task) {
     const int64_t end = std::min(g.cols, (task + 1) * kColsPerTask);
-    for (int64_t part = 0; part < num_parts; ++part) {
+    for (int64_t part = 0; part < parts.count; ++part) {
       const double* sums = partial + part * g.cols;
       for (int64_t col = task * kColsPerTask; col < end; ++col) {
         col_sum.as<double>()[col * col_sum.row_stride] += sums[col];

@@ -1,8 +1,9 @@
 // Scaled dot-product attention over packed sequences, tiled with an online softmax: no (T, S) matrix of
 // scores is ever in memory (model-and-recipe "One attention", 4). Shapes: Tq query tokens and Tk key tokens
 // of all sequences together, h heads, k head width; q, o, dq, do (Tq, h k); keys, values, dk, dv (Tk, h k),
-// any row strides; lse, delta (h, Tq), fp32. Sequence b owns query tokens q_offsets[b] ... q_offsets[b+1] - 1
-// and key tokens k_offsets[b] ... All pointers are device memory.
+// all fp32 or all bf16, any row strides; lse, delta (h, Tq), fp32. Softmax and sums are fp32. Sequence b owns
+// query tokens q_offsets[b] ... q_offsets[b+1] - 1 and key tokens k_offsets[b] ... All pointers are device
+// memory.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +32,7 @@ struct AttentionMask {
   const int32_t* k_documents = nullptr;  ///< (Tk)  sequence, so blocks of other documents can be skipped
 };
 
-/// o = softmax(q k^T / sqrt(k)) v, lse = log of the softmax's denominator. fp32 softmax.
+/// o = softmax(q k^T / sqrt(k)) v, lse = log of the softmax's denominator.
 void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,
                        const Tensor& keys, const Tensor& values, const AttentionLayout& layout,
                        const AttentionMask& mask);
@@ -53,9 +54,10 @@ void attention_probabilities(Stream& stream, const Tensor& probabilities, const 
                              const Tensor& lse, const AttentionLayout& layout, const AttentionMask& mask,
                              int64_t sequence, int64_t head, int64_t first_row);
 
-/// Bytes that these ops take at most from a stream's scratch memory, about 0.8 MiB per thread at k = 128; for
-/// the plan of memory. longest_keys: of any one sequence.
+/// Bytes that these ops take at most from a stream's scratch memory, for the plan of memory: about 0.8 MiB
+/// per thread at k = 128, and with bf16 an fp32 dq of all queries. longest_keys: of any one sequence.
 std::size_t attention_scratch_bytes(int num_threads, int64_t num_heads, int64_t head_dim,
-                                    int64_t num_sequences, int64_t longest_keys);
+                                    int64_t num_sequences, int64_t longest_keys, DType dtype = DType::fp32,
+                                    int64_t num_queries = 0);
 
 }  // namespace red::ops

@@ -27,7 +27,9 @@ constexpr int64_t kQueryTile = 96, kKeyBlock = kAttentionKeyBlock;
 constexpr int64_t kScoreStride = kKeyBlock + 16;  // no power of two: rows fall into different cache sets
 
 struct BackwardArgs {
+  DType dtype = DType::fp32;  // of the following
   HeadColumns dq, dk, dv, d_o, q, keys, values;
+  HeadColumns dq_sum = {};       // (Tq, h k) fp32: dq itself, or sums that are not complete yet
   const float* lse = nullptr;    // (h, Tq)
   const float* delta = nullptr;  // (h, Tq)
   int64_t lse_stride = 0, delta_stride = 0;
@@ -113,12 +115,16 @@ class BackwardTile {
     }
   }
 
-  HWY_ATTR void run() {
+  template <class T>
+  HWY_ATTR void pack() {
     const int64_t k = args_.q.head_dim;
-    pack_panels(scratch_ + at_.queries, kQueryTile, args_.q.at(token_, task_.head), args_.q.stride, count_,
+    pack_panels(scratch_ + at_.queries, kQueryTile, args_.q.at<T>(token_, task_.head), args_.q.stride, count_,
                 k);
-    pack_panels(scratch_ + at_.d_o, kQueryTile, args_.d_o.at(token_, task_.head), args_.d_o.stride, count_,
+    pack_panels(scratch_ + at_.d_o, kQueryTile, args_.d_o.at<T>(token_, task_.head), args_.d_o.stride, count_,
                 k);
+  }
+
+  HWY_ATTR void run() {
     multiply_transposed(at_.probabilities, at_.queries, at_.keys_t);
     multiply_transposed(at_.scores, at_.d_o, at_.values_t);
     for (int64_t i = 0; i < count_; ++i) differentiate_row(i);
@@ -130,15 +136,22 @@ class BackwardTile {
     sum_over_keys();
   }
 
-  /// Adds the tile's dq to the tensor's, or overwrites that.
-  HWY_ATTR void add_dq(bool overwrite) const {
+  /// Adds the tile's dq to what the blocks before have summed; the last one's is the result.
+  template <class T>
+  HWY_ATTR void add_dq(bool first, bool last) const {
     const FloatTag d;
     for (int64_t i = 0; i < count_; ++i) {
       const float* from = scratch_ + at_.dq + i * at_.padded_dim;
-      float* to = args_.dq.at(token_ + i, task_.head);
+      float* sum = args_.dq_sum.at<float>(token_ + i, task_.head);
+      T* result = args_.dq.at<T>(token_ + i, task_.head);
       for_each_vector(args_.q.head_dim, [&](auto access, int64_t j) HWY_ATTR {
-        const FloatVec part = access.load(d, from + j);
-        access.store(overwrite ? part : hn::Add(access.load(d, to + j), part), d, to + j);
+        FloatVec total = access.load(d, from + j);
+        if (!first) total = hn::Add(access.load(d, sum + j), total);
+        if (last) {
+          access.store(total, d, result + j);
+        } else {
+          access.store(total, d, sum + j);
+        }
       });
     }
   }
@@ -225,26 +238,29 @@ class BackwardTile {
   KeyRange groups_[kQueryTile / kMr + 1];  // the same for kMr rows together
 };
 
+template <class T>
 HWY_ATTR void store_block(const HeadColumns& to, int64_t token, int64_t head, const float* from,
                           int64_t stride, int64_t num_keys) {
   const FloatTag d;
   for (int64_t i = 0; i < num_keys; ++i) {
-    float* row = to.at(token + i, head);
+    T* row = to.at<T>(token + i, head);
     for_each_vector(to.head_dim, [&](auto access, int64_t j) HWY_ATTR {
       access.store(access.load(d, from + i * stride + j), d, row + j);
     });
   }
 }
 
-void backward_task(const BackwardArgs& args, const BackwardTask& task, float* scratch) {
+template <class T>
+HWY_ATTR void backward_task_of(const BackwardArgs& args, const BackwardTask& task, float* scratch) {
   const AttentionSequence& sequence = task.sequence;
   const int64_t k = args.q.head_dim, first = task.block * kKeyBlock;
   const int64_t num_keys = std::min<int64_t>(kKeyBlock, sequence.num_keys() - first);
   const int64_t token = sequence.first_key() + first;
   const BackwardScratch at(k);
-  pack_transposed(scratch + at.keys_t, args.keys.at(token, task.head), args.keys.stride, num_keys, k);
-  pack_transposed(scratch + at.values_t, args.values.at(token, task.head), args.values.stride, num_keys, k);
-  pack_panels(scratch + at.keys, kKeyBlock, args.keys.at(token, task.head), args.keys.stride, num_keys, k);
+  pack_transposed(scratch + at.keys_t, args.keys.at<T>(token, task.head), args.keys.stride, num_keys, k);
+  pack_transposed(scratch + at.values_t, args.values.at<T>(token, task.head), args.values.stride, num_keys,
+                  k);
+  pack_panels(scratch + at.keys, kKeyBlock, args.keys.at<T>(token, task.head), args.keys.stride, num_keys, k);
   std::fill_n(scratch + at.dk, round_up(num_keys, kMr) * at.padded_dim, 0.0F);
   std::fill_n(scratch + at.dv, round_up(num_keys, kMr) * at.padded_dim, 0.0F);
 
@@ -256,15 +272,20 @@ void backward_task(const BackwardArgs& args, const BackwardTask& task, float* sc
     const int64_t last_block = hull.begin < hull.end ? (hull.end - 1) / kKeyBlock : 0;
     if (task.block < first_block || task.block > last_block) continue;
     BackwardTile work(args, task, scratch, query);
+    work.pack<T>();
     work.run();
     if (task.block > first_block) wait_for_block(task, tile, *args.poll);
-    work.add_dq(task.block == first_block);
+    work.add_dq<T>(task.block == first_block, task.block == last_block);
     std::atomic_ref(task.progress[task.block])
         .store(static_cast<int32_t>(tile + 1), std::memory_order_release);
     (*args.poll)();
   }
-  store_block(args.dk, token, task.head, scratch + at.dk, at.padded_dim, num_keys);
-  store_block(args.dv, token, task.head, scratch + at.dv, at.padded_dim, num_keys);
+  store_block<T>(args.dk, token, task.head, scratch + at.dk, at.padded_dim, num_keys);
+  store_block<T>(args.dv, token, task.head, scratch + at.dv, at.padded_dim, num_keys);
+}
+
+void backward_task(const BackwardArgs& args, const BackwardTask& task, float* scratch) {
+  with_element(args.dtype, [&](auto e) HWY_ATTR { backward_task_of<decltype(e)>(args, task, scratch); });
 }
 
 }  // namespace
@@ -296,7 +317,11 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
   check_attention_matrix(dv, keys.rows, q.cols, "dv");
   check_statistics(lse, layout, q, "lse");
   check_statistics(delta, layout, q, "delta");
-  BackwardArgs args{{dq, k}, {dk, k}, {dv, k}, {d_o, k}, {q, k}, {keys, k}, {values, k}};
+  check_same_dtype(q, keys, values, d_o, dq, dk, dv);
+  const ArenaScope scope(stream.scratch());
+  BackwardArgs args{q.dtype, {dq, k}, {dk, k}, {dv, k}, {d_o, k}, {q, k}, {keys, k}, {values, k}};
+  // Parts of dq are added up before they are rounded.
+  args.dq_sum = {q.dtype == DType::fp32 ? dq : stream.scratch().allocate(q.rows, q.cols), k};
   args.lse = lse.as<float>();
   args.delta = delta.as<float>();
   args.lse_stride = lse.row_stride;
@@ -309,7 +334,6 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
   // causal mask the longest come first. A sequence without keys still has one block, for its zeros in dq.
   const int64_t blocks = most_blocks(layout.k_offsets, layout.num_sequences, kKeyBlock);
   const int64_t heads = layout.num_sequences * layout.num_heads, num_tasks = blocks * heads;
-  const ArenaScope scope(stream.scratch());
   auto* progress = stream.scratch().allocate<int32_t>(heads, blocks).as<int32_t>();
   std::fill_n(progress, num_tasks, 0);
   const TaskScratch scratch(stream, num_tasks, attention_backward_piece(k));

@@ -26,6 +26,7 @@ constexpr int64_t kQueryBlock = 528, kQueryTile = 60, kKeyTile = 192;
 constexpr int64_t kScoreStride = kKeyTile + 16;  // not a power of two: rows fall into different cache sets
 
 struct ForwardArgs {
+  DType dtype = DType::fp32;  // of q, keys, values and o
   HeadColumns q, keys, values, o;
   float* lse = nullptr;  // (h, Tq)
   int64_t lse_stride = 0;
@@ -97,7 +98,7 @@ struct RowSum {
 };
 
 /// scores <- exp(scale scores - max) in `range`, 0 elsewhere in `group`; max includes `max` from before.
-template <bool Masked>
+template <bool kMasked>
 HWY_ATTR RowSum exponentiate_row(float* scores, KeyRange range, KeyRange group, float scale, float max) {
   const FloatTag d;
   const int64_t lanes = float_lanes();
@@ -105,14 +106,14 @@ HWY_ATTR RowSum exponentiate_row(float* scores, KeyRange range, KeyRange group, 
   FloatVec row_max = lowest;
   for (int64_t i = range.begin / lanes * lanes; i < range.end; i += lanes) {
     const FloatVec s = hn::Load(d, scores + i);
-    row_max = hn::Max(row_max, Masked ? keep_range(s, i, range, lowest) : s);
+    row_max = hn::Max(row_max, kMasked ? keep_range(s, i, range, lowest) : s);
   }
   max = std::max(max, max_of_lanes(row_max) * scale);
   const FloatVec factor = hn::Set(d, scale), shift = hn::Set(d, max);
   FloatVec sum = hn::Zero(d);
   for (int64_t i = group.begin / lanes * lanes; i < group.end; i += lanes) {
     FloatVec p = exp_of(hn::MulSub(hn::Load(d, scores + i), factor, shift));
-    if (Masked) p = keep_range(p, i, range, hn::Zero(d));
+    if (kMasked) p = keep_range(p, i, range, hn::Zero(d));
     hn::Store(p, d, scores + i);
     sum = hn::Add(sum, p);
   }
@@ -216,6 +217,7 @@ class ForwardTile {
 };
 
 /// o and lse of a block from its sums.
+template <class T>
 HWY_ATTR void finish_block(const ForwardArgs& args, const ForwardTask& task, const float* out, int64_t stride,
                            const ForwardRows& rows) {
   const FloatTag d;
@@ -224,7 +226,7 @@ HWY_ATTR void finish_block(const ForwardArgs& args, const ForwardTask& task, con
     const float denominator = rows.denominator[i];
     const bool sees = rows.visible[i].begin < rows.visible[i].end;
     const FloatVec inverse = hn::Set(d, sees ? 1.0F / denominator : 0.0F);
-    float* o = args.o.at(token + i, task.head);
+    T* o = args.o.at<T>(token + i, task.head);
     for_each_vector(args.o.head_dim, [&](auto access, int64_t j) HWY_ATTR {
       access.store(hn::Mul(access.load(d, out + i * stride + j), inverse), d, o + j);
     });
@@ -233,7 +235,8 @@ HWY_ATTR void finish_block(const ForwardArgs& args, const ForwardTask& task, con
   }
 }
 
-void forward_task(const ForwardArgs& args, const ForwardTask& task, float* scratch) {
+template <class T>
+HWY_ATTR void forward_task_of(const ForwardArgs& args, const ForwardTask& task, float* scratch) {
   const AttentionSequence& sequence = task.sequence;
   const int64_t k = args.q.head_dim;
   const ForwardScratch at(k);
@@ -241,7 +244,7 @@ void forward_task(const ForwardArgs& args, const ForwardTask& task, float* scrat
   sequence.visible(task.first, task.count, rows.visible);
   std::fill_n(rows.max, task.count, -std::numeric_limits<float>::infinity());
   std::fill_n(rows.denominator, task.count, 0.0F);
-  pack_panels(scratch + at.queries, kQueryBlock, args.q.at(sequence.first_query() + task.first, task.head),
+  pack_panels(scratch + at.queries, kQueryBlock, args.q.at<T>(sequence.first_query() + task.first, task.head),
               args.q.stride, task.count, k);
   std::fill_n(scratch + at.out, round_up(task.count, kMr) * at.padded_dim, 0.0F);
 
@@ -255,15 +258,19 @@ void forward_task(const ForwardArgs& args, const ForwardTask& task, float* scrat
     while (begin < end && rows.visible[end - 1].begin >= tile.first + tile.count) --end;
     if (begin == end) continue;
     const int64_t token = sequence.first_key() + first;
-    pack_transposed(scratch + at.keys, args.keys.at(token, task.head), args.keys.stride, tile.count, k);
-    pack_panels(scratch + at.values, kKeyTile, args.values.at(token, task.head), args.values.stride,
+    pack_transposed(scratch + at.keys, args.keys.at<T>(token, task.head), args.keys.stride, tile.count, k);
+    pack_panels(scratch + at.values, kKeyTile, args.values.at<T>(token, task.head), args.values.stride,
                 tile.count, k);
     for (int64_t row = begin / kMr * kMr; row < end; row += kQueryTile) {
       ForwardTile(args, scratch, rows, tile, row, std::min(kQueryTile, task.count - row)).run();
     }
     (*args.poll)();
   }
-  finish_block(args, task, scratch + at.out, at.padded_dim, rows);
+  finish_block<T>(args, task, scratch + at.out, at.padded_dim, rows);
+}
+
+void forward_task(const ForwardArgs& args, const ForwardTask& task, float* scratch) {
+  with_element(args.dtype, [&](auto e) HWY_ATTR { forward_task_of<decltype(e)>(args, task, scratch); });
 }
 
 }  // namespace
@@ -290,7 +297,8 @@ void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const
   check_attention_matrix(keys, keys.rows, q.cols, "keys");
   check_attention_matrix(values, keys.rows, q.cols, "values");
   check_statistics(lse, layout, q, "lse");
-  ForwardArgs args{{q, k}, {keys, k}, {values, k}, {o, k}};
+  check_same_dtype(q, keys, values, o);
+  ForwardArgs args{q.dtype, {q, k}, {keys, k}, {values, k}, {o, k}};
   args.lse = lse.as<float>();
   args.lse_stride = lse.row_stride;
   args.scale = 1.0F / std::sqrt(static_cast<float>(k));

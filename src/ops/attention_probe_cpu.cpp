@@ -17,10 +17,6 @@ namespace red::ops {
 namespace HWY_NAMESPACE {
 namespace {
 
-float dot_of_rows(const float* a, const float* b, int64_t n) {
-  return dot_row(a, b, n);
-}
-
 /// row (range.end - range.begin) <- exp(scale row - lse)
 void exponentiate(float* row, int64_t n, float scale, float lse) {
   const FloatTag d;
@@ -38,7 +34,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace red::ops {
 
-HWY_EXPORT(dot_of_rows);
+HWY_EXPORT(dot_elements);
 HWY_EXPORT(exponentiate);
 
 void attention_delta(Stream& stream, const Tensor& delta, const Tensor& d_o, const Tensor& o,
@@ -47,18 +43,18 @@ void attention_delta(Stream& stream, const Tensor& delta, const Tensor& d_o, con
   RED_CHECK(num_heads > 0 && o.cols % num_heads == 0 && delta.cols == o.rows, "delta ({}, {}) for o ({}, {})",
             delta.rows, delta.cols, o.rows, o.cols);
   check_attention_matrix(d_o, o.rows, o.cols, "do");
+  check_same_dtype(o, d_o);
   // One column: the norm was over all heads together.
   const bool per_head = inv_rms != nullptr && inv_rms->cols != 1;
   if (inv_rms != nullptr) check_attention_matrix(*inv_rms, o.rows, per_head ? num_heads : 1, "inv_rms");
   const int64_t k = o.cols / num_heads;
-  const HeadColumns gradient(d_o, k), output(o, k);
   auto* out = delta.as<float>();
   const float* scale = inv_rms == nullptr ? nullptr : inv_rms->as<float>();
   for_row_blocks(stream, o.rows, 2 * o.cols, [&](int64_t begin, int64_t end) {
     for (int64_t token = begin; token < end; ++token) {
       for (int64_t head = 0; head < num_heads; ++head) {
-        const float dot =
-            HWY_DYNAMIC_DISPATCH(dot_of_rows)(gradient.at(token, head), output.at(token, head), k);
+        const float dot = HWY_DYNAMIC_DISPATCH(dot_elements)(o.dtype, element_at(d_o, token, head * k),
+                                                             element_at(o, token, head * k), k);
         out[head * delta.row_stride + token] =
             scale == nullptr ? dot : dot / scale[token * inv_rms->row_stride + (per_head ? head : 0)];
       }
@@ -72,6 +68,7 @@ void attention_probabilities(Stream& stream, const Tensor& probabilities, const 
   check_attention_layout(layout, mask, q.rows, keys.rows);
   const int64_t k = checked_head_dim(q, layout);
   check_attention_matrix(keys, keys.rows, q.cols, "keys");
+  check_same_dtype(q, keys);
   check_statistics(lse, layout, q, "lse");
   RED_CHECK(
       sequence_index >= 0 && sequence_index < layout.num_sequences && head >= 0 && head < layout.num_heads,
@@ -81,7 +78,6 @@ void attention_probabilities(Stream& stream, const Tensor& probabilities, const 
                 probabilities.cols == sequence.num_keys(),
             "rows {} + {} of {}, {} columns for {} keys", first_row, probabilities.rows,
             sequence.num_queries(), probabilities.cols, sequence.num_keys());
-  const HeadColumns queries(q, k), all_keys(keys, k);
   auto* out = probabilities.as<float>();
   const float scale = 1.0F / std::sqrt(static_cast<float>(k));
   stream.parallel_for(probabilities.rows, [&](int64_t i) {
@@ -90,8 +86,8 @@ void attention_probabilities(Stream& stream, const Tensor& probabilities, const 
     float* row = out + i * probabilities.row_stride;
     std::fill_n(row, probabilities.cols, 0.0F);
     for (int64_t j = range.begin; j < range.end; ++j) {
-      row[j] = HWY_DYNAMIC_DISPATCH(dot_of_rows)(queries.at(token, head),
-                                                 all_keys.at(sequence.first_key() + j, head), k);
+      row[j] = HWY_DYNAMIC_DISPATCH(dot_elements)(q.dtype, element_at(q, token, head * k),
+                                                  element_at(keys, sequence.first_key() + j, head * k), k);
     }
     HWY_DYNAMIC_DISPATCH(exponentiate)
     (row + range.begin, range.end - range.begin, scale, lse.as<float>()[head * lse.row_stride + token]);

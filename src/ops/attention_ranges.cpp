@@ -36,11 +36,14 @@ void check_attention_layout(const AttentionLayout& layout, const AttentionMask& 
 }
 
 std::size_t attention_scratch_bytes(int num_threads, int64_t num_heads, int64_t head_dim,
-                                    int64_t num_sequences, int64_t longest_keys) {
+                                    int64_t num_sequences, int64_t longest_keys, DType dtype,
+                                    int64_t num_queries) {
   const int64_t blocks = std::max<int64_t>(1, (longest_keys + kAttentionKeyBlock - 1) / kAttentionKeyBlock);
   const auto progress = static_cast<std::size_t>(num_sequences * num_heads * blocks) * sizeof(int32_t);
   const int64_t piece = std::max(attention_forward_piece(head_dim), attention_backward_piece(head_dim));
-  return Arena::rounded(progress) + TaskScratch::num_bytes(num_threads, piece);
+  const auto dq_sum = static_cast<std::size_t>(dtype == DType::bf16 ? num_queries * num_heads * head_dim : 0);
+  return Arena::rounded(progress) + Arena::rounded(dq_sum * sizeof(float)) +
+         TaskScratch::num_bytes(num_threads, piece);
 }
 
 }  // namespace red::ops

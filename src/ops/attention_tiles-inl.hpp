@@ -1,6 +1,7 @@
 // Matrix products of attention's tiles. Operands are first copied into panels (columns in groups of kNr, all
 // rows of a group one after another), which stay in the cache while many small products use them; a library
-// GEMM would copy them for every product. Included once per CPU target.
+// GEMM would copy them for every product. Panels are fp32, whatever their sources hold. Included once per CPU
+// target.
 #if defined(RED_OPS_ATTENTION_TILES_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef RED_OPS_ATTENTION_TILES_INL_HPP
 #undef RED_OPS_ATTENTION_TILES_INL_HPP
@@ -46,8 +47,8 @@ HWY_INLINE void keep_in_register(FloatVec& v) {
 #endif
 }
 
-/// sums(m, n) += sum over i < count of a[m Row + i Step] b[i kNr + n]. The order of the sum is that of i.
-template <int64_t Row, int64_t Step>
+/// sums(m, n) += sum over i < count of a[m kRow + i kStep] b[i kNr + n]. The order of the sum is that of i.
+template <int64_t kRow, int64_t kStep>
 HWY_INLINE void accumulate(Sums& sums, const float* HWY_RESTRICT a, const float* HWY_RESTRICT b,
                            int64_t count) {
   const FloatTag d;
@@ -57,11 +58,11 @@ HWY_INLINE void accumulate(Sums& sums, const float* HWY_RESTRICT a, const float*
     keep_in_register(b1);
 #pragma GCC unroll 12
     for (int64_t m = 0; m < kMr; ++m) {
-      const FloatVec am = hn::Set(d, a[m * Row]);
+      const FloatVec am = hn::Set(d, a[m * kRow]);
       sums[m][0] = hn::MulAdd(am, b0, sums[m][0]);
       sums[m][1] = hn::MulAdd(am, b1, sums[m][1]);
     }
-    a += Step;
+    a += kStep;
     b += kNr;
   }
 }
@@ -94,21 +95,22 @@ HWY_INLINE void multiply_panels(float* HWY_RESTRICT c, int64_t stride, const flo
 
 /// Panels (panel_rows, width rounded up to kNr) of source (rows, width). Columns beyond the source are 0, and
 /// so are rows up to the next multiple of kMr; further rows stay as they are.
-inline HWY_ATTR void pack_panels(float* HWY_RESTRICT panels, int64_t panel_rows,
-                                 const float* HWY_RESTRICT source, int64_t stride, int64_t rows,
-                                 int64_t width) {
+template <class T>
+HWY_ATTR void pack_panels(float* HWY_RESTRICT panels, int64_t panel_rows, const T* HWY_RESTRICT source,
+                          int64_t stride, int64_t rows, int64_t width) {
   const FloatTag d;
+  const WholeVector whole;
   const int64_t padding = round_up(rows, kMr) - rows;
   for (int64_t begin = 0; begin < width; begin += kNr, panels += panel_rows * kNr) {
     const int64_t cols = std::min(kNr, width - begin);
     float* to = panels;
     for (int64_t row = 0; row < rows; ++row, to += kNr) {
-      const float* from = source + row * stride + begin;
+      const T* from = source + row * stride + begin;
       if (cols == kNr) {
-        hn::Store(hn::LoadU(d, from), d, to);
-        hn::Store(hn::LoadU(d, from + kNr / kVectors), d, to + kNr / kVectors);
+        hn::Store(whole.load(d, from), d, to);
+        hn::Store(whole.load(d, from + kNr / kVectors), d, to + kNr / kVectors);
       } else {
-        for (int64_t i = 0; i < kNr; ++i) to[i] = i < cols ? from[i] : 0.0F;
+        for (int64_t i = 0; i < kNr; ++i) to[i] = i < cols ? static_cast<float>(from[i]) : 0.0F;
       }
     }
     std::fill_n(to, padding * kNr, 0.0F);
@@ -116,15 +118,17 @@ inline HWY_ATTR void pack_panels(float* HWY_RESTRICT panels, int64_t panel_rows,
 }
 
 /// to[i kNr + r] = from[r stride + i] for r < 4, i < width
-inline HWY_ATTR void transpose_four_rows(float* HWY_RESTRICT to, const float* HWY_RESTRICT from,
-                                         int64_t stride, int64_t width) {
+template <class T>
+HWY_ATTR void transpose_four_rows(float* HWY_RESTRICT to, const T* HWY_RESTRICT from, int64_t stride,
+                                  int64_t width) {
   int64_t i = 0;
 #if HWY_TARGET != HWY_SCALAR
   const hn::FixedTag<float, 4> d;
+  const WholeVector whole;
   const hn::RepartitionToWide<decltype(d)> pairs;
   for (; i + 4 <= width; i += 4) {
-    const auto r0 = hn::LoadU(d, from + i), r1 = hn::LoadU(d, from + stride + i);
-    const auto r2 = hn::LoadU(d, from + 2 * stride + i), r3 = hn::LoadU(d, from + 3 * stride + i);
+    const auto r0 = whole.load(d, from + i), r1 = whole.load(d, from + stride + i);
+    const auto r2 = whole.load(d, from + 2 * stride + i), r3 = whole.load(d, from + 3 * stride + i);
     const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
     const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
     const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
@@ -141,17 +145,19 @@ inline HWY_ATTR void transpose_four_rows(float* HWY_RESTRICT to, const float* HW
 }
 
 /// Panels (width, rows rounded up to kNr) of the transpose of source (rows, width); beyond the source 0.
-inline HWY_ATTR void pack_transposed(float* HWY_RESTRICT panels, const float* HWY_RESTRICT source,
-                                     int64_t stride, int64_t rows, int64_t width) {
+template <class T>
+HWY_ATTR void pack_transposed(float* HWY_RESTRICT panels, const T* HWY_RESTRICT source, int64_t stride,
+                              int64_t rows, int64_t width) {
   for (int64_t begin = 0; begin < rows; begin += kNr, panels += width * kNr) {
-    const float* from = source + begin * stride;
+    const T* from = source + begin * stride;
     int64_t r = 0;
     for (; r + 4 <= std::min(kNr, rows - begin); r += 4) {
       transpose_four_rows(panels + r, from + r * stride, stride, width);
     }
     for (; r < kNr; ++r) {
       const bool inside = begin + r < rows;
-      for (int64_t i = 0; i < width; ++i) panels[i * kNr + r] = inside ? from[r * stride + i] : 0.0F;
+      for (int64_t i = 0; i < width; ++i)
+        panels[i * kNr + r] = inside ? static_cast<float>(from[r * stride + i]) : 0.0F;
     }
   }
 }

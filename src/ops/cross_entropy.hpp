@@ -1,9 +1,9 @@
-// Cross-entropy with z-loss on a chunk of logits, which become their own gradient in place (model-and-recipe
+// Cross-entropy with z-loss on a chunk of logits, which make room for their own gradient (model-and-recipe
 // "Objective"): sum over targets of CE + z (log Z)^2, not divided by anything: the division by the number of
 // targets of the global batch happens once, to the summed gradients (ops/update_scalars). The vocabulary may
 // be divided over ranks: each makes partials of its own columns, they are gathered, and each finishes.
-// Shapes: n tokens of the chunk, V own columns, of which the first is token `first_column`; logits (n, V);
-// targets, loss_mask (n) in device memory; log_probability (n, 1), optional; sums (2, 1) fp64.
+// Shapes: n tokens of the chunk, V own columns, of which the first is token `first_column`; logits (n, V)
+// fp32; targets, loss_mask (n) in device memory; log_probability (n, 1), optional; sums (2, 1) fp64.
 #pragma once
 
 #include <cstdint>
@@ -31,11 +31,12 @@ void cross_entropy_partials(Stream& stream, const Tensor& partials, const Tensor
 
 /// partials (ranks, 3 n): everyone's; this rank's are row `rank`. For each token: log_probability =
 /// log p(target) (masked or not); where loss_mask is not 0: sums[0] += CE + z (log Z)^2 and sums[1] += CE.
-/// With LogitsBecome::gradient, logits are overwritten with d(sums[0])/d(logits); rows with loss_mask 0
-/// become 0. Sums are in fp64, in the order of the tokens, and the same on every rank.
-void cross_entropy(Stream& stream, const Tensor& sums, const Tensor& log_probability, const Tensor& logits,
-                   const Tensor& partials, int64_t rank, int64_t first_column, const int32_t* targets,
-                   const uint8_t* loss_mask, float z_loss, LogitsBecome become);
+/// d_logits (n, V) = d(sums[0])/d(logits), 0 in rows with loss_mask 0: logits themselves or another tensor,
+/// fp32 or bf16 (rounded once), after partials with LogitsBecome::gradient; empty: no gradient. Sums are in
+/// fp64, in the order of the tokens, and the same on every rank.
+void cross_entropy(Stream& stream, const Tensor& sums, const Tensor& log_probability, const Tensor& d_logits,
+                   const Tensor& logits, const Tensor& partials, int64_t rank, int64_t first_column,
+                   const int32_t* targets, const uint8_t* loss_mask, float z_loss);
 
 /// Bytes that it takes from a stream's scratch memory.
 std::size_t cross_entropy_scratch_bytes(int64_t num_tokens);

@@ -1,10 +1,12 @@
 // Three passes over a row: its maximum; exp(x - max) and their sum, while it is in the cache; and, when all
 // ranks' parts are known, scaling.
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "ops/blocks.hpp"
 #include "ops/cross_entropy.hpp"
+#include "ops/rows.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/cross_entropy_cpu.cpp"
@@ -64,11 +66,22 @@ double sum_of_exp_in_place(float* x, int64_t n, float max) {
   return sum_of_exp<true>(x, n, max);
 }
 
-void scale_row(float* x, int64_t n, float factor) {
+template <class T>
+HWY_ATTR void scale_row_of(T* y, const float* x, int64_t n, float factor) {
   const FloatTag d;
   const FloatVec f = hn::Set(d, factor);
   for_each_vector(
-      n, [&](auto access, int64_t i) HWY_ATTR { access.store(hn::Mul(access.load(d, x + i), f), d, x + i); });
+      n, [&](auto access, int64_t i) HWY_ATTR { access.store(hn::Mul(access.load(d, x + i), f), d, y + i); });
+}
+
+/// y = factor x; y may be x. One element, unless it is negative, gets 1 less.
+void gradient_row(DType dtype, std::byte* y, const float* x, int64_t n, float factor, int64_t target) {
+  with_element(dtype, [&](auto e) HWY_ATTR {
+    using T = decltype(e);
+    const float at_target = target < 0 ? 0.0F : x[target] * factor;
+    scale_row_of(reinterpret_cast<T*>(y), x, n, factor);
+    if (target >= 0) reinterpret_cast<T*>(y)[target] = T(at_target - 1.0F);
+  });
 }
 
 }  // namespace
@@ -82,7 +95,7 @@ namespace red::ops {
 HWY_EXPORT(row_max);
 HWY_EXPORT(sum_of_exp_only);
 HWY_EXPORT(sum_of_exp_in_place);
-HWY_EXPORT(scale_row);
+HWY_EXPORT(gradient_row);
 
 namespace {
 
@@ -168,15 +181,16 @@ std::size_t cross_entropy_scratch_bytes(int64_t num_tokens) {
   return Arena::rounded(static_cast<std::size_t>(num_tokens) * sizeof(RowLoss));
 }
 
-void cross_entropy(Stream& stream, const Tensor& sums, const Tensor& log_probability, const Tensor& logits,
-                   const Tensor& partials, int64_t rank, int64_t first_column, const int32_t* targets,
-                   const uint8_t* loss_mask, float z_loss, LogitsBecome become) {
+void cross_entropy(Stream& stream, const Tensor& sums, const Tensor& log_probability, const Tensor& d_logits,
+                   const Tensor& logits, const Tensor& partials, int64_t rank, int64_t first_column,
+                   const int32_t* targets, const uint8_t* loss_mask, float z_loss) {
   const int64_t num_tokens = logits.rows, vocabulary = logits.cols;
   RED_CHECK(sums.rows == 2 && sums.cols == 1, "sums ({}, {})", sums.rows, sums.cols);
   RED_CHECK(log_probability.empty() || log_probability.rows == num_tokens, "log_probability {}, logits {}",
             log_probability.rows, num_tokens);
   RED_CHECK(rank >= 0 && rank < partials.rows, "rank {} of {}", rank, partials.rows);
   check_partials(partials, logits);
+  if (!d_logits.empty()) check_same_shape(d_logits, logits);
   const auto* own = reinterpret_cast<const Partial*>(partials.as<double>() + rank * partials.row_stride);
   const ArenaScope scope(stream.scratch());
   RowLoss* losses = reinterpret_cast<RowLoss*>(stream.scratch().allocate<double>(num_tokens, 2).as<double>());
@@ -187,18 +201,19 @@ void cross_entropy(Stream& stream, const Tensor& sums, const Tensor& log_probabi
       if (!log_probability.empty()) *row_of(log_probability, i) = static_cast<float>(-loss);
       const bool counts = loss_mask[i] != 0;
       losses[i] = counts ? RowLoss{loss + z_loss * log_z * log_z, loss} : RowLoss{};
-      if (become == LogitsBecome::nothing) continue;
-      float* x = row_of(logits, i);
+      if (d_logits.empty()) continue;
+      std::byte* gradient = element_at(d_logits, i, 0);
       if (!counts) {
-        std::fill_n(x, vocabulary, 0.0F);
+        std::memset(gradient, 0, static_cast<std::size_t>(vocabulary) * size_of(d_logits.dtype));
         continue;
       }
       const double scale = (1.0 + 2.0 * z_loss * log_z) / total.sum * std::exp(own[i].max - total.max);
-      HWY_DYNAMIC_DISPATCH(scale_row)(x, vocabulary, static_cast<float>(scale));
       const int64_t target = targets[i] - first_column;
-      RED_CHECK(partials.rows > 1 || (target >= 0 && target < vocabulary), "target {}, vocabulary {}", target,
-                vocabulary);
-      if (target >= 0 && target < vocabulary) x[target] -= 1.0F;
+      const bool is_own = target >= 0 && target < vocabulary;
+      RED_CHECK(partials.rows > 1 || is_own, "target {}, vocabulary {}", target, vocabulary);
+      HWY_DYNAMIC_DISPATCH(gradient_row)
+      (d_logits.dtype, gradient, row_of(logits, i), vocabulary, static_cast<float>(scale),
+       is_own ? target : -1);
     }
   });
   double* result = sums.as<double>();

@@ -2,7 +2,9 @@
 #include <cstring>
 
 #include "ops/blocks.hpp"
+#include "ops/convert_row.hpp"
 #include "ops/elementwise.hpp"
+#include "ops/rows.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/elementwise_cpu.cpp"
@@ -10,20 +12,72 @@
 
 #include "ops/simd-inl.hpp"
 
+#ifndef RED_OPS_ELEMENTWISE_CPU_ARGS
+#define RED_OPS_ELEMENTWISE_CPU_ARGS
+namespace red::ops {
+namespace {
+
+/// Some elements of one row, fp32 or bf16.
+struct RowPiece {
+  RowPiece(const Tensor& t, int64_t row, int64_t col, int64_t n)
+      : data(element_at(t, row, col)), size(n), dtype(t.dtype) {}
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data);
+  }
+
+  std::byte* data;
+  int64_t size;
+  DType dtype;
+};
+
+}  // namespace
+}  // namespace red::ops
+#endif  // RED_OPS_ELEMENTWISE_CPU_ARGS
+
 HWY_BEFORE_NAMESPACE();
 namespace red::ops {
 namespace HWY_NAMESPACE {
 namespace {
 
-void fill_row(float* y, float value, int64_t n) {
+template <class T>
+HWY_ATTR void fill_row_of(T* y, float value, int64_t n) {
   const FloatTag d;
   for_each_vector(n, [&](auto access, int64_t i) HWY_ATTR { access.store(hn::Set(d, value), d, y + i); });
 }
 
-void add_row(float* y, const float* a, const float* b, int64_t n) {
+template <class Y, class X>
+HWY_ATTR void convert_row_of(Y* y, const X* x, int64_t n) {
+  const FloatTag d;
+  for_each_vector(n, [&](auto access, int64_t i) HWY_ATTR { access.store(access.load(d, x + i), d, y + i); });
+}
+
+template <class T, class B>
+HWY_ATTR void add_row_of(T* y, const T* a, const B* b, int64_t n) {
   const FloatTag d;
   for_each_vector(n, [&](auto access, int64_t i) HWY_ATTR {
     access.store(hn::Add(access.load(d, a + i), access.load(d, b + i)), d, y + i);
+  });
+}
+
+void fill_row(const RowPiece& y, float value) {
+  with_element(y.dtype, [&](auto t) HWY_ATTR { fill_row_of(y.as<decltype(t)>(), value, y.size); });
+}
+
+void widen_row(float* y, const bf16* x, int64_t n) {
+  convert_row_of(y, x, n);
+}
+
+void round_row(bf16* y, const float* x, int64_t n) {
+  convert_row_of(y, x, n);
+}
+
+void add_row(const RowPiece& y, const RowPiece& a, const RowPiece& b) {
+  with_element(y.dtype, [&](auto t) HWY_ATTR {
+    using T = decltype(t);
+    with_element(b.dtype, [&](auto other) HWY_ATTR {
+      add_row_of(y.as<T>(), a.as<T>(), b.as<decltype(other)>(), y.size);
+    });
   });
 }
 
@@ -37,6 +91,16 @@ namespace red::ops {
 
 HWY_EXPORT(fill_row);
 HWY_EXPORT(add_row);
+HWY_EXPORT(widen_row);
+HWY_EXPORT(round_row);
+
+void convert_row(float* y, const bf16* x, int64_t n) {
+  HWY_DYNAMIC_DISPATCH(widen_row)(y, x, n);
+}
+
+void convert_row(bf16* y, const float* x, int64_t n) {
+  HWY_DYNAMIC_DISPATCH(round_row)(y, x, n);
+}
 
 namespace {
 
@@ -50,8 +114,14 @@ void for_each_row(Stream& stream, int64_t rows, int64_t cols, const RowOp& row_o
   });
 }
 
-float* at(const Tensor& t, int64_t row, int64_t col) {
-  return t.as<float>() + row * t.row_stride + col;
+void copy_piece(const RowPiece& y, const RowPiece& x) {
+  if (y.dtype == x.dtype) {
+    std::memcpy(y.data, x.data, static_cast<std::size_t>(y.size) * size_of(y.dtype));
+  } else if (y.dtype == DType::bf16) {
+    convert_row(y.as<bf16>(), x.as<float>(), y.size);
+  } else {
+    convert_row(y.as<float>(), x.as<bf16>(), y.size);
+  }
 }
 
 }  // namespace
@@ -64,37 +134,39 @@ void fill(Stream& stream, const Tensor& tensor, float value) {
   }
   const Tensor y = tensor.contiguous() ? as_one_row(tensor) : tensor;
   for_each_row(stream, y.rows, y.cols, [&](int64_t row, int64_t col, int64_t n) {
-    HWY_DYNAMIC_DISPATCH(fill_row)(at(y, row, col), value, n);
+    HWY_DYNAMIC_DISPATCH(fill_row)(RowPiece(y, row, col, n), value);
   });
 }
 
 void copy(Stream& stream, const Tensor& y, const Tensor& x) {
   check_same_shape(y, x);
-  RED_CHECK(y.dtype == x.dtype, "{} from {}", name_of(y.dtype), name_of(x.dtype));
-  if (y.dtype == DType::fp64) {
+  if (y.dtype == DType::fp64 && x.dtype == DType::fp64) {
     for (int64_t row = 0; row < y.rows; ++row) {
       std::copy_n(x.row_range(row, 1).as<double>(), y.cols, y.row_range(row, 1).as<double>());
     }
     return;
   }
+  RED_CHECK(is_element(y.dtype) && is_element(x.dtype), "{} from {}", name_of(y.dtype), name_of(x.dtype));
   if (y.rows > 1 && all_contiguous({&y, &x})) {
     copy(stream, as_one_row(y), as_one_row(x));
     return;
   }
   for_each_row(stream, y.rows, y.cols, [&](int64_t row, int64_t col, int64_t n) {
-    std::memcpy(at(y, row, col), at(x, row, col), static_cast<std::size_t>(n) * sizeof(float));
+    copy_piece(RowPiece(y, row, col, n), RowPiece(x, row, col, n));
   });
 }
 
 void add(Stream& stream, const Tensor& y, const Tensor& a, const Tensor& b) {
   check_same_shape(y, a);
   check_same_shape(y, b);
+  check_same_dtype(y, a);
   if (y.rows > 1 && all_contiguous({&y, &a, &b})) {
     add(stream, as_one_row(y), as_one_row(a), as_one_row(b));
     return;
   }
   for_each_row(stream, y.rows, y.cols, [&](int64_t row, int64_t col, int64_t n) {
-    HWY_DYNAMIC_DISPATCH(add_row)(at(y, row, col), at(a, row, col), at(b, row, col), n);
+    HWY_DYNAMIC_DISPATCH(add_row)
+    (RowPiece(y, row, col, n), RowPiece(a, row, col, n), RowPiece(b, row, col, n));
   });
 }
 

@@ -10,11 +10,12 @@
 
 namespace red::ops {
 
-/// x (n, d) = rows ids of table (V, d), 0 for tokens of other ranks.
+/// x (n, d) = rows ids of table (V, d), 0 for tokens of other ranks. Both fp32 or both bf16.
 void embedding_gather(Stream& stream, const Tensor& x, const Tensor& table, const int32_t* ids,
                       int64_t first_row = 0);
 
-/// d_table (V, d): row ids[i] += dx row i, in the order of i whatever the number of threads.
+/// d_table (V, d), fp32: row ids[i] += dx row i, fp32 or bf16, in the order of i whatever the number of
+/// threads.
 void embedding_scatter_add(Stream& stream, const Tensor& d_table, const Tensor& dx, const int32_t* ids,
                            int64_t first_row = 0);
 

@@ -2,6 +2,7 @@
 
 #include "ops/blocks.hpp"
 #include "ops/embedding.hpp"
+#include "ops/rows.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/embedding_cpu.cpp"
@@ -14,11 +15,17 @@ namespace red::ops {
 namespace HWY_NAMESPACE {
 namespace {
 
-void accumulate_row(float* y, const float* x, int64_t n) {
+template <class T>
+HWY_ATTR void accumulate_row_of(float* y, const T* x, int64_t n) {
   const FloatTag d;
   for_each_vector(n, [&](auto access, int64_t i) HWY_ATTR {
     access.store(hn::Add(access.load(d, y + i), access.load(d, x + i)), d, y + i);
   });
+}
+
+void accumulate_row(float* y, const std::byte* x, DType dtype, int64_t n) {
+  with_element(dtype,
+               [&](auto e) HWY_ATTR { accumulate_row_of(y, reinterpret_cast<const decltype(e)*>(x), n); });
 }
 
 }  // namespace
@@ -34,18 +41,19 @@ HWY_EXPORT(accumulate_row);
 void embedding_gather(Stream& stream, const Tensor& x, const Tensor& table, const int32_t* ids,
                       int64_t first_row) {
   RED_CHECK(x.cols == table.cols, "x ({}, {}), table ({}, {})", x.rows, x.cols, table.rows, table.cols);
+  check_same_dtype(x, table);
   const Blocks blocks(x.rows, x.cols);
   stream.parallel_for(blocks.count(), [&](int64_t i) {
     const Block block = blocks[i];
+    const auto num_bytes = static_cast<std::size_t>(block.cols) * size_of(x.dtype);
     for (int64_t row = block.row; row < block.row + block.rows; ++row) {
-      float* out = x.as<float>() + row * x.row_stride + block.col;
+      std::byte* out = element_at(x, row, block.col);
       const int64_t entry = ids[row] - first_row;
       if (entry < 0 || entry >= table.rows) {
-        std::fill_n(out, block.cols, 0.0F);
-        continue;
+        std::memset(out, 0, num_bytes);
+      } else {
+        std::memcpy(out, element_at(table, entry, block.col), num_bytes);
       }
-      std::memcpy(out, table.as<float>() + entry * table.row_stride + block.col,
-                  static_cast<std::size_t>(block.cols) * sizeof(float));
     }
   });
 }
@@ -63,8 +71,7 @@ void embedding_scatter_add(Stream& stream, const Tensor& d_table, const Tensor& 
       const int64_t entry = ids[row] - first_row;
       if (entry < 0 || entry >= d_table.rows) continue;
       HWY_DYNAMIC_DISPATCH(accumulate_row)
-      (d_table.as<float>() + entry * d_table.row_stride + col, dx.as<float>() + row * dx.row_stride + col,
-       cols);
+      (d_table.as<float>() + entry * d_table.row_stride + col, element_at(dx, row, col), dx.dtype, cols);
     }
   });
 }

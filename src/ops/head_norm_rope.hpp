@@ -1,7 +1,7 @@
 // Parameter-free RMSNorm over the head width, per head, with rotary positions behind it (model-and-recipe
 // "One attention", 2, 3 and 5). In place: the norm has no gain and the rotation is orthogonal, so the
 // normalised value and inv_rms are all that the backward pass needs. Shapes: n tokens, h heads, k head width;
-// x, dx (n, h k), any row stride; inv_rms (n, h).
+// x, y, dx (n, h k), all fp32 or all bf16, any row stride; inv_rms (n, h) fp32.
 #pragma once
 
 #include <cstdint>

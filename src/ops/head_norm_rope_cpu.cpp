@@ -5,6 +5,7 @@
 
 #include "ops/head_norm_rope.hpp"
 #include "ops/row_blocks.hpp"
+#include "ops/rows.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/head_norm_rope_cpu.cpp"
@@ -12,14 +13,46 @@
 
 #include "ops/row_loops-inl.hpp"
 
+#ifndef RED_OPS_HEAD_NORM_ROPE_CPU_ARGS
+#define RED_OPS_HEAD_NORM_ROPE_CPU_ARGS
+namespace red::ops {
+namespace {
+
+struct HeadNormArgs {
+  DType dtype;  // of x and y
+  int64_t num_heads, head_dim;
+  Rows x;        // (n, h k): x, or dx in the backward pass
+  Rows inv_rms;  // (n, h) fp32
+  Rows y = {};   // (n, h k): of the backward pass
+  float epsilon = 0;
+};
+
+/// The angles of one token, or none.
+struct Angles {
+  Angles(const RopeTable* table, const int32_t* positions, int64_t token) {
+    if (table == nullptr) return;
+    const int64_t position = positions[token];
+    RED_CHECK(position >= 0 && position < table->num_positions(), "position {} of token {}, table holds {}",
+              position, token, table->num_positions());
+    cosine = table->cos() + position * table->half();
+    sine = table->sin() + position * table->half();
+  }
+  const float* cosine = nullptr;
+  const float* sine = nullptr;
+};
+
+}  // namespace
+}  // namespace red::ops
+#endif  // RED_OPS_HEAD_NORM_ROPE_CPU_ARGS
+
 HWY_BEFORE_NAMESPACE();
 namespace red::ops {
 namespace HWY_NAMESPACE {
 namespace {
 
 // x (k) <- x inv_rms, rotated where there are angles; inv_rms is returned.
-HWY_ATTR float forward_head(float* x, int64_t head_dim, float epsilon, const float* cosine,
-                            const float* sine) {
+template <class T>
+HWY_ATTR float forward_head(T* x, int64_t head_dim, float epsilon, const float* cosine, const float* sine) {
   const FloatTag d;
   const float mean = sum_of_squares_row(x, head_dim) / static_cast<float>(head_dim);
   const float inv_rms = 1.0F / std::sqrt(mean + epsilon);
@@ -43,7 +76,8 @@ HWY_ATTR float forward_head(float* x, int64_t head_dim, float epsilon, const flo
 
 // With n = R^-1 y and dn = R^-1 dy, the gradient is inv_rms (dn - n mean(n dn)). R keeps lengths and angles,
 // so mean(n dn) = mean(y dy), and what is turned back is dy - y mean(y dy).
-HWY_ATTR void backward_head(float* dx, const float* y, float inv_rms, int64_t head_dim, const float* cosine,
+template <class T>
+HWY_ATTR void backward_head(T* dx, const T* y, float inv_rms, int64_t head_dim, const float* cosine,
                             const float* sine) {
   const FloatTag d;
   const float mean = dot_row(dx, y, head_dim) / static_cast<float>(head_dim);
@@ -65,18 +99,27 @@ HWY_ATTR void backward_head(float* dx, const float* y, float inv_rms, int64_t he
   });
 }
 
-void forward_token(float* x, float* inv_rms, int64_t num_heads, int64_t head_dim, float epsilon,
-                   const float* cosine, const float* sine) {
-  for (int64_t head = 0; head < num_heads; ++head) {
-    inv_rms[head] = forward_head(x + head * head_dim, head_dim, epsilon, cosine, sine);
-  }
+void forward_token(const HeadNormArgs& args, int64_t token, const Angles& angles) {
+  with_element(args.dtype, [&](auto e) HWY_ATTR {
+    using T = decltype(e);
+    float* inv_rms = args.inv_rms.at<float>(token);
+    for (int64_t head = 0; head < args.num_heads; ++head) {
+      inv_rms[head] = forward_head(args.x.at<T>(token, head * args.head_dim), args.head_dim, args.epsilon,
+                                   angles.cosine, angles.sine);
+    }
+  });
 }
 
-void backward_token(float* dx, const float* y, const float* inv_rms, int64_t num_heads, int64_t head_dim,
-                    const float* cosine, const float* sine) {
-  for (int64_t head = 0; head < num_heads; ++head) {
-    backward_head(dx + head * head_dim, y + head * head_dim, inv_rms[head], head_dim, cosine, sine);
-  }
+void backward_token(const HeadNormArgs& args, int64_t token, const Angles& angles) {
+  with_element(args.dtype, [&](auto e) HWY_ATTR {
+    using T = decltype(e);
+    const float* inv_rms = args.inv_rms.at<float>(token);
+    for (int64_t head = 0; head < args.num_heads; ++head) {
+      const int64_t col = head * args.head_dim;
+      backward_head(args.x.at<T>(token, col), args.y.at<T>(token, col), inv_rms[head], args.head_dim,
+                    angles.cosine, angles.sine);
+    }
+  });
 }
 
 }  // namespace
@@ -93,38 +136,23 @@ HWY_EXPORT(backward_token);
 
 int64_t checked_head_dim(const Tensor& x, const Tensor& inv_rms, int64_t num_heads) {
   RED_CHECK(num_heads > 0 && x.cols % num_heads == 0, "width {} heads {}", x.cols, num_heads);
-  RED_CHECK(inv_rms.rows == x.rows && inv_rms.cols == num_heads, "inv_rms ({}, {}) for {} tokens, {} heads",
-            inv_rms.rows, inv_rms.cols, x.rows, num_heads);
+  RED_CHECK(inv_rms.rows == x.rows && inv_rms.cols == num_heads && inv_rms.dtype == DType::fp32,
+            "inv_rms ({}, {}) {} for {} tokens, {} heads", inv_rms.rows, inv_rms.cols, name_of(inv_rms.dtype),
+            x.rows, num_heads);
   return x.cols / num_heads;
 }
-
-/// The angles of one token, or none.
-struct Angles {
-  Angles(const RopeTable* table, const int32_t* positions, int64_t token) {
-    if (table == nullptr) return;
-    const int64_t position = positions[token];
-    RED_CHECK(position >= 0 && position < table->num_positions(), "position {} of token {}, table holds {}",
-              position, token, table->num_positions());
-    cosine = table->cos() + position * table->half();
-    sine = table->sin() + position * table->half();
-  }
-  const float* cosine = nullptr;
-  const float* sine = nullptr;
-};
 
 void forward(Stream& stream, const Tensor& x, const Tensor& inv_rms, int64_t num_heads, float epsilon,
              const RopeTable* table, const int32_t* positions) {
   const int64_t head_dim = checked_head_dim(x, inv_rms, num_heads);
   RED_CHECK(table == nullptr || 2 * table->half() == head_dim, "table for width {}, heads have {}",
             2 * table->half(), head_dim);
-  auto* data = x.as<float>();
-  auto* kept = inv_rms.as<float>();
+  HeadNormArgs args{x.dtype, num_heads, head_dim, Rows(x), Rows(inv_rms)};
+  args.epsilon = epsilon;
   for_row_blocks(stream, x.rows, x.cols, [&](int64_t begin, int64_t end) {
     for (int64_t token = begin; token < end; ++token) {
       const Angles angles(table, positions, token);
-      HWY_DYNAMIC_DISPATCH(forward_token)
-      (data + token * x.row_stride, kept + token * inv_rms.row_stride, num_heads, head_dim, epsilon,
-       angles.cosine, angles.sine);
+      HWY_DYNAMIC_DISPATCH(forward_token)(args, token, angles);
     }
   });
 }
@@ -136,15 +164,12 @@ void backward(Stream& stream, const Tensor& dx, const Tensor& y, const Tensor& i
             dx.cols);
   RED_CHECK(table == nullptr || 2 * table->half() == head_dim, "table for width {}, heads have {}",
             2 * table->half(), head_dim);
-  auto* gradient = dx.as<float>();
-  const auto* result = y.as<float>();
-  const auto* kept = inv_rms.as<float>();
+  check_same_dtype(dx, y);
+  const HeadNormArgs args{dx.dtype, num_heads, head_dim, Rows(dx), Rows(inv_rms), Rows(y)};
   for_row_blocks(stream, dx.rows, 2 * dx.cols, [&](int64_t begin, int64_t end) {
     for (int64_t token = begin; token < end; ++token) {
       const Angles angles(table, positions, token);
-      HWY_DYNAMIC_DISPATCH(backward_token)
-      (gradient + token * dx.row_stride, result + token * y.row_stride, kept + token * inv_rms.row_stride,
-       num_heads, head_dim, angles.cosine, angles.sine);
+      HWY_DYNAMIC_DISPATCH(backward_token)(args, token, angles);
     }
   });
 }

@@ -3,24 +3,22 @@
 
 #include "ops/matmul.hpp"
 #include "ops/matmul_tiles.hpp"
+#include "ops/rows.hpp"
+#include "ops/task_scratch.hpp"
 
 namespace red::ops {
 namespace {
 
+template <class T>
 void scale(const Tensor& c, float factor) {
   for (int64_t row = 0; row < c.rows; ++row) {
-    float* x = c.as<float>() + row * c.row_stride;
-    for (int64_t col = 0; col < c.cols; ++col) x[col] = factor == 0.0F ? 0.0F : factor * x[col];
+    T* x = c.as<T>() + row * c.row_stride;
+    for (int64_t col = 0; col < c.cols; ++col) x[col] = T(factor == 0.0F ? 0.0F : factor * x[col]);
   }
 }
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
-}
-
-/// The size of `num` near-equal pieces of n: whole vectors, so that no tile but the last has a ragged edge.
-int64_t piece(int64_t n, int64_t num) {
-  return ceil_div(ceil_div(n, num), 32) * 32;
 }
 
 /// How many tiles there should be: each a few milliseconds of one core at most, so that communication makes
@@ -45,7 +43,7 @@ MatmulTiles matmul_tiles(int64_t m, int64_t n, int64_t k) {
   double best_cost = 0.0;
   for (int64_t num_rows = 1; num_rows <= std::min(wanted, most_rows); ++num_rows) {
     const int64_t num_cols = std::min(ceil_div(wanted, num_rows), most_cols);
-    const int64_t rows = piece(m, num_rows), cols = piece(n, num_cols);
+    const int64_t rows = matmul_piece(m, num_rows), cols = matmul_piece(n, num_cols);
     const MatmulTiles tiles{rows, cols, ceil_div(m, rows), ceil_div(n, cols)};
     const double missing = std::max(1.0, static_cast<double>(wanted) / static_cast<double>(tiles.count()));
     const double ragged = static_cast<double>(rows * tiles.num_rows) *
@@ -65,25 +63,41 @@ void matmul(Stream& stream, const Tensor& c, const Tensor& a, Transpose transpos
   RED_CHECK((ta ? a.cols : a.rows) == m && (tb ? b.rows : b.cols) == n && (tb ? b.cols : b.rows) == k,
             "c ({}, {}), a ({}, {}){}, b ({}, {}){}", m, n, a.rows, a.cols, ta ? "^T" : "", b.rows, b.cols,
             tb ? "^T" : "");
+  RED_CHECK(is_element(c.dtype) && is_element(a.dtype) && a.dtype == b.dtype, "{} = {} {}", name_of(c.dtype),
+            name_of(a.dtype), name_of(b.dtype));
   if (m == 0 || n == 0) return;
   if (k == 0) {
     // Libraries disagree about empty sums, and some about leading dims of 0.
-    scale(c, beta);
+    c.dtype == DType::bf16 ? scale<bf16>(c, beta) : scale<float>(c, beta);
     return;
   }
-  const float* a_data = a.as<float>();
-  const float* b_data = b.as<float>();
-  float* c_data = c.as<float>();
-  const GemmFunction sgemm = stream.gemm().sgemm;
+  const MatmulArgs args{c, a, b, ta, tb, alpha, beta};
   const MatmulTiles tiles = matmul_tiles(m, n, k);
-  stream.parallel_for(tiles.count(), [&](int64_t i) {
-    // Neighbouring tasks share columns of b: its packed panel is still in the shared cache.
+  // Neighbouring tasks share columns of b: its packed panel is still in the shared cache.
+  const auto tile = [&](int64_t i) {
     const int64_t row = i % tiles.num_rows * tiles.rows, col = i / tiles.num_rows * tiles.cols;
-    const int64_t rows = std::min(tiles.rows, m - row), cols = std::min(tiles.cols, n - col);
-    sgemm(ta, tb, rows, cols, k, alpha, a_data + (ta ? row : row * a.row_stride), a.row_stride,
-          b_data + (tb ? col * b.row_stride : col), b.row_stride, beta, c_data + row * c.row_stride + col,
-          c.row_stride);
+    return Block{row, col, std::min(tiles.rows, m - row), std::min(tiles.cols, n - col)};
+  };
+  const GemmLibrary& gemm = stream.gemm();
+  const auto multiply_directly = [&](auto gemm_function) {
+    stream.parallel_for(tiles.count(), [&](int64_t i) {
+      const Block part = tile(i);
+      multiply_tile(gemm_function, args, part, c.as<float>() + part.row * c.row_stride + part.col,
+                    c.row_stride);
+    });
+  };
+  if (c.dtype == DType::fp32 && a.dtype == DType::fp32) return multiply_directly(gemm.sgemm);
+  if (c.dtype == DType::fp32 && gemm.has_bf16_arithmetic()) return multiply_directly(gemm.bf16gemm);
+  const ArenaScope scope(stream.scratch());
+  const TaskScratch scratch(stream, tiles.count(), kBf16TileFloats);
+  stream.parallel_for(tiles.count(), [&](int64_t i) {
+    const TaskScratch::Piece piece(scratch);
+    multiply_bf16_tile(gemm, args, tile(i), piece.data());
   });
+}
+
+std::size_t matmul_scratch_bytes(int num_threads, DType dtype) {
+  return dtype == DType::bf16 ? TaskScratch::num_bytes(num_threads, kBf16TileFloats) : 0;
 }
 
 }  // namespace red::ops

@@ -1,5 +1,6 @@
 // RMSNorm with a learned gain over the model width (model-and-recipe "Blocks"): y = x rsqrt(mean(x^2) + eps)
-// g. Shapes: n tokens, d width; x, y, dx, dy (n, d); gain, dgain (d, 1); inv_rms (n, 1). Statistics are fp32.
+// g. Shapes: n tokens, d width; x, y, dx, dy (n, d), all fp32 or all bf16; gain, dgain (d, 1) and inv_rms (n,
+// 1) fp32. Arithmetic is fp32.
 #pragma once
 
 #include "device/stream.hpp"
@@ -11,7 +12,8 @@ namespace red::ops {
 void rms_norm(Stream& stream, const Tensor& y, const Tensor& inv_rms, const Tensor& x, const Tensor& gain,
               float epsilon);
 
-/// x_out = x + branch (a residual connection), then y = norm(x_out) gain. x_out may be x.
+/// x_out = x + branch (a residual connection), then y = norm(x_out) gain, of x_out as it is stored. x_out may
+/// be x.
 void add_rms_norm(Stream& stream, const Tensor& x_out, const Tensor& y, const Tensor& inv_rms,
                   const Tensor& x, const Tensor& branch, const Tensor& gain, float epsilon);
 

@@ -1,4 +1,4 @@
-// Sums along a row of fp32, on top of simd-inl.hpp. Included once per CPU target, like it.
+// Sums along a row of fp32 or bf16, in fp32, on top of simd-inl.hpp. Included once per CPU target, like it.
 #if defined(RED_OPS_ROW_LOOPS_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef RED_OPS_ROW_LOOPS_INL_HPP
 #undef RED_OPS_ROW_LOOPS_INL_HPP
@@ -31,7 +31,8 @@ HWY_ATTR float sum_row(int64_t n, const Term& term) {
 }
 
 /// Sum of x^2 over a row.
-inline HWY_ATTR float sum_of_squares_row(const float* x, int64_t n) {
+template <class T>
+HWY_ATTR float sum_of_squares_row(const T* x, int64_t n) {
   return sum_row(n, [&](auto access, int64_t i, FloatVec sum) HWY_ATTR {
     const FloatVec v = access.load(FloatTag(), x + i);
     return hn::MulAdd(v, v, sum);
@@ -39,10 +40,21 @@ inline HWY_ATTR float sum_of_squares_row(const float* x, int64_t n) {
 }
 
 /// Sum of a b over a row.
-inline HWY_ATTR float dot_row(const float* a, const float* b, int64_t n) {
+template <class T>
+HWY_ATTR float dot_row(const T* a, const T* b, int64_t n) {
   return sum_row(n, [&](auto access, int64_t i, FloatVec sum) HWY_ATTR {
     return hn::MulAdd(access.load(FloatTag(), a + i), access.load(FloatTag(), b + i), sum);
   });
+}
+
+/// The same of elements that are fp32 or bf16.
+inline HWY_ATTR float dot_elements(DType dtype, const std::byte* a, const std::byte* b, int64_t n) {
+  float sum = 0.0F;
+  with_element(dtype, [&](auto e) HWY_ATTR {
+    using T = decltype(e);
+    sum = dot_row(reinterpret_cast<const T*>(a), reinterpret_cast<const T*>(b), n);
+  });
+  return sum;
 }
 
 }  // namespace HWY_NAMESPACE

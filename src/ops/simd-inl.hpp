@@ -13,6 +13,10 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+
+#include "base/check.hpp"
+#include "base/dtype.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace red::ops {
@@ -30,6 +34,51 @@ inline HWY_ATTR int64_t float_lanes() {
   return static_cast<int64_t>(hn::Lanes(FloatTag()));
 }
 
+// bf16 lies in memory alone: it is read as fp32 and rounded when written, as the scalar bf16 does. Highway's
+// own conversion cuts digits off on x86.
+
+/// fp32 from the bits of bf16.
+template <class D>
+HWY_ATTR hn::Vec<D> widen(D d, hn::Vec<hn::Rebind<uint16_t, D>> bits) {
+  const hn::Rebind<uint32_t, D> d32;
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, bits)));
+}
+
+/// The bits of v as bf16, in the upper halves; what is below them means nothing.
+inline HWY_ATTR hn::Vec<hn::Rebind<uint32_t, FloatTag>> round_bits(FloatVec v) {
+  const hn::Rebind<uint32_t, FloatTag> d32;
+  const auto bits = hn::BitCast(d32, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1U));
+  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7FFFU)));
+  const auto quiet = hn::Or(bits, hn::Set(d32, 0x00400000U));
+  return hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(v)), quiet, rounded);
+}
+
+/// The bits of v as bf16.
+inline HWY_ATTR hn::Vec<hn::Rebind<uint16_t, FloatTag>> narrow(FloatVec v) {
+  const hn::Rebind<uint16_t, FloatTag> d16;
+  const hn::Rebind<int32_t, FloatTag> d32;
+  return hn::DemoteTo(d16, hn::BitCast(d32, hn::ShiftRight<16>(round_bits(v))));
+}
+
+/// v as it will be read again after it was stored as T.
+template <class T>
+HWY_ATTR FloatVec as_stored(FloatVec v) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    const hn::Rebind<uint32_t, FloatTag> d32;
+    return hn::BitCast(FloatTag(), hn::And(round_bits(v), hn::Set(d32, 0xFFFF0000U)));
+  } else {
+    return v;
+  }
+}
+
+inline const uint16_t* bits_of(const bf16* p) {
+  return reinterpret_cast<const uint16_t*>(p);
+}
+inline uint16_t* bits_of(bf16* p) {
+  return reinterpret_cast<uint16_t*>(p);
+}
+
 /// How a vector is read and written: whole, or its first elements alone (the end of a row; zeros behind).
 struct WholeVector {
   template <class D>
@@ -43,6 +92,13 @@ struct WholeVector {
   template <class D>
   HWY_ATTR void store(hn::Vec<D> v, D d, hn::TFromD<D>* p) const {
     hn::StoreU(v, d, p);
+  }
+  template <class D>
+  HWY_ATTR hn::Vec<D> load(D d, const bf16* p) const {
+    return widen(d, hn::LoadU(hn::Rebind<uint16_t, D>(), bits_of(p)));
+  }
+  HWY_ATTR void store(FloatVec v, FloatTag /*d*/, bf16* p) const {
+    hn::StoreU(narrow(v), hn::Rebind<uint16_t, FloatTag>(), bits_of(p));
   }
 };
 
@@ -67,6 +123,13 @@ struct FirstElements {
     hn::Store(v, d, lanes);
     std::memcpy(p, lanes, static_cast<size_t>(count) * sizeof(*p));
   }
+  template <class D>
+  HWY_ATTR hn::Vec<D> load(D d, const bf16* p) const {
+    return widen(d, load(hn::Rebind<uint16_t, D>(), bits_of(p)));
+  }
+  HWY_ATTR void store(FloatVec v, FloatTag /*d*/, bf16* p) const {
+    store(narrow(v), hn::Rebind<uint16_t, FloatTag>(), bits_of(p));
+  }
 };
 
 /// body(access, i) for i = 0, lanes, 2 lanes, ... below n, with the lanes of D: with WholeVector, and once at
@@ -82,6 +145,14 @@ HWY_ATTR void for_each_vector(D d, int64_t n, const Body& body) {
 template <class Body>
 HWY_ATTR void for_each_vector(int64_t n, const Body& body) {
   for_each_vector(FloatTag(), n, body);
+}
+
+/// body(T()) with the element type T of activations and matrices: float or bf16.
+template <class Body>
+HWY_ATTR void with_element(DType dtype, const Body& body) {
+  if (dtype == DType::bf16) return body(bf16());
+  RED_CHECK(dtype == DType::fp32, "{} elements, fp32 or bf16 are possible", name_of(dtype));
+  body(float());
 }
 
 /// Sums of fp32 values in fp64, lane by lane.

@@ -1,6 +1,7 @@
 // RMSNorm without a gain over a width that several ranks hold together, each some columns of it: what a rank
 // cannot know, a sum over the whole row, is reduced by the caller between two ops. Shapes: n tokens, c own
-// columns; x, y, dx (n, c), any row stride; squares, dots, inv_rms (n, 1); `width` is the whole row's.
+// columns; a, b, x, y, dx (n, c), all of an op fp32 or all bf16, any row stride; squares, dots, inv_rms (n,
+// 1) fp32; `width` is the whole row's.
 #pragma once
 
 #include "device/stream.hpp"

@@ -1,5 +1,5 @@
 // SwiGLU: hidden = silu(gate) * up. Shapes: n tokens, f FFN width; gate_up, d_gate_up (n, 2 f) = [gate | up];
-// hidden, d_hidden (n, f).
+// hidden, d_hidden (n, f); all fp32 or all bf16.
 #pragma once
 
 #include "device/stream.hpp"

@@ -1,5 +1,6 @@
 // SwiGLU on the CPU: one pass over memory each way. Shapes: see swiglu.hpp.
 #include "ops/row_blocks.hpp"
+#include "ops/rows.hpp"
 #include "ops/swiglu.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -8,6 +9,22 @@
 
 #include "ops/exp-inl.hpp"
 #include "ops/row_loops-inl.hpp"
+
+#ifndef RED_OPS_SWIGLU_CPU_ARGS
+#define RED_OPS_SWIGLU_CPU_ARGS
+namespace red::ops {
+namespace {
+
+struct SwigluArgs {
+  DType dtype;
+  int64_t width;         // f
+  Rows gate_up, hidden;  // (n, 2 f), (n, f); in the backward pass hidden is d_hidden
+  Rows d_gate_up = {};   // (n, 2 f)
+};
+
+}  // namespace
+}  // namespace red::ops
+#endif  // RED_OPS_SWIGLU_CPU_ARGS
 
 HWY_BEFORE_NAMESPACE();
 namespace red::ops {
@@ -28,7 +45,8 @@ HWY_ATTR Sigmoid sigmoid(FloatVec x) {
   return {hn::IfThenElse(negative, small, large), hn::IfThenElse(negative, large, small)};
 }
 
-void swiglu_row(float* hidden, const float* gate, const float* up, int64_t width) {
+template <class T>
+HWY_ATTR void swiglu_row(T* hidden, const T* gate, const T* up, int64_t width) {
   const FloatTag d;
   for_each_vector(width, [&](auto access, int64_t i) HWY_ATTR {
     const auto g = access.load(d, gate + i);
@@ -37,8 +55,9 @@ void swiglu_row(float* hidden, const float* gate, const float* up, int64_t width
 }
 
 // silu'(g) = s (1 + g (1 - s)) with s = sigmoid(g).
-void swiglu_backward_row(float* d_gate, float* d_up, const float* d_hidden, const float* gate,
-                         const float* up, int64_t width) {
+template <class T>
+HWY_ATTR void swiglu_backward_row(T* d_gate, T* d_up, const T* d_hidden, const T* gate, const T* up,
+                                  int64_t width) {
   const FloatTag d;
   for_each_vector(width, [&](auto access, int64_t i) HWY_ATTR {
     const auto g = access.load(d, gate + i);
@@ -51,6 +70,27 @@ void swiglu_backward_row(float* d_gate, float* d_up, const float* d_hidden, cons
   });
 }
 
+void swiglu_rows(const SwigluArgs& a, int64_t begin, int64_t end) {
+  with_element(a.dtype, [&](auto e) HWY_ATTR {
+    using T = decltype(e);
+    for (int64_t row = begin; row < end; ++row) {
+      const T* gate = a.gate_up.at<T>(row);
+      swiglu_row(a.hidden.at<T>(row), gate, gate + a.width, a.width);
+    }
+  });
+}
+
+void swiglu_backward_rows(const SwigluArgs& a, int64_t begin, int64_t end) {
+  with_element(a.dtype, [&](auto e) HWY_ATTR {
+    using T = decltype(e);
+    for (int64_t row = begin; row < end; ++row) {
+      const T* gate = a.gate_up.at<T>(row);
+      T* d_gate = a.d_gate_up.at<T>(row);
+      swiglu_backward_row(d_gate, d_gate + a.width, a.hidden.at<T>(row), gate, gate + a.width, a.width);
+    }
+  });
+}
+
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace red::ops
@@ -60,8 +100,8 @@ HWY_AFTER_NAMESPACE();
 namespace red::ops {
 namespace {
 
-HWY_EXPORT(swiglu_row);
-HWY_EXPORT(swiglu_backward_row);
+HWY_EXPORT(swiglu_rows);
+HWY_EXPORT(swiglu_backward_rows);
 
 void check_shapes(const Tensor& hidden, const Tensor& gate_up) {
   RED_CHECK(gate_up.rows == hidden.rows && gate_up.cols == 2 * hidden.cols,
@@ -72,31 +112,20 @@ void check_shapes(const Tensor& hidden, const Tensor& gate_up) {
 
 void swiglu(Stream& stream, const Tensor& hidden, const Tensor& gate_up) {
   check_shapes(hidden, gate_up);
-  auto* out = hidden.as<float>();
-  const auto* in = gate_up.as<float>();
-  const int64_t width = hidden.cols;
-  for_row_blocks(stream, hidden.rows, 3 * width, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const float* gate = in + row * gate_up.row_stride;
-      HWY_DYNAMIC_DISPATCH(swiglu_row)(out + row * hidden.row_stride, gate, gate + width, width);
-    }
+  check_same_dtype(hidden, gate_up);
+  const SwigluArgs args{hidden.dtype, hidden.cols, Rows(gate_up), Rows(hidden)};
+  for_row_blocks(stream, hidden.rows, 3 * hidden.cols, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(swiglu_rows)(args, begin, end);
   });
 }
 
 void swiglu_backward(Stream& stream, const Tensor& d_gate_up, const Tensor& d_hidden, const Tensor& gate_up) {
   check_shapes(d_hidden, gate_up);
   check_shapes(d_hidden, d_gate_up);
-  auto* out = d_gate_up.as<float>();
-  const auto* dh = d_hidden.as<float>();
-  const auto* in = gate_up.as<float>();
-  const int64_t width = d_hidden.cols;
-  for_row_blocks(stream, d_hidden.rows, 5 * width, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const float* gate = in + row * gate_up.row_stride;
-      float* d_gate = out + row * d_gate_up.row_stride;
-      HWY_DYNAMIC_DISPATCH(swiglu_backward_row)
-      (d_gate, d_gate + width, dh + row * d_hidden.row_stride, gate, gate + width, width);
-    }
+  check_same_dtype(d_hidden, d_gate_up, gate_up);
+  const SwigluArgs args{d_hidden.dtype, d_hidden.cols, Rows(gate_up), Rows(d_hidden), Rows(d_gate_up)};
+  for_row_blocks(stream, d_hidden.rows, 5 * d_hidden.cols, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(swiglu_backward_rows)(args, begin, end);
   });
 }
 

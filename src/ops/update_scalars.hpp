@@ -7,8 +7,10 @@
 
 namespace red::ops {
 
-/// What all ranks summed up, fp64 (kStepSums, 1), at these places.
-enum StepSum { sum_gradient_squares = 0, sum_loss, sum_cross_entropy, sum_targets, kStepSums };
+/// What all ranks summed up, fp64 (kStepSums + P, 1) for P logical parameters: these, then the squared
+/// gradients of each parameter. Adding those up in the order of the parameters makes the norm independent of
+/// which rank holds which layer.
+enum StepSum { sum_loss = 0, sum_cross_entropy, sum_targets, kStepSums };
 
 /// fp64 (kStepScalars, 1), at these places.
 enum StepScalar {

@@ -10,7 +10,9 @@ void update_scalars(Stream&, const Tensor& scalars, const Tensor& updates, const
   double* out = scalars.as<double>();
   double& count = *updates.as<double>();
   const double targets = sum[sum_targets];
-  const double norm = std::sqrt(sum[sum_gradient_squares]) / targets;
+  double squares = 0.0;
+  for (int64_t i = kStepSums; i < sums.rows; ++i) squares += sum[i];
+  const double norm = std::sqrt(squares) / targets;
   const double loss = sum[sum_loss] / targets;
   const bool apply = std::isfinite(norm) && std::isfinite(loss);
   if (apply) count += 1.0;

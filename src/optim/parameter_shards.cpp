@@ -46,8 +46,9 @@ std::vector<ParameterShard> shards_of(const model::ParameterStore& store, bool o
     const RowRange rows = shard_rows(p.region.num_rows, at.num_data, at.data);
     const bool owned = owns_embedding || p.spec.name != kEmbedding;
     const bool first_copy = p.spec.cut != model::TensorCut::none || at.tensor == 0;
-    shards.push_back({&p, rows, p.weight.value.row_range(rows.begin, rows.count),
-                      p.weight.gradient.row_range(rows.begin, rows.count), owned, owned && first_copy});
+    ParameterShard& shard = shards.emplace_back(ParameterShard{
+        &p, rows, {}, p.weight.gradient.row_range(rows.begin, rows.count), owned, owned && first_copy});
+    if (!shard.has_master()) shard.weight = shard.value();
   }
   return shards;
 }
@@ -64,8 +65,10 @@ ParameterShards::ParameterShards(Stream& stream, const model::ParameterStore& st
     : stream_(stream),
       data_(mesh.data()),
       shards_(shards_of(store, owns_embedding, {data_.size(), data_.rank(), mesh.at().tensor})),
+      masters_("master weights", count_master_bytes(shards_)),
       buckets_(make_buckets(shards_, data_.size(), bucket_bytes)),
       memory_("gradient buckets", count_bytes(shards_, data_.size(), bucket_bytes)) {
+  allocate_masters(masters_, shards_);
   allocate(memory_, buckets_, staging_, data_.size());
   for (const Bucket& bucket : buckets_) {
     for_each_part(
@@ -74,19 +77,40 @@ ParameterShards::ParameterShards(Stream& stream, const model::ParameterStore& st
   }
 }
 
+void ParameterShards::allocate_masters(Arena& arena, std::vector<ParameterShard>& shards) {
+  for (ParameterShard& shard : shards) {
+    if (shard.has_master()) shard.weight = arena.allocate(shard.rows.count, shard.parameter->region.num_cols);
+  }
+}
+
+std::size_t ParameterShards::count_master_bytes(std::vector<ParameterShard> shards) {
+  Arena counted = Arena::counting();
+  allocate_masters(counted, shards);
+  return counted.peak();
+}
+
+void ParameterShards::initialize_masters(uint64_t seed) {
+  for (const ParameterShard& shard : shards_) {
+    if (shard.has_master()) model::initialize_rows(shard.weight, *shard.parameter, shard.rows.begin, seed);
+  }
+}
+
 /// One data rank alone exchanges nothing and has no buckets.
 std::vector<ParameterShards::Bucket> ParameterShards::make_buckets(const std::vector<ParameterShard>& shards,
                                                                    int num_data, std::size_t bucket_bytes) {
   std::vector<Bucket> buckets;
   if (num_data == 1) return buckets;
-  std::size_t filled = bucket_bytes;  // the first parameter opens a bucket
+  std::size_t filled = 0;
   bool at_end = false;
   for (const std::size_t i : backward_order(shards)) {
     const model::StoredParameter& parameter = *shards[i].parameter;
     const auto layer = final_with(shards[i]);
     const std::size_t num_bytes = static_cast<std::size_t>(parameter.region.size()) * sizeof(float);
-    if (filled + num_bytes > bucket_bytes || at_end != !layer.has_value()) {
+    const DType dtype = parameter.weight.value.dtype;
+    if (buckets.empty() || filled + num_bytes > bucket_bytes || at_end != !layer.has_value() ||
+        buckets.back().dtype != dtype) {
       buckets.emplace_back();
+      buckets.back().dtype = dtype;
       filled = 0;
     }
     at_end = !layer.has_value();
@@ -134,21 +158,25 @@ void ParameterShards::for_each_part(const Bucket& bucket, int rank, const Tensor
   for (const std::size_t member : bucket.members) {
     const model::ParameterRegion& region = shards_[member].parameter->region;
     const RowRange rows = shard_rows(region.num_rows, data_.size(), rank);
-    visit(member, rows, make_tensor(chunk.as<float>() + offset, rows.count, region.num_cols));
-    offset += rows.count * region.num_cols;
+    const int64_t size = rows.count * region.num_cols;
+    Tensor part = chunk.col_range(offset, size);
+    part.rows = rows.count;
+    part.cols = part.row_stride = region.num_cols;
+    visit(member, rows, part);
+    offset += size;
   }
 }
 
 /// (ranks, chunk)
-Tensor ParameterShards::staged(const Staging& staging, const Bucket& bucket) const {
-  return make_tensor(staging.memory.as<float>(), data_.size(), bucket.chunk);
+Tensor ParameterShards::staged(const Staging& staging, const Bucket& bucket, DType dtype) const {
+  return {staging.memory.data, data_.size(), bucket.chunk, bucket.chunk, dtype};
 }
 
 void ParameterShards::begin_reduction(std::size_t index) {
   Staging& staging = staging_[index % 2];
   const Bucket& bucket = buckets_[index];
   if (staging.request) data_.wait(staging.request, "reduce-scatter of gradients");
-  const Tensor send = staged(staging, bucket);
+  const Tensor send = staged(staging, bucket, DType::fp32);
   for (int rank = 0; rank < data_.size(); ++rank) {
     for_each_part(bucket, rank, send.row_range(rank, 1),
                   [&](std::size_t member, const RowRange& rows, const Tensor& part) {
@@ -193,7 +221,7 @@ void ParameterShards::reduce() {
 void ParameterShards::finish_gather(Staging& staging) {
   if (!staging.request) return;
   data_.wait(staging.request, "all-gather of parameters");
-  const Tensor gathered = staged(staging, *staging.bucket);
+  const Tensor gathered = staged(staging, *staging.bucket, staging.bucket->dtype);
   for (int rank = 0; rank < data_.size(); ++rank) {
     if (rank == data_.rank()) continue;
     for_each_part(*staging.bucket, rank, gathered.row_range(rank, 1),
@@ -205,15 +233,18 @@ void ParameterShards::finish_gather(Staging& staging) {
 }
 
 void ParameterShards::gather() {
+  for (const ParameterShard& shard : shards_) {
+    if (shard.has_master()) ops::copy(stream_, shard.value(), shard.weight);
+  }
   for (std::size_t i = 0; i < buckets_.size(); ++i) {
     Staging& staging = staging_[i % 2];
     finish_gather(staging);
     staging.bucket = &buckets_[i];
-    const Tensor all = staged(staging, *staging.bucket);
+    const Tensor all = staged(staging, *staging.bucket, staging.bucket->dtype);
     const Tensor own = all.row_range(data_.rank(), 1);
     for_each_part(*staging.bucket, data_.rank(), own,
                   [&](std::size_t member, const RowRange&, const Tensor& part) {
-                    ops::copy(stream_, part, shards_[member].weight);
+                    ops::copy(stream_, part, shards_[member].value());
                   });
     staging.request = data_.all_gather(all, own);
   }

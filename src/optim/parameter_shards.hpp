@@ -29,12 +29,16 @@ RowRange shard_rows(int64_t rows, int num_ranks, int rank);
 struct ParameterShard {
   const model::StoredParameter* parameter = nullptr;
   RowRange rows;        ///< within the region
-  Tensor weight;        ///< (rows.count, cols) view into the rank's parameters
+  Tensor weight;        ///< (rows.count, cols) fp32: view into the rank's parameters, or master weights
   Tensor gradient;      ///< (rows.count, cols) after reduce(): summed over the data ranks, this rank's rows
   bool owned = true;    ///< updated here; false: another stage owns this copy (tied embedding)
   bool counted = true;  ///< in norms and checkpoints: of equal copies on several ranks, one
 
   int64_t first_row() const { return parameter->region.row_begin + rows.begin; }  ///< of the whole parameter
+  /// The same rows as layers compute with them; their own memory where that is not fp32, when the optimizer
+  /// updates fp32 master weights.
+  Tensor value() const { return parameter->weight.value.row_range(rows.begin, rows.count); }
+  bool has_master() const { return parameter->weight.value.dtype != DType::fp32; }
 };
 
 /// A rank's place among those of its stage: what its share of the parameters follows from.
@@ -44,8 +48,8 @@ struct ShardPlace {
   int tensor = 0;
 };
 
-/// The shards of a rank's parameters, before any reduction. `owns_embedding`: whether this stage's copy of
-/// the tied embedding is the one that counts. `store` must outlive them.
+/// The shards of a rank's parameters, before any reduction, without master weights. `owns_embedding`: whether
+/// this stage's copy of the tied embedding is the one that counts. `store` must outlive them.
 std::vector<ParameterShard> shards_of(const model::ParameterStore& store, bool owns_embedding,
                                       const ShardPlace& at);
 
@@ -61,6 +65,9 @@ class ParameterShards {
   const std::vector<ParameterShard>& shards() const { return shards_; }
   const ParameterShard* embedding() const { return embedding_of(shards_); }
 
+  /// Master weights get the initial values that the parameters have but for rounding.
+  void initialize_masters(uint64_t seed);
+
   /// A layer's gradients are final: reductions begin of all buckets that are now whole. Backward order.
   void layer_done(const model::LayerOfParameter& layer);
   /// All gradients are final: begins the reductions that are left, and waits for all.
@@ -68,8 +75,12 @@ class ParameterShards {
   /// Of the last reduce(): the share of the elements that had arrived before it was called; 1 with one data
   /// rank.
   double hidden_share() const { return hidden_share_; }
+  /// What layers compute with, on all ranks, becomes what the shards' weights are.
   void gather();
 
+  std::size_t master_bytes() const { return masters_.capacity(); }
+  static std::size_t count_master_bytes(std::vector<ParameterShard> shards);
+  /// Of buckets.
   std::size_t num_bytes() const { return memory_.capacity(); }
   /// What num_bytes() will be for these shards, on any of so many data ranks.
   static std::size_t count_bytes(const std::vector<ParameterShard>& shards, int num_data,
@@ -79,28 +90,31 @@ class ParameterShards {
   struct Bucket {
     std::vector<std::size_t> members;                   ///< indices of shards
     std::optional<model::LayerOfParameter> last_layer;  ///< final when this layer is; nothing: at the end
+    DType dtype = DType::fp32;                          ///< of the parameters; gradients are fp32
     int64_t chunk = 0;                                  ///< elements that each rank gets
     Tensor received;                                    ///< (1, chunk)
   };
   struct Staging {
-    Tensor memory;  ///< (1, ranks * largest chunk)
+    Tensor memory;  ///< (1, ranks * largest chunk) fp32
     parallel::Request request;
     const Bucket* bucket = nullptr;
   };
 
   static std::vector<Bucket> make_buckets(const std::vector<ParameterShard>& shards, int num_data,
                                           std::size_t bucket_bytes);
+  static void allocate_masters(Arena& arena, std::vector<ParameterShard>& shards);
   static void allocate(Arena& arena, std::vector<Bucket>& buckets, Staging (&staging)[2], int num_data);
   void begin_reduction(std::size_t bucket);
   void measure_hidden_share();
   template <class Visit>
   void for_each_part(const Bucket& bucket, int rank, const Tensor& chunk, Visit visit) const;
-  Tensor staged(const Staging& staging, const Bucket& bucket) const;
+  Tensor staged(const Staging& staging, const Bucket& bucket, DType dtype) const;
   void finish_gather(Staging& staging);
 
   Stream& stream_;
   parallel::Communicator& data_;
   std::vector<ParameterShard> shards_;
+  Arena masters_;
   std::vector<Bucket> buckets_;
   Arena memory_;
   Staging staging_[2];

@@ -3,7 +3,6 @@
 #include "model/stage_parameters.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/reduce.hpp"
-#include "ops/update_scalars.hpp"
 
 namespace red::train {
 namespace {
@@ -12,10 +11,6 @@ namespace {
 parallel::Program step_program(const EngineOptions& options, const parallel::Mesh& mesh) {
   if (!options.train) return {};
   return training_programs(options, mesh.layout())[mesh.at().stage];
-}
-
-Tensor scalar_at(const Tensor& scalars, int64_t row) {
-  return scalars.row_range(row, 1);
 }
 
 }  // namespace
@@ -28,13 +23,11 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
       chunks_(placement_.chunks_of(mesh.at().stage)),
       step_(step_program(options, mesh)),
       tensor_(mesh.tensor(), mesh.layout().sequence_parallel),
-      store_(model::stage_parameters(options.model, chunks_), tensor_.at(), options.train),
+      store_(model::stage_parameters(options.model, chunks_), tensor_.at(), options.train, options.dtype),
       stages_(stream, options.model, chunks_, tensor_, store_, stage_options(options, step_)),
       executor_(stages_, pipeline_shape(options, mesh.layout(), 1), mesh.pipeline(), tensor_),
-      scalars_memory_("step scalars", kScalarBytes),
-      sums_(scalars_memory_.allocate<double>(ops::kStepSums, 1)),
-      scalars_(scalars_memory_.allocate<double>(ops::kStepScalars, 1)),
-      updates_(scalars_memory_.allocate<double>(1, 1)) {
+      scalars_memory_("step scalars", StepScalars::count_bytes(options.model)),
+      scalars_(scalars_memory_, options.model) {
   stream.set_progress_hook([&mesh] { mesh.world().poll(); });
   stream.reserve_scratch(stages_.scratch_bytes(stream.threads().num_threads()));
   if (!options.train) return;
@@ -47,6 +40,11 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
                                                  placement_.embedding_owner, mesh.pipeline());
   adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh);
   stream.reserve_scratch(adafactor_->scratch_bytes());
+}
+
+void Engine::initialize_parameters() {
+  store_.initialize(options_.model.init_seed);
+  if (shards_) shards_->initialize_masters(options_.model.init_seed);
 }
 
 const parallel::Program& Engine::program(int num_micro_batches, bool train) {
@@ -63,23 +61,23 @@ const parallel::Program& Engine::program(int num_micro_batches, bool train) {
   return programs_.emplace_back(key, std::move(program)).second;
 }
 
-/// sums_: what every rank adds, then the sum of all ranks.
+/// scalars_.sums: what every rank adds, then the sum of all ranks.
 void Engine::sum_over_ranks(std::span<const data::MicroBatch> batches) {
-  ops::fill(stream_, sums_, 0.0F);
+  ops::fill(stream_, scalars_.sums, 0.0F);
   timer_.measure(Phase::optimizer, [&] {
     for (const optim::ParameterShard& shard : shards_->shards()) {
       if (shard.counted)
-        ops::sum_of_squares(stream_, scalar_at(sums_, ops::sum_gradient_squares), shard.gradient);
+        ops::sum_of_squares(stream_, scalars_.squares_of(shard.parameter->spec), shard.gradient);
     }
   });
   if (speaks_for_samples()) {
-    ops::copy(stream_, sums_.row_range(ops::sum_loss, 2), stages_.last().loss_sums());
+    ops::copy(stream_, scalars_.sums.row_range(ops::sum_loss, 2), stages_.last().loss_sums());
     double targets = 0.0;
     for (const data::MicroBatch& batch : batches) targets += static_cast<double>(batch.num_targets);
-    copy_to_device(stream_, scalar_at(sums_, ops::sum_targets).data, &targets, sizeof(targets));
+    copy_to_device(stream_, scalars_.sum(ops::sum_targets).data, &targets, sizeof(targets));
   }
   timer_.measure(Phase::communication, [&] {
-    parallel::Request request = mesh_.world().all_reduce(sums_, parallel::ReduceOp::sum);
+    parallel::Request request = mesh_.world().all_reduce(scalars_.sums, parallel::ReduceOp::sum);
     mesh_.world().wait(request, "all-reduce of loss and gradient norm");
   });
 }
@@ -96,10 +94,10 @@ StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double l
     tied_->reduce();
   });
   sum_over_ranks(batches);
-  ops::update_scalars(stream_, scalars_, updates_, sums_, learning_rate, options_.optimizer.decay,
-                      options_.optimizer.gradient_clip);
+  ops::update_scalars(stream_, scalars_.scalars, scalars_.updates, scalars_.sums, learning_rate,
+                      options_.optimizer.decay, options_.optimizer.gradient_clip);
   double host[ops::kStepScalars];
-  copy_to_host(stream_, host, scalars_.data, sizeof(host));
+  copy_to_host(stream_, host, scalars_.scalars.data, sizeof(host));
   stream_.synchronize();
   return {host[ops::scalar_loss], host[ops::scalar_cross_entropy], host[ops::scalar_gradient_norm],
           static_cast<int64_t>(host[ops::scalar_targets]), host[ops::scalar_apply] != 0.0};
@@ -107,7 +105,7 @@ StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double l
 
 StepResult Engine::train_step(std::span<const data::MicroBatch> batches, double learning_rate) {
   const StepResult result = gradients(batches, learning_rate);
-  timer_.measure(Phase::optimizer, [&] { adafactor_->update(scalars_); });
+  timer_.measure(Phase::optimizer, [&] { adafactor_->update(scalars_.scalars); });
   timer_.measure(Phase::communication, [&] {
     tied_->share();
     shards_->gather();
@@ -134,11 +132,13 @@ MemoryUse Engine::memory() const {
   MemoryUse use;
   use.parameters = store_.value_bytes();
   use.gradients = store_.gradient_bytes();
+  if (shards_) use.masters = shards_->master_bytes();
   if (adafactor_) use.optimizer = adafactor_->num_bytes();
   if (shards_) use.buckets = shards_->num_bytes();
   if (whole_gradients_) use.whole_gradients = whole_gradients_->num_bytes();
   if (tied_) use.tied_embedding = tied_->num_bytes();
   use.activations = stage.slots;
+  use.recomputed = stage.recomputed;
   use.temporaries = stage.work;
   use.rope = stage.rope;
   use.scalars = scalars_memory_.capacity();

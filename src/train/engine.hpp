@@ -17,6 +17,7 @@
 #include "train/engine_options.hpp"
 #include "train/memory_use.hpp"
 #include "train/pipeline_executor.hpp"
+#include "train/step_scalars.hpp"
 
 namespace red::train {
 
@@ -34,9 +35,9 @@ class Engine {
   /// Allocates everything that steps will use. `mesh` and `stream` must outlive it. Parameters are zero.
   Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& stream);
 
-  void initialize_parameters() { store_.initialize(options_.model.init_seed); }
+  void initialize_parameters();
   /// Parameters, and with `optimizer_state` the second moments and the count of updates, of any layout's
-  /// checkpoint.
+  /// checkpoint. Collective.
   void load(const checkpoint::Reader& reader, bool optimizer_state);
   /// The rectangles of logical tensors that this rank writes, and what else the optimizer has to remember.
   std::vector<checkpoint::Shard> checkpoint_shards();
@@ -56,6 +57,7 @@ class Engine {
   void hidden(const data::MicroBatch& batch);
 
   const parallel::Mesh& mesh() const { return mesh_; }
+  DType dtype() const { return options_.dtype; }  ///< of matrices and activations
   /// One rank of each pipeline, which has the loss, speaks for the samples that went through it.
   bool speaks_for_samples() const { return stages_.has_head() && mesh_.at().tensor == 0; }
   model::StageGroup& stages() { return stages_; }
@@ -87,7 +89,7 @@ class Engine {
   std::vector<std::pair<std::pair<int, bool>, parallel::Program>>
       programs_;  ///< by micro-batches and training
   Arena scalars_memory_;
-  Tensor sums_, scalars_, updates_;     ///< fp64: (kStepSums, 1), (kStepScalars, 1), (1, 1)
+  StepScalars scalars_;
   std::vector<float> log_probability_;  ///< host copy for score()
   PhaseTimer timer_;
 };

@@ -30,6 +30,8 @@ std::vector<model::StageOptions> stage_options(const EngineOptions& options,
   common.max_positions = options.max_positions;
   common.head_chunk = options.head_chunk;
   common.z_loss = options.z_loss;
+  common.recompute = options.recompute;
+  common.recompute_layers = options.recompute_layers;
   common.split_backward = options.train && parallel::splits_backward(program);
   std::vector<model::StageOptions> result(static_cast<std::size_t>(options.virtual_stages), common);
   if (!options.train) return result;

@@ -22,13 +22,14 @@ struct EngineOptions {
   int max_micro_batches = 1;   ///< of one data rank in one step
   parallel::PipelineSchedule schedule = parallel::PipelineSchedule::one_forward_one_backward;
   int virtual_stages = 1;  ///< chunks of layers on each stage; more than one only with `interleaved`
+  model::Recompute recompute = model::Recompute::none;
+  int64_t recompute_layers = 0;  ///< of each stack of a stage, from the first; 0: all
   int64_t head_chunk = 512;
   float z_loss = 0.0F;
   std::size_t bucket_bytes = std::size_t{32} << 20;
-  bool train = true;  ///< false: no gradients, no optimizer
+  DType dtype = DType::fp32;  ///< of matrices and activations, fp32 or bf16
+  bool train = true;          ///< false: no gradients, no optimizer
 };
-
-inline constexpr std::size_t kScalarBytes = 4096;  ///< the step's device scalars
 
 parallel::Placement placement_of(const EngineOptions& options, const parallel::Layout& layout);
 

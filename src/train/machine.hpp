@@ -3,6 +3,7 @@
 #pragma once
 
 #include "device/stream.hpp"
+#include "parallel/communicator.hpp"
 
 namespace red::train {
 
@@ -13,8 +14,12 @@ int default_threads(int ranks_on_host);
 /// Largest resident memory of this process so far, MiB.
 double peak_rss_mib();
 
-/// GFLOP/s of a large matrix product on the stream's threads: the best of a few, some tens of milliseconds in
-/// all. Ranks of one machine must measure at the same time, as they will compute.
-double measured_peak_gflops(Stream& stream);
+/// Where each rank has chosen its matrix library by speed: takes the one that most of them chose among those
+/// that work on all, so that the bits of a result do not depend on which rank computes it. Collective.
+void agree_on_gemm(parallel::Communicator& world, Stream& stream);
+
+/// GFLOP/s of a large matrix product of this dtype on the stream's threads: the best of a few, some tens of
+/// milliseconds in all. Ranks of one machine must measure at the same time, as they will compute.
+double measured_peak_gflops(Stream& stream, DType dtype);
 
 }  // namespace red::train

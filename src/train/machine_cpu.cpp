@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <thread>
 
@@ -28,15 +29,33 @@ double peak_rss_mib() {
   return static_cast<double>(usage.ru_maxrss) / 1024.0;
 }
 
-double measured_peak_gflops(Stream& stream) {
+void agree_on_gemm(parallel::Communicator& world, Stream& stream) {
+  constexpr std::array choices = {GemmChoice::openblas, GemmChoice::onednn, GemmChoice::plain};
+  std::array<double, 2 * choices.size()> votes{};  // for each library, then against
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    if (stream.gemm().choice == choices[i]) votes[i] = 1.0;
+    if (!gemm_usable(choices[i])) votes[choices.size() + i] = 1.0;
+  }
+  parallel::Request request =
+      world.all_reduce(make_tensor(votes.data(), votes.size(), 1), parallel::ReduceOp::sum);
+  world.wait(request, "choice of the matrix library");
+  std::size_t best = choices.size() - 1;
+  for (std::size_t i = choices.size(); i-- > 0;) {
+    if (votes[choices.size() + i] == 0.0 && votes[i] >= votes[best]) best = i;
+  }
+  stream.use_gemm(gemm_library_with_bf16(choices[best]));
+}
+
+double measured_peak_gflops(Stream& stream, DType dtype) {
   constexpr int64_t n = 768;
-  constexpr int kRepeats = 4;
+  constexpr int num_repeats = 4;
   Arena arena("peak measurement", 3 * Arena::rounded(n * n * sizeof(float)));
-  const Tensor a = arena.allocate(n, n), b = arena.allocate(n, n), c = arena.allocate(n, n);
+  const Tensor a = arena.allocate(n, n, dtype), b = arena.allocate(n, n, dtype),
+               c = arena.allocate(n, n, dtype);
   ops::fill(stream, a, 1.0F);
   ops::fill(stream, b, 1.0F);
   double best = 0.0;
-  for (int i = 0; i < kRepeats; ++i) {
+  for (int i = 0; i < num_repeats; ++i) {
     const auto begin = std::chrono::steady_clock::now();
     ops::matmul(stream, c, a, ops::Transpose::no, b, ops::Transpose::no);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

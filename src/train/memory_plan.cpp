@@ -9,6 +9,7 @@
 #include "optim/whole_gradients.hpp"
 #include "parallel/simulator.hpp"
 #include "train/checkpoint_shards.hpp"
+#include "train/step_scalars.hpp"
 
 namespace red::train {
 namespace {
@@ -29,10 +30,10 @@ class RankKind {
         plan_(plan),
         chunks_(plan.placement.chunks_of(stage)),
         tensor_({plan.layout.tensor, tensor}, plan.layout.sequence_parallel),
-        store_(model::stage_parameters(options.model, chunks_), tensor_.at(), options.train,
+        store_(model::stage_parameters(options.model, chunks_), tensor_.at(), options.train, options.dtype,
                Memory::counted) {
     common_.at = {.stage = stage, .tensor = tensor};
-    common_.memory.scalars = kScalarBytes;
+    common_.memory.scalars = StepScalars::count_bytes(options.model);
     count_stages(num_threads, stage_plans);
     count_parameters();
   }
@@ -44,6 +45,7 @@ class RankKind {
     if (!options_.train) return rank;
     const std::vector<optim::ParameterShard> shards = shards_at(data);
     optim::AdafactorMemory adafactor(options_.optimizer, shards);
+    rank.memory.masters = optim::ParameterShards::count_master_bytes(shards);
     rank.memory.optimizer = adafactor.count_bytes();
     rank.memory.op_scratch = std::max(rank.memory.op_scratch, adafactor.scratch_bytes());
     rank.memory.tied_embedding =
@@ -75,6 +77,7 @@ class RankKind {
     const model::StageGroup counted(unused, options_.model, chunks_, tensor_, store_, stage_plans);
     const model::StageMemory memory = counted.memory();
     common_.memory.activations = memory.slots;
+    common_.memory.recomputed = memory.recomputed;
     common_.memory.temporaries = memory.work;
     common_.memory.rope = memory.rope;
     common_.memory.op_scratch = counted.scratch_bytes(num_threads);

@@ -10,11 +10,13 @@ namespace red::train {
 struct MemoryUse {
   std::size_t parameters = 0;
   std::size_t gradients = 0;
+  std::size_t masters = 0;    ///< fp32 weights of own rows, where parameters are bf16
   std::size_t optimizer = 0;  ///< second moments of own rows, and sums
   std::size_t buckets = 0;    ///< reduced gradients of own rows, and two messages: none on one data rank
   std::size_t whole_gradients = 0;  ///< gains' gradients in one message: sequence parallelism only
   std::size_t tied_embedding = 0;   ///< the owner's room for another holder's gradient
   std::size_t activations = 0;      ///< of all micro-batches in flight
+  std::size_t recomputed = 0;       ///< activations of one layer, made again for its backward pass
   std::size_t temporaries = 0;      ///< of forward and backward passes, logits among them
   std::size_t rope = 0;             ///< tables of rotary positions
   std::size_t scalars = 0;          ///< of the step
@@ -30,14 +32,16 @@ struct MemoryPart {
 };
 
 /// Every part, in the order of tables.
-inline constexpr std::array<MemoryPart, 11> kMemoryParts = {{
+inline constexpr std::array<MemoryPart, 13> kMemoryParts = {{
     {"parameters", &MemoryUse::parameters},
     {"gradients", &MemoryUse::gradients},
+    {"master weights", &MemoryUse::masters},
     {"optimizer state", &MemoryUse::optimizer},
     {"gradient buckets", &MemoryUse::buckets},
     {"whole gradients", &MemoryUse::whole_gradients},
     {"tied embedding", &MemoryUse::tied_embedding},
     {"activations", &MemoryUse::activations},
+    {"recomputed", &MemoryUse::recomputed},
     {"layer temporaries", &MemoryUse::temporaries},
     {"rotary tables", &MemoryUse::rope},
     {"step scalars", &MemoryUse::scalars},

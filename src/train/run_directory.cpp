@@ -27,9 +27,9 @@ bool must_stay(const config::OptionInfo& option, const config::RunConfig& saved)
 /// Keys that say where and how fast, and change no result beyond rounding.
 bool may_change_silently(const config::OptionInfo& option) {
   static constexpr std::array sections = {"parallel", "checkpoint", "bench"};
-  static constexpr std::array keys = {"steps",      "micro_batch",      "log_every", "threads",
-                                      "head_chunk", "bucket_mib",       "timeout_s", "gemm",
-                                      "run_dir",    "max_skipped_steps"};
+  static constexpr std::array keys = {
+      "steps",      "micro_batch", "log_every", "threads", "recompute", "recompute_layers",
+      "head_chunk", "bucket_mib",  "timeout_s", "gemm",    "run_dir",   "max_skipped_steps"};
   if (std::find(sections.begin(), sections.end(), option.section) != sections.end()) return true;
   return option.section == "train" && std::find(keys.begin(), keys.end(), option.key) != keys.end();
 }
@@ -72,7 +72,7 @@ std::optional<std::filesystem::path> checkpoint_to_resume(const std::filesystem:
                                                           const std::string& resume) {
   const std::filesystem::path dir = checkpoints_dir(run_dir);
   if (resume == "auto" || resume == "must" || resume == "never") {
-    const auto latest = checkpoint::find_latest(dir);
+    auto latest = checkpoint::find_latest(dir);
     if (resume == "never" && latest) {
       throw ConfigError(
           "checkpoint.resume = never, but {} holds checkpoints: choose another train.run_dir, or resume with "

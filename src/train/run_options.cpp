@@ -9,7 +9,9 @@ namespace {
 
 EngineOptions common_options(const config::RunConfig& config, const SampleLengths& lengths,
                              int64_t micro_batch) {
+  RED_CHECK(config.train.precision != model::Precision::automatic, "train.precision is not settled yet");
   EngineOptions options;
+  options.dtype = config.train.precision == model::Precision::bf16 ? DType::bf16 : DType::fp32;
   options.model = config.model;
   options.optimizer = config.optimizer;
   options.capacity = {micro_batch, micro_batch * lengths.encoder, micro_batch * lengths.decoder};
@@ -28,6 +30,8 @@ EngineOptions training_options(const config::RunConfig& config, const SampleLeng
   options.split = config.split;
   options.schedule = config.pipeline_schedule;
   options.virtual_stages = config.num_chunks();
+  options.recompute = config.train.recompute;
+  options.recompute_layers = config.train.recompute_layers;
   options.max_micro_batches =
       static_cast<int>(config.train.global_batch / (config.train.micro_batch * config.parallel.data));
   return options;

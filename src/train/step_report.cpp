@@ -13,7 +13,7 @@ constexpr std::size_t kPhases = kPhaseNames.size();
 
 StepReport::StepReport(Engine& engine, const model::ModelConfig& model, Stream& stream)
     : engine_(engine), model_(model) {
-  double peak[1] = {measured_peak_gflops(stream)};
+  double peak[1] = {measured_peak_gflops(stream, engine.dtype())};
   reduce(peak, parallel::ReduceOp::sum);
   peak_gflops_ = peak[0];
 }

@@ -9,8 +9,6 @@
 namespace red::checkpoint::test {
 namespace {
 
-namespace fs = std::filesystem;
-
 using SaveTest = CheckpointTest;
 
 TEST_F(SaveTest, TwoByTwoByHand) {

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "base/error.hpp"
 #include "device/crash_guard.hpp"
@@ -61,7 +62,7 @@ TEST(LoadGemm, StartsNoThreadAndLeavesTheEnvironment) {
   const std::string variable = std::getenv(name) == nullptr ? "unset" : std::getenv(name);
   const std::ptrdiff_t num_threads = num_threads_now();
   for (const detail::GemmCandidate& candidate : {detail::load_openblas(), detail::load_onednn()}) {
-    if (candidate.library) check_gemm(candidate.library->sgemm);
+    if (candidate.gemm) check_gemm(candidate.gemm->sgemm);
   }
   EXPECT_EQ(num_threads_now(), num_threads);
   EXPECT_EQ(std::getenv(name) == nullptr ? "unset" : std::getenv(name), variable);
@@ -71,11 +72,11 @@ TEST(CheckGemm, PassesTheLibrariesOfThisMachine) {
   EXPECT_EQ(check_gemm(detail::plain_sgemm), "");
   int num_loaded = 0;
   for (const detail::GemmCandidate& candidate : {detail::load_openblas(), detail::load_onednn()}) {
-    if (!candidate.library) continue;  // a machine may lack it
+    if (!candidate.gemm) continue;  // a machine may lack it
     ++num_loaded;
-    EXPECT_EQ(check_gemm(candidate.library->sgemm), "") << candidate.library->description;
-    EXPECT_GT(detail::measure_gemm(candidate.library->sgemm), 0.0);
-    EXPECT_FALSE(candidate.library->description.empty());
+    EXPECT_EQ(check_gemm(candidate.gemm->sgemm), "") << candidate.gemm->description;
+    EXPECT_GT(detail::measure_gemm(candidate.gemm->sgemm), 0.0);
+    EXPECT_FALSE(candidate.gemm->description.empty());
   }
   RecordProperty("libraries", num_loaded);
 }
@@ -85,6 +86,39 @@ TEST(CheckGemm, FindsWrongResults) {
   EXPECT_NE(check_gemm(ignores_a_transpose).find("second transposed"), std::string::npos);
   EXPECT_NE(check_gemm(reads_c_with_beta_0).find("is nan"), std::string::npos);
   EXPECT_NE(check_gemm(writes_behind_rows).find("writes behind row 0"), std::string::npos);
+}
+
+/// A bf16 product, made of the plain one.
+void plain_bf16gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const bf16* a,
+                    int64_t lda, const bf16* b, int64_t ldb, float beta, float* c, int64_t ldc) {
+  const std::vector<float> x(a, a + (ta ? k : m) * lda), y(b, b + (tb ? n : k) * ldb);
+  detail::plain_sgemm(ta, tb, m, n, k, alpha, x.data(), lda, y.data(), ldb, beta, c, ldc);
+}
+/// Sums of its own in bf16.
+void rounding_bf16gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const bf16* a,
+                       int64_t lda, const bf16* b, int64_t ldb, float beta, float* c, int64_t ldc) {
+  plain_bf16gemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < n; ++j) c[i * ldc + j] = bf16(c[i * ldc + j]);
+  }
+}
+
+TEST(CheckGemm, LooksAtBf16ProductsToo) {
+  EXPECT_EQ(check_gemm(plain_bf16gemm), "");
+  EXPECT_EQ(check_gemm(rounding_bf16gemm).find("bf16: "), 0U);
+  const detail::GemmCandidate onednn = detail::load_onednn();
+  // A machine may lack it, and most CPUs have no bf16 arithmetic.
+  if (onednn.gemm && onednn.gemm->has_bf16_arithmetic()) {
+    EXPECT_EQ(check_gemm(onednn.gemm->bf16gemm), "") << onednn.gemm->description;
+  }
+}
+
+TEST(GemmLibrary, AutoHasBf16ArithmeticWhereAnyLibraryHas) {
+  const detail::GemmCandidate onednn = detail::load_onednn();
+  const bool any = onednn.gemm && onednn.gemm->has_bf16_arithmetic() &&
+                   check_gemm(onednn.gemm->sgemm).empty() && check_gemm(onednn.gemm->bf16gemm).empty();
+  EXPECT_EQ(gemm_library().has_bf16_arithmetic(), any);
+  EXPECT_FALSE(gemm_library(GemmChoice::plain).has_bf16_arithmetic());
 }
 
 TEST(CheckGemm, SurvivesCrashes) {

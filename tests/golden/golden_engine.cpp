@@ -72,6 +72,25 @@ std::vector<data::Sample> through_padded_rows(const std::vector<data::Sample>& s
   return result;
 }
 
+/// Rows row_begin ... of this rank's part of a parameter.
+void assign(const Tensor& out, const model::StoredParameter& p, int64_t row_begin,
+            const GoldenMatrix& expected) {
+  RED_CHECK(expected.rows == p.spec.rows && expected.cols == p.spec.cols, "{} is ({}, {}) in the golden file",
+            p.spec.name, expected.rows, expected.cols);
+  for (int64_t i = 0; i < out.rows; ++i) {
+    const Tensor row = out.row_range(i, 1);
+    const int64_t begin = (p.region.row_begin + row_begin + i) * expected.cols + p.region.col_begin;
+    for (int64_t j = 0; j < out.cols; ++j) {
+      const auto value = static_cast<float>(expected.values[begin + j]);
+      if (out.dtype == DType::bf16) {
+        row.as<bf16>()[j] = bf16(value);
+      } else {
+        row.as<float>()[j] = value;
+      }
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<data::MicroBatch> micro_batches(const std::vector<data::Sample>& samples, Form form) {
@@ -93,11 +112,14 @@ GoldenEngine::GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout
                            const model::ModelConfig& model, double z_loss,
                            const optim::AdafactorConfig& optimizer,
                            const std::vector<std::vector<data::Sample>>& batches,
-                           const GoldenTensors& parameters)
+                           const GoldenTensors& parameters, DType dtype, int virtual_stages)
     : mesh_(layout, mpi.world(), model::layout_limits(model)) {
   train::EngineOptions options;
   options.model = model;
   options.optimizer = optimizer;
+  options.dtype = dtype;
+  if (virtual_stages > 1) options.schedule = parallel::PipelineSchedule::interleaved;
+  options.virtual_stages = virtual_stages;
   options.capacity = capacity_of(batches);
   options.max_positions = options.capacity.encoder_tokens + options.capacity.decoder_tokens;
   options.max_micro_batches = static_cast<int>(options.capacity.sequences);
@@ -105,15 +127,11 @@ GoldenEngine::GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout
   options.z_loss = static_cast<float>(z_loss);
   options.bucket_bytes = 64 << 10;  // several buckets
   engine_ = std::make_unique<train::Engine>(options, mesh_, stream_);
-  for (const model::StoredParameter& p : engine_->parameters().parameters()) {
-    const GoldenMatrix& expected = parameters.at(p.spec.name);
-    RED_CHECK(expected.rows == p.spec.rows && expected.cols == p.spec.cols,
-              "{} is ({}, {}) in the golden file", p.spec.name, expected.rows, expected.cols);
-    for (int64_t i = 0; i < p.region.num_rows; ++i) {
-      float* row = p.weight.value.row_range(i, 1).as<float>();
-      const int64_t begin = (p.region.row_begin + i) * expected.cols + p.region.col_begin;
-      for (int64_t j = 0; j < p.region.num_cols; ++j) row[j] = static_cast<float>(expected.values[begin + j]);
-    }
+  for (const model::StoredParameter& p : engine_->parameters().parameters())
+    assign(p.weight.value, p, 0, parameters.at(p.spec.name));
+  for (const optim::ParameterShard& shard : engine_->shards().shards()) {
+    const model::StoredParameter& p = *shard.parameter;
+    if (shard.has_master()) assign(shard.weight, p, shard.rows.begin, parameters.at(p.spec.name));
   }
 }
 

@@ -31,6 +31,18 @@ inline std::vector<parallel::Layout> layouts_for(int num_ranks, const model::Mod
   return layouts;
 }
 
+/// Of those, the ones in which every stage can have so many chunks of layers.
+inline std::vector<parallel::Layout> layouts_for(int num_ranks, const model::ModelConfig& model,
+                                                 int virtual_stages) {
+  std::vector<parallel::Layout> layouts = layouts_for(num_ranks, model);
+  if (virtual_stages == 1) return layouts;
+  std::erase_if(layouts, [&](const parallel::Layout& l) {
+    return l.num_stages() == 1 || l.encoder_stages * virtual_stages > model.encoder_layers ||
+           l.decoder_stages * virtual_stages > model.decoder_layers;
+  });
+  return layouts;
+}
+
 /// The examples of data rank `rank` of `num_ranks`: contiguous, as even as can be, perhaps none.
 inline std::vector<data::Sample> part_of(const std::vector<data::Sample>& samples, int num_ranks, int rank) {
   const auto count = static_cast<int>(samples.size());
@@ -43,7 +55,8 @@ class GoldenEngine {
  public:
   GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout& layout, const model::ModelConfig& model,
                double z_loss, const optim::AdafactorConfig& optimizer,
-               const std::vector<std::vector<data::Sample>>& batches, const GoldenTensors& parameters);
+               const std::vector<std::vector<data::Sample>>& batches, const GoldenTensors& parameters,
+               DType dtype = DType::fp32, int virtual_stages = 1);
 
   train::Engine& engine() { return *engine_; }
   const parallel::Mesh& mesh() const { return mesh_; }

@@ -14,25 +14,34 @@ constexpr double kNorm = 1e-4;  // relative; a norm sees every element's error, 
 // so elements whose gradient is zero but for rounding may go either way.
 constexpr double kParameters = 1e-3;
 
+struct Tolerance {
+  double loss, norm, parameters;
+};
+constexpr Tolerance kFp32{kLoss, kNorm, kParameters};
+// Roundings of 2^-9 that grow with the steps, the loss' by half.
+constexpr Tolerance kBf16{1e-2, 1e-1, 1e-1};
+
 class GoldenTrajectoryTest : public testing::Test {
  protected:
   parallel::MpiEnvironment& mpi() { return mpi_; }
 
-  void follow(const GoldenTrajectory& golden, const parallel::Layout& layout, Form form) {
+  void follow(const GoldenTrajectory& golden, const parallel::Layout& layout, Form form,
+              DType dtype = DType::fp32) {
+    const Tolerance& tolerance = dtype == DType::fp32 ? kFp32 : kBf16;
     GoldenEngine golden_engine(mpi(), layout, golden.model, golden.z_loss, golden.optimizer, golden.steps,
-                               golden.parameters);
+                               golden.parameters, dtype);
     for (std::size_t i = 0; i < golden.steps.size(); ++i) {
       const double rate = optim::learning_rate(golden.schedule, static_cast<int64_t>(i) + 1);
       EXPECT_NEAR(rate, golden.learning_rate[i], 1e-12);
       const train::StepResult result =
           golden_engine.engine().train_step(golden_engine.deal(golden.steps[i], form), rate);
-      EXPECT_NEAR(result.loss / golden.loss[i], 1.0, kLoss) << "step " << i + 1;
-      EXPECT_NEAR(result.gradient_norm / golden.gradient_norm[i], 1.0, kNorm) << "step " << i + 1;
+      EXPECT_NEAR(result.loss / golden.loss[i], 1.0, tolerance.loss) << "step " << i + 1;
+      EXPECT_NEAR(result.gradient_norm / golden.gradient_norm[i], 1.0, tolerance.norm) << "step " << i + 1;
       EXPECT_TRUE(result.applied);
     }
     const auto errors = golden_engine.errors(golden.final_parameters, 1.0, 0.0,
                                              [](const optim::ParameterShard& shard) { return shard.weight; });
-    for (const auto& [name, error] : errors) EXPECT_LT(error, kParameters) << name;
+    for (const auto& [name, error] : errors) EXPECT_LT(error, tolerance.parameters) << name;
   }
 
  private:
@@ -48,6 +57,16 @@ TEST_F(GoldenTrajectoryTest, EveryStepOfEveryRun) {
             fmt::format("{} on {}, form {}", golden.name, layout.to_string(), static_cast<int>(form)));
         follow(golden, layout, form);
       }
+    }
+  }
+}
+
+TEST_F(GoldenTrajectoryTest, EveryRunInBf16) {
+  for (const auto& path : golden_files("trajectory")) {
+    const GoldenTrajectory golden = read_golden_trajectory(path);
+    for (const parallel::Layout& layout : layouts_for(mpi().size(), golden.model)) {
+      SCOPED_TRACE(fmt::format("{} on {}", golden.name, layout.to_string()));
+      follow(golden, layout, Form::one_micro_batch, DType::bf16);
     }
   }
 }

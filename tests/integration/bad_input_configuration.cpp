@@ -15,14 +15,24 @@ BadInput line(std::string name, std::vector<std::string> args, std::vector<std::
   return {std::move(name), {}, std::move(args), std::move(message)};
 }
 
-/// A model and a recipe that would train, with one thing changed.
-BadInput training(std::string name, std::string change, std::vector<std::string> message) {
+/// A model and a recipe that would train, with something changed.
+BadInput training(std::string name, const std::vector<std::string>& changes,
+                  std::vector<std::string> message) {
+  std::vector<std::string> args = {"config",
+                                   "show",
+                                   "--for=train",
+                                   "--config={configs}/models/red_8b.ini",
+                                   "--config={configs}/pretrain.ini",
+                                   "--config=data.ini"};
+  args.insert(args.end(), changes.begin(), changes.end());
   return {std::move(name),
           {{"data.ini",
             "[train]\nrun_dir = run\n[data]\ntokenizer = t.model\n[data.source.wiki]\ntokens = wiki\n"}},
-          {"config", "show", "--for=train", "--config={configs}/models/red_8b.ini",
-           "--config={configs}/pretrain.ini", "--config=data.ini", std::move(change)},
+          std::move(args),
           std::move(message)};
+}
+BadInput training(std::string name, const std::string& change, std::vector<std::string> message) {
+  return training(std::move(name), std::vector<std::string>{change}, std::move(message));
 }
 
 std::vector<BadInput> wrong_names() {
@@ -143,6 +153,11 @@ std::vector<BadInput> contradictions() {
                {"command line: parallel.encoder_split = 7,7: there are no stages of the encoder alone"}),
       training("SplitThatIsNoList", "--parallel.decoder_split=7,,7",
                {"command line: parallel.decoder_split = 7,,7", "has a part '' that is not a whole number"}),
+      training("RecomputationUnderZeroBubble",
+               std::vector<std::string>{"--train.recompute=full", "--parallel.schedule=zb_h1"},
+               {"train.recompute = full (command line): parallel.schedule = zb_h1 (command line) keeps"}),
+      training("LayersOfNoRecomputation", "--train.recompute_layers=2",
+               {"train.recompute_layers = 2 (command line): needs train.recompute = none (default)"}),
       training("SourceWithoutTokens", "--data.source.books.weight=2",
                {"[data.source.books] names no tokens"}),
       training("TinyShare", "--data.source.wiki.weight=0",

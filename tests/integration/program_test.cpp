@@ -186,6 +186,28 @@ TEST_P(ProgramTestOf, TheSameCommandGoesOnWithTheRun) {
   EXPECT_NE(run(args, ranks_of(GetParam())).err.find("nothing to do"), std::string::npos);
 }
 
+TEST_F(ProgramTest, APrecisionStaysWithItsRun) {
+  std::vector<std::string> args = training("dec", "run-bf16");
+  args.emplace_back("--train.precision=bf16");
+  succeeds(args, ranks_of("dec"));
+  const auto configuration = [] { return read_bytes(path("run-bf16") / "configuration.ini"); };
+  EXPECT_NE(configuration().find("precision = bf16"), std::string::npos) << configuration();
+  const double fp32 = metrics_of(trained("dec")).back().at("cross_entropy");
+  EXPECT_NEAR(metrics_of("run-bf16").back().at("cross_entropy").get<double>(), fp32, 0.1);
+  // Without a word about it the run goes on as it was; by the user's word it changes, and says so.
+  args.back() = "--train.steps=" + std::to_string(kMoreSteps);
+  const ChildResult same = run(args, ranks_of("dec"));
+  EXPECT_EQ(same.exit_code, 0) << same.err;
+  EXPECT_NE(same.err.find("per rank, bf16, matrix products by"), std::string::npos) << same.err;
+  EXPECT_NE(configuration().find("precision = bf16"), std::string::npos) << configuration();
+  args.back() = "--train.steps=" + std::to_string(kMoreSteps + 1);
+  args.emplace_back("--train.precision=fp32");
+  const ChildResult changed = run(args, ranks_of("dec"));
+  EXPECT_EQ(changed.exit_code, 0) << changed.err;
+  EXPECT_NE(changed.err.find("resume: train.precision = fp32, in the checkpoint bf16"), std::string::npos)
+      << changed.err;
+}
+
 TEST_P(ProgramTestOf, PerplexityIsTheSameOnAnyRanks) {
   const std::string run_dir = trained(GetParam());
   const std::vector<std::string> args = {"eval", "perplexity", "--checkpoint", run_dir, "--json"};

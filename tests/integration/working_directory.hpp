@@ -1,14 +1,14 @@
 // A folder for the files of one test, gone with it.
 #pragma once
 
-#include <stdlib.h>
-
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <map>
 #include <stdexcept>
 #include <string>
+
+#include "support/temporary_folder.hpp"
 
 namespace red::test {
 
@@ -30,28 +30,19 @@ class WorkingDirectory {
  public:
   /// With these files in it; a name ending in '/' is a folder.
   explicit WorkingDirectory(const std::map<std::string, std::string>& files = {}) {
-    std::string name = (std::filesystem::temp_directory_path() / "redllm-test-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no folder for temporary files");
-    path_ = name;
     for (const auto& [file, text] : files) {
       if (file.ends_with('/')) {
-        std::filesystem::create_directories(path_ / file);
+        std::filesystem::create_directories(path() / file);
       } else {
-        write_bytes(path_ / file, text);
+        write_bytes(path() / file, text);
       }
     }
   }
-  ~WorkingDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  WorkingDirectory(const WorkingDirectory&) = delete;
-  WorkingDirectory& operator=(const WorkingDirectory&) = delete;
 
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& path() const { return folder_.path(); }
 
  private:
-  std::filesystem::path path_;
+  TemporaryFolder folder_;
 };
 
 }  // namespace red::test

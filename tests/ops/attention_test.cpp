@@ -10,6 +10,7 @@ namespace red::ops {
 namespace {
 
 using test::AttentionCase;
+using test::Bf16Tensor;
 using test::close;
 using test::FloatTensor;
 using test::for_every_cpu_target;
@@ -23,9 +24,15 @@ constexpr test::Tolerance kClose = {.absolute = 5e-6, .relative = 5e-6};
 // Gradients of keys sum over up to 700 queries.
 constexpr test::Tolerance kGradientsClose = {.absolute = 3e-5, .relative = 3e-5};
 
-/// The tensors of one case, all with different row strides.
-struct Device {
-  explicit Device(const AttentionCase& c)
+// The same sums, rounded once when they are stored.
+constexpr test::Tolerance rounded(test::Tolerance tolerance) {
+  return {tolerance.absolute, test::kBf16Rounding};
+}
+
+/// The tensors of one case, all with different row strides; T: of all but the statistics.
+template <class T>
+struct DeviceOf {
+  explicit DeviceOf(const AttentionCase& c)
       : q(c.q, 8),
         keys(c.keys, 24),
         values(c.values, 24),
@@ -49,8 +56,11 @@ struct Device {
            dq.padding_untouched() && dk.padding_untouched() && dv.padding_untouched();
   }
 
-  FloatTensor q, keys, values, d_o, o, lse, delta, dq, dk, dv;
+  test::OwnedTensor<T> q, keys, values, d_o, o;
+  FloatTensor lse, delta;
+  test::OwnedTensor<T> dq, dk, dv;
 };
+using Device = DeviceOf<float>;
 
 void expect_equal_to_float64(const AttentionCase& c) {
   SCOPED_TRACE(c.name);
@@ -121,6 +131,65 @@ TEST(Attention, EveryMaskEqualsFloat64) {
   for (const AttentionCase& c : test::attention_cases()) expect_equal_to_float64(c);
 }
 
+TEST(Attention, Bf16EqualsFloat64OfTheRoundedArguments) {
+  for (const AttentionCase& given : test::attention_cases()) {
+    SCOPED_TRACE(given.name);
+    const AttentionCase c = as_bf16(given);
+    const ReferenceAttention expected = reference_attention(c);
+    for_every_cpu_target([&] {
+      Stream stream(2);
+      const DeviceOf<bf16> device(c);
+      device.forward(stream, c);
+      EXPECT_TRUE(close(device.o.read(), expected.o, rounded(kClose))) << "o";
+      EXPECT_TRUE(close(device.lse.read(), expected.lse, kClose)) << "lse";
+      const FloatTensor delta(expected.delta);
+      attention_backward(stream, device.dq, device.dk, device.dv, device.d_o, delta, device.q, device.keys,
+                         device.values, device.lse, c.layout(), c.mask());
+      EXPECT_TRUE(close(device.dq.read(), expected.dq, rounded(kGradientsClose))) << "dq";
+      EXPECT_TRUE(close(device.dk.read(), expected.dk, rounded(kGradientsClose))) << "dk";
+      EXPECT_TRUE(close(device.dv.read(), expected.dv, rounded(kGradientsClose))) << "dv";
+      EXPECT_TRUE(device.padding_untouched());
+      EXPECT_EQ(stream.scratch().used(), 0U);
+      const Matrix o = device.o.read();
+      Matrix of_stored(c.heads, c.q.rows);
+      for (int64_t t = 0; t < o.rows; ++t) {
+        for (int64_t j = 0; j < o.cols; ++j) of_stored(j / (o.cols / c.heads), t) += o(t, j) * c.d_o(t, j);
+      }
+      attention_delta(stream, device.delta, device.d_o, device.o, nullptr);
+      EXPECT_TRUE(close(device.delta.read(), of_stored, kGradientsClose)) << "delta";
+    });
+  }
+}
+
+TEST(Attention, Bf16ProbeEqualsFloat64) {
+  const AttentionCase c = as_bf16(test::random_case("probe", {70}, {90}, 2, 40, 7));
+  for_every_cpu_target([&] {
+    Stream stream(2);
+    const DeviceOf<bf16> device(c);
+    device.forward(stream, c);
+    const FloatTensor probabilities(60, 90, 1);
+    attention_probabilities(stream, probabilities, device.q, device.keys, device.lse, c.layout(), c.mask(), 0,
+                            1, 10);
+    EXPECT_TRUE(close(probabilities.read(), test::reference_probabilities(c, 0, 1, 10), {.absolute = 1e-5}));
+  });
+}
+
+TEST(Attention, ThreadsDoNotChangeABitOfBf16) {
+  for (const AttentionCase& c : test::attention_cases()) {
+    SCOPED_TRACE(c.name);
+    const auto values = [](const Bf16Tensor& t) {
+      const std::vector<bf16> elements = t.elements();
+      return std::vector<float>(elements.begin(), elements.end());
+    };
+    test::expect_one_result([&](Stream& stream) {
+      const DeviceOf<bf16> device(c);
+      device.forward(stream, c);
+      device.backward(stream, c);
+      return std::vector{values(device.o), values(device.dq), values(device.dk), values(device.dv)};
+    });
+  }
+}
+
 TEST(Attention, ThreadsDoNotChangeABit) {
   for (const AttentionCase& c : test::attention_cases()) {
     SCOPED_TRACE(c.name);
@@ -134,23 +203,30 @@ TEST(Attention, ThreadsDoNotChangeABit) {
   }
 }
 
+template <class T>
+void expect_planned_scratch(const AttentionCase& c) {
+  SCOPED_TRACE(c.name);
+  for_every_cpu_target([&] {
+    constexpr int num_threads = 2;
+    int64_t longest = 0;
+    for (std::size_t s = 0; s + 1 < c.k_offsets.size(); ++s) {
+      longest = std::max<int64_t>(longest, c.k_offsets[s + 1] - c.k_offsets[s]);
+    }
+    const std::size_t planned = attention_scratch_bytes(num_threads, c.heads, c.q.cols / c.heads,
+                                                        static_cast<int64_t>(c.q_offsets.size()) - 1, longest,
+                                                        dtype_of<T>(), c.q.rows);
+    Stream stream(num_threads, planned);
+    const DeviceOf<T> device(c);
+    device.forward(stream, c);
+    device.backward(stream, c);
+    EXPECT_LE(stream.scratch().peak(), planned);
+  });
+}
+
 TEST(Attention, ScratchMemoryIsAsPlanned) {
   for (const AttentionCase& c : test::attention_cases()) {
-    SCOPED_TRACE(c.name);
-    for_every_cpu_target([&] {
-      constexpr int num_threads = 2;
-      int64_t longest = 0;
-      for (std::size_t s = 0; s + 1 < c.k_offsets.size(); ++s) {
-        longest = std::max<int64_t>(longest, c.k_offsets[s + 1] - c.k_offsets[s]);
-      }
-      const std::size_t planned = attention_scratch_bytes(
-          num_threads, c.heads, c.q.cols / c.heads, static_cast<int64_t>(c.q_offsets.size()) - 1, longest);
-      Stream stream(num_threads, planned);
-      const Device device(c);
-      device.forward(stream, c);
-      device.backward(stream, c);
-      EXPECT_LE(stream.scratch().peak(), planned);
-    });
+    expect_planned_scratch<float>(c);
+    expect_planned_scratch<bf16>(c);
   }
 }
 
@@ -301,6 +377,9 @@ TEST(Attention, RefusesWhatDoesNotFit) {
   EXPECT_THROW(forward(bad), LogicError);
   Stream small(1, 1024);
   EXPECT_THROW(device.forward(small, c), LogicError);
+  EXPECT_THROW(attention_forward(stream, DeviceOf<bf16>(c).o, device.lse, device.q, device.keys,
+                                 device.values, c.layout(), c.mask()),
+               LogicError);
 }
 
 }  // namespace

@@ -40,8 +40,9 @@ struct Call {
   void run(Stream& stream, const Tensor& sum, const Tensor& log_p, double z_loss, LogitsBecome become) {
     const DoubleTensor partials(1, kCrossEntropyPartialSize * logits.tensor().rows);
     cross_entropy_partials(stream, partials, logits, 0, targets.data(), mask.data(), become);
-    cross_entropy(stream, sum, log_p, logits, partials, 0, 0, targets.data(), mask.data(),
-                  static_cast<float>(z_loss), become);
+    const Tensor d_logits = become == LogitsBecome::gradient ? logits.tensor() : Tensor{};
+    cross_entropy(stream, sum, log_p, d_logits, logits, partials, 0, 0, targets.data(), mask.data(),
+                  static_cast<float>(z_loss));
   }
 
   OwnedTensor<int32_t> targets;
@@ -83,6 +84,31 @@ TEST(CrossEntropy, EqualsFloat64AtOddSizes) {
             close(call.sums.read(), Matrix(2, 1, {expected.loss_with_z, expected.loss}), {.relative = 5e-7}));
         EXPECT_TRUE(call.logits.padding_untouched());
       }
+    }
+  });
+}
+
+TEST(CrossEntropy, GradientOfItsOwnIsThatInPlaceRoundedOnce) {
+  constexpr int64_t shapes[][2] = {{1, 1}, {3, 7}, {129, 1025}, {0, 9}};
+  for_every_cpu_target([&] {
+    Stream stream(2);
+    for (const auto& [n, vocabulary] : shapes) {
+      const Matrix logits = random_matrix(n, vocabulary, 6, 5.0);
+      const std::vector<int32_t> targets(n, static_cast<int32_t>(vocabulary / 2));
+      std::vector<uint8_t> mask(n, 1);
+      if (n > 1) mask[1] = 0;
+      Call in_place(logits, targets, mask), call(logits, targets, mask);
+      in_place.run(1e-2, LogitsBecome::gradient);
+      const test::Bf16Tensor d_logits(Matrix(n, vocabulary, 9.0), 3);
+      const DoubleTensor partials(1, kCrossEntropyPartialSize * n);
+      cross_entropy_partials(stream, partials, call.logits, 0, call.targets.data(), mask.data(),
+                             LogitsBecome::gradient);
+      cross_entropy(stream, call.sums, call.log_probability, d_logits, call.logits, partials, 0, 0,
+                    call.targets.data(), mask.data(), 1e-2F);
+      EXPECT_EQ(d_logits.read().values, test::as_bf16(in_place.logits.read()).values)
+          << n << " x " << vocabulary;
+      EXPECT_EQ(call.sums.elements(), in_place.sums.elements());
+      EXPECT_TRUE(d_logits.padding_untouched());
     }
   });
 }
@@ -166,8 +192,8 @@ TEST(CrossEntropy, ColumnsDividedOverRanks) {
     }
     for (int64_t r = 0; r < num_ranks; ++r) {
       Call& call = *ranks[r];
-      cross_entropy(stream, call.sums, call.log_probability, call.logits, partials, r, begins[r],
-                    call.targets.data(), mask.data(), static_cast<float>(z_loss), LogitsBecome::gradient);
+      cross_entropy(stream, call.sums, call.log_probability, call.logits, call.logits, partials, r, begins[r],
+                    call.targets.data(), mask.data(), static_cast<float>(z_loss));
       EXPECT_TRUE(
           close(call.log_probability.read(), expected.log_probability, {.absolute = 5e-7, .relative = 1e-7}));
       EXPECT_TRUE(

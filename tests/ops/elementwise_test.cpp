@@ -1,11 +1,16 @@
 #include "ops/elementwise.hpp"
 
+#include <bit>
+#include <limits>
+
 #include "support/compare.hpp"
 #include "support/every_cpu_target.hpp"
 
 namespace red::ops {
 namespace {
 
+using test::as_bf16;
+using test::Bf16Tensor;
 using test::close;
 using test::FloatTensor;
 using test::for_every_cpu_target;
@@ -70,10 +75,81 @@ TEST(Elementwise, FillAndCopy) {
   });
 }
 
+/// Every upper half of an fp32 number, with lower halves around the ties and the ends.
+std::vector<float> edge_cases() {
+  std::vector<float> values;
+  for (uint32_t upper = 0; upper < 0x10000; ++upper) {
+    for (const uint32_t lower : {0U, 1U, 0x7FFFU, 0x8000U, 0x8001U, 0xFFFFU})
+      values.push_back(std::bit_cast<float>(upper << 16 | lower));
+  }
+  values.push_back(0.0F);  // no whole number of vectors
+  return values;
+}
+
+TEST(Elementwise, CopyRoundsEveryValueAsTheScalarTypeDoes) {
+  std::vector<float> values = edge_cases();
+  const auto n = static_cast<int64_t>(values.size());
+  for_every_cpu_target([&] {
+    Stream stream(2);
+    std::vector<bf16> rounded(values.size());
+    std::vector<float> back(values.size());
+    copy(stream, make_tensor(rounded.data(), 1, n), make_tensor(values.data(), 1, n));
+    copy(stream, make_tensor(back.data(), 1, n), make_tensor(rounded.data(), 1, n));
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const bf16 expected(values[i]);
+      const auto back_bits = std::bit_cast<uint32_t>(back[i]);
+      if (rounded[i].bits != expected.bits ||
+          back_bits != std::bit_cast<uint32_t>(static_cast<float>(expected)))
+        ++wrong;
+    }
+    EXPECT_EQ(wrong, 0);
+  });
+}
+
+TEST(Elementwise, Bf16FillAddAndCopy) {
+  for_every_cpu_target([] {
+    for (const auto& [rows, cols, padding] : kShapes) {
+      Stream stream(2);
+      const Matrix a = as_bf16(random_matrix(rows, cols, 5)), b = as_bf16(random_matrix(rows, cols, 6));
+      Matrix sum = a;
+      for (std::size_t i = 0; i < sum.values.size(); ++i) sum.values[i] += b.values[i];
+      const Bf16Tensor y(rows, cols, padding);
+      fill(stream, y, 0.1F);
+      EXPECT_TRUE(close(y.read(), as_bf16(Matrix(rows, cols, 0.1F)), {}));
+      // The exact sum of two bf16 numbers may need more digits than fp32 has; then it is rounded twice.
+      add(stream, y, Bf16Tensor(a, padding + 1), Bf16Tensor(b));
+      EXPECT_TRUE(close(y.read(), sum, {.relative = test::kBf16Rounding})) << rows << " x " << cols;
+      const Bf16Tensor copied(rows, cols, padding + 2);
+      copy(stream, copied, y);
+      EXPECT_TRUE(close(copied.read(), y.read(), {}));
+      EXPECT_TRUE(y.padding_untouched() && copied.padding_untouched());
+    }
+  });
+}
+
+TEST(Elementwise, AddOfTwoTypes) {
+  for_every_cpu_target([] {
+    Stream stream(2);
+    const Matrix a = random_matrix(5, 1037, 7), b = as_bf16(random_matrix(5, 1037, 8));
+    Matrix sum = a;
+    for (std::size_t i = 0; i < sum.values.size(); ++i) sum.values[i] += b.values[i];
+    const FloatTensor total(a, 3);
+    add(stream, total, total, Bf16Tensor(b));
+    EXPECT_TRUE(close(total.read(), sum, {.relative = 6e-8}));  // fp32: one rounding
+    const Bf16Tensor rounded(b, 3);
+    add(stream, rounded, rounded, FloatTensor(a));
+    EXPECT_TRUE(close(rounded.read(), sum, {.relative = test::kBf16Rounding}));
+    EXPECT_TRUE(total.padding_untouched() && rounded.padding_untouched());
+  });
+}
+
 TEST(Elementwise, RefusesOtherShapes) {
   Stream stream(1);
   EXPECT_THROW(copy(stream, FloatTensor(2, 3), FloatTensor(3, 2)), LogicError);
   EXPECT_THROW(add(stream, FloatTensor(2, 3), FloatTensor(2, 3), FloatTensor(2, 2)), LogicError);
+  EXPECT_THROW(copy(stream, FloatTensor(2, 3), test::DoubleTensor(2, 3)), LogicError);
+  EXPECT_THROW(add(stream, FloatTensor(2, 3), Bf16Tensor(2, 3), FloatTensor(2, 3)), LogicError);
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 namespace red::ops {
 namespace {
 
+using test::as_bf16;
+using test::Bf16Tensor;
 using test::close;
 using test::FloatTensor;
 using test::for_every_cpu_target;
@@ -63,6 +65,35 @@ TEST(Embedding, EqualsFloat64AtOddSizes) {
       EXPECT_TRUE(x.padding_untouched());
       EXPECT_TRUE(gradient.padding_untouched());
     }
+  });
+}
+
+TEST(Embedding, Bf16RowsAndFp32Gradients) {
+  for_every_cpu_target([] {
+    Stream stream(2);
+    const Matrix table = as_bf16(random_matrix(5, 129, 4)), dx = as_bf16(random_matrix(7, 129, 5)),
+                 before = random_matrix(3, 129, 6);
+    const Ids ids(Matrix(7, 1, {4, 1, 2, 3, 4, 0, 2}));
+    const Bf16Tensor x(7, 129, 3);
+    const FloatTensor gradient(before, 1);
+    // Rows 1 to 3 of the table are this rank's.
+    const Bf16Tensor whole(table, 2);
+    embedding_gather(stream, x, whole.tensor().row_range(1, 3), ids.data(), 1);
+    embedding_scatter_add(stream, gradient, Bf16Tensor(dx, 2), ids.data(), 1);
+    Matrix expected(7, 129), expected_gradient = before;
+    for (int64_t i = 0; i < 7; ++i) {
+      const int64_t row = std::vector<int64_t>{4, 1, 2, 3, 4, 0, 2}[i];
+      if (row < 1 || row > 3) continue;
+      for (int64_t j = 0; j < 129; ++j) {
+        expected(i, j) = table(row, j);
+        expected_gradient(row - 1, j) += dx(i, j);
+      }
+    }
+    EXPECT_TRUE(close(x.read(), expected, {}));
+    // fp32: two additions of N(0, 1) at most.
+    EXPECT_TRUE(close(gradient.read(), expected_gradient, {.absolute = 5e-7}));
+    EXPECT_TRUE(x.padding_untouched() && gradient.padding_untouched());
+    EXPECT_THROW(embedding_gather(stream, FloatTensor(7, 129), whole, ids.data()), LogicError);
   });
 }
 

@@ -8,6 +8,8 @@
 namespace red::ops {
 namespace {
 
+using test::as_bf16;
+using test::Bf16Tensor;
 using test::close;
 using test::FloatTensor;
 using test::for_every_cpu_target;
@@ -148,6 +150,57 @@ TEST(HeadNormRope, BackwardEqualsFloat64) {
                           {.absolute = 3e-6, .relative = 3e-6}))
             << tokens << " tokens, head width " << head_dim;
         EXPECT_TRUE(dx.padding_untouched());
+      }
+    }
+  });
+}
+
+/// What the backward pass means: R^-1 (dy - y mean(y dy)) inv_rms, of y as it was stored.
+Matrix backward_of_stored(const Matrix& dy, const Matrix& y, const Matrix& inv_rms,
+                          const std::vector<int32_t>* positions) {
+  Matrix dx(dy.rows, dy.cols);
+  const int64_t heads = inv_rms.cols, k = dy.cols / heads, half = k / 2;
+  for (int64_t t = 0; t < dy.rows; ++t) {
+    for (int64_t first = 0; first < dy.cols; first += k) {
+      double mean = 0.0;
+      for (int64_t i = first; i < first + k; ++i) mean += y(t, i) * dy(t, i) / static_cast<double>(k);
+      for (int64_t i = first; i < first + half; ++i) {
+        const double exponent = -static_cast<double>(i - first) / static_cast<double>(half);
+        const double angle = positions == nullptr ? 0.0 : (*positions)[t] * std::pow(kBase, exponent);
+        const double a = dy(t, i) - y(t, i) * mean, b = dy(t, i + half) - y(t, i + half) * mean;
+        dx(t, i) = inv_rms(t, first / k) * (a * std::cos(angle) + b * std::sin(angle));
+        dx(t, i + half) = inv_rms(t, first / k) * (b * std::cos(angle) - a * std::sin(angle));
+      }
+    }
+  }
+  return dx;
+}
+
+TEST(HeadNormRope, Bf16EqualsFloat64OfTheRoundedArguments) {
+  for_every_cpu_target([] {
+    for (const auto& [tokens, heads, head_dim, padding] : kShapes) {
+      Stream stream(2);
+      const Matrix given = as_bf16(random_matrix(tokens, heads * head_dim, 8, 3.0)),
+                   dy = as_bf16(random_matrix(tokens, heads * head_dim, 9));
+      const std::vector<int32_t> positions = some_positions(tokens);
+      const RopeTable table(100, head_dim, kBase);
+      for (const bool rotate : {false, true}) {
+        const Bf16Tensor x(given, padding), dx(dy, padding);
+        const FloatTensor inv_rms(tokens, heads, padding);
+        const auto* turned = rotate ? &positions : nullptr;
+        if (rotate) {
+          head_norm_rope(stream, x, inv_rms, heads, kEpsilon, table, positions.data());
+          head_norm_rope_backward(stream, dx, x, inv_rms, heads, table, positions.data());
+        } else {
+          head_norm(stream, x, inv_rms, heads, kEpsilon);
+          head_norm_backward(stream, dx, x, inv_rms, heads);
+        }
+        const Reference expected = reference_forward(given, heads, turned);
+        EXPECT_TRUE(close(x.read(), expected.y, {.absolute = 1e-6, .relative = test::kBf16Rounding}));
+        EXPECT_TRUE(close(inv_rms.read(), expected.inv_rms, kClose));
+        EXPECT_TRUE(close(dx.read(), backward_of_stored(dy, x.read(), inv_rms.read(), turned),
+                          {.absolute = 3e-6, .relative = test::kBf16Rounding}));
+        EXPECT_TRUE(x.padding_untouched() && dx.padding_untouched() && inv_rms.padding_untouched());
       }
     }
   });

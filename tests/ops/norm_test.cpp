@@ -8,6 +8,8 @@
 namespace red::ops {
 namespace {
 
+using test::as_bf16;
+using test::Bf16Tensor;
 using test::close;
 using test::FloatTensor;
 using test::for_every_cpu_target;
@@ -18,6 +20,9 @@ using test::Tolerance;
 constexpr double kEpsilon = 1e-6;
 // fp32: a mean of squares over up to 1,100 elements and a few products, each with one rounding of 6e-8.
 constexpr Tolerance kClose = {.absolute = 2e-6, .relative = 2e-6};
+
+// The same arithmetic, and its result rounded once to bf16.
+constexpr Tolerance kCloseBf16 = {.absolute = 2e-6, .relative = test::kBf16Rounding};
 
 struct Shape {
   int64_t rows, cols, padding;
@@ -168,6 +173,61 @@ TEST(RmsNorm, BackwardGainAddsUp) {
   });
 }
 
+TEST(RmsNorm, Bf16ForwardEqualsFloat64OfTheRoundedArguments) {
+  for_every_cpu_target([] {
+    for (const auto& [rows, cols, padding] : kShapes) {
+      Stream stream(2);
+      const Matrix x = as_bf16(random_matrix(rows, cols, 19, 3.0)), gain = random_matrix(cols, 1, 20);
+      const Reference expected = reference_norm(x, gain);
+      const Bf16Tensor y(rows, cols, padding), given(x, padding + 1);
+      const FloatTensor inv_rms(rows, 1), g(gain);
+      rms_norm(stream, y, inv_rms, given, g, kEpsilon);
+      EXPECT_TRUE(close(y.read(), expected.y, kCloseBf16)) << rows << " x " << cols;
+      EXPECT_TRUE(close(inv_rms.read(), expected.inv_rms, kClose));
+      EXPECT_TRUE(y.padding_untouched());
+    }
+  });
+}
+
+TEST(RmsNorm, Bf16NormIsThatOfTheStoredSum) {
+  for_every_cpu_target([] {
+    for (const auto& [rows, cols, padding] : kShapes) {
+      Stream stream(2);
+      const Matrix x = as_bf16(random_matrix(rows, cols, 21)),
+                   branch = as_bf16(random_matrix(rows, cols, 22));
+      const FloatTensor g(random_matrix(cols, 1, 23)), inv_rms(rows, 1), inv_rms_again(rows, 1);
+      const Bf16Tensor out(x, padding), y(rows, cols), again(rows, cols), recomputed(rows, cols);
+      add_rms_norm(stream, out, y, inv_rms, out, Bf16Tensor(branch), g, kEpsilon);
+      EXPECT_TRUE(close(out.read(), sum_of(x, branch), {.relative = test::kBf16Rounding}));
+      EXPECT_TRUE(out.padding_untouched());
+      rms_norm(stream, again, inv_rms_again, out, g, kEpsilon);
+      rms_norm_recompute(stream, recomputed, out, inv_rms, g);
+      EXPECT_EQ(inv_rms_again.read().values, inv_rms.read().values) << rows << " x " << cols;
+      EXPECT_EQ(again.read().values, y.read().values);
+      EXPECT_EQ(recomputed.read().values, y.read().values);
+    }
+  });
+}
+
+TEST(RmsNorm, Bf16BackwardEqualsFloat64OfTheRoundedArguments) {
+  for_every_cpu_target([] {
+    for (const auto& [rows, cols, padding] : kShapes) {
+      Stream stream(2);
+      const Matrix x = as_bf16(random_matrix(rows, cols, 24)), dy = as_bf16(random_matrix(rows, cols, 25)),
+                   residual = as_bf16(random_matrix(rows, cols, 26)), gain = random_matrix(cols, 1, 27);
+      const Matrix inverse = reference_norm(x, gain).inv_rms;
+      const FloatTensor g(gain), inv_rms(inverse), dgain(cols, 1);
+      const Bf16Tensor given(x, padding), d(dy), dx(residual, padding);
+      rms_norm_backward_input(stream, dx, dx, d, given, inv_rms, g);
+      EXPECT_TRUE(close(dx.read(), sum_of(reference_backward_input(dy, x, gain), residual), kCloseBf16));
+      EXPECT_TRUE(dx.padding_untouched());
+      rms_norm_backward_gain(stream, dgain, d, given, inv_rms);
+      // fp32 sums of 131 products of N(0, 1).
+      EXPECT_TRUE(close(dgain.read(), reference_backward_gain(dy, x, inverse), {.absolute = 2e-5}));
+    }
+  });
+}
+
 TEST(RmsNorm, ThreadsDoNotChangeABit) {
   const Matrix x = random_matrix(1500, 97, 16), dy = random_matrix(1500, 97, 17),
                gain = random_matrix(97, 1, 18);
@@ -187,6 +247,7 @@ TEST(RmsNorm, RefusesOtherShapes) {
   EXPECT_THROW(rms_norm(stream, x, inv_rms, x, FloatTensor(5, 1), kEpsilon), LogicError);
   EXPECT_THROW(rms_norm(stream, x, FloatTensor(4, 1), x, gain, kEpsilon), LogicError);
   EXPECT_THROW(rms_norm_backward_gain(stream, FloatTensor(5, 1), x, x, inv_rms), LogicError);
+  EXPECT_THROW(rms_norm(stream, Bf16Tensor(3, 4), inv_rms, x, gain, kEpsilon), LogicError);
 }
 
 }  // namespace

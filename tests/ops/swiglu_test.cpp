@@ -8,6 +8,8 @@
 namespace red::ops {
 namespace {
 
+using test::as_bf16;
+using test::Bf16Tensor;
 using test::close;
 using test::FloatTensor;
 using test::for_every_cpu_target;
@@ -91,6 +93,25 @@ TEST(Swiglu, EqualsFloat64) {
   });
 }
 
+TEST(Swiglu, Bf16EqualsFloat64OfTheRoundedArguments) {
+  for_every_cpu_target([] {
+    for (const auto& [rows, width, padding] : kShapes) {
+      Stream stream(2);
+      const Matrix gate_up = as_bf16(random_matrix(rows, 2 * width, 7, 4.0)),
+                   d_hidden = as_bf16(random_matrix(rows, width, 8));
+      const Bf16Tensor hidden(rows, width, padding), in_place(gate_up, padding);
+      swiglu(stream, hidden, in_place);
+      EXPECT_TRUE(close(hidden.read(), reference_swiglu(gate_up),
+                        {.absolute = 1e-30, .relative = test::kBf16Rounding}));
+      EXPECT_TRUE(hidden.padding_untouched());
+      swiglu_backward(stream, in_place, Bf16Tensor(d_hidden, 1), in_place);
+      EXPECT_TRUE(close(in_place.read(), reference_backward(d_hidden, gate_up),
+                        {.absolute = 1e-6, .relative = test::kBf16Rounding}));
+      EXPECT_TRUE(in_place.padding_untouched());
+    }
+  });
+}
+
 TEST(Swiglu, LargeGates) {
   for_every_cpu_target([] {
     Stream stream(1);
@@ -133,6 +154,7 @@ TEST(Swiglu, ThreadsDoNotChangeABit) {
 TEST(Swiglu, RefusesOtherShapes) {
   Stream stream(1);
   EXPECT_THROW(swiglu(stream, FloatTensor(2, 3), FloatTensor(2, 5)), LogicError);
+  EXPECT_THROW(swiglu(stream, FloatTensor(2, 3), Bf16Tensor(2, 6)), LogicError);
   EXPECT_THROW(swiglu_backward(stream, FloatTensor(2, 6), FloatTensor(3, 3), FloatTensor(3, 6)), LogicError);
 }
 

@@ -24,6 +24,10 @@ T value(int rank, int64_t i) {
   return static_cast<T>(x);
 }
 
+/// What values are added up in.
+template <class T>
+using SumOf = std::conditional_t<std::is_same_v<T, bf16>, float, T>;
+
 template <class T>
 std::vector<T> values(int rank, int64_t begin, int64_t count) {
   std::vector<T> v(count);
@@ -80,18 +84,61 @@ class Operations : public testing::TestWithParam<int> {
       Request request = world_.all_reduce(as_tensor(x), op);
       world_.wait(request, "all-reduce");
       for (int64_t i = 0; i < n; i += 1 + n / 1000) {
-        T expected = value<T>(0, i);
+        SumOf<T> expected = value<T>(0, i);
         for (int r = 1; r < size(); ++r) {
-          const T v = value<T>(r, i);
+          const SumOf<T> v = value<T>(r, i);
           expected = op == ReduceOp::sum   ? expected + v
                      : op == ReduceOp::max ? std::max(expected, v)
                                            : std::min(expected, v);
         }
-        EXPECT_EQ(x[i], expected) << n << " " << i;  // the order of the sum is promised, so the bits are
+        EXPECT_EQ(x[i], T(expected)) << n << " " << i;  // the order of the sum is promised, so the bits are
       }
       EXPECT_TRUE(same_everywhere(world_, digest(x))) << "bits differ between ranks, n " << n;
     }
   }
+
+  template <class T>
+  void check_reduce_scatter() {
+    for (const bool in_place : {false, true}) {
+      for (const int64_t n : sizes()) {
+        std::vector<T> send = values<T>(rank(), 0, n * size());
+        std::vector<T> out(n, T(-1.0F));
+        const Tensor all = as_tensor(send, size());
+        const Tensor own = in_place ? all.row_range(rank(), 1) : as_tensor(out);
+        Request request = world_.reduce_scatter(own, all);
+        world_.wait(request, "reduce-scatter");
+        int64_t wrong = 0;
+        for (int64_t i = 0; i < n; ++i) {
+          SumOf<T> sum = value<T>(0, rank() * n + i);
+          for (int r = 1; r < size(); ++r) sum += value<T>(r, rank() * n + i);
+          wrong += own.as<T>()[i] != T(sum);  // the order is fixed, so the bits are
+        }
+        EXPECT_EQ(wrong, 0) << n << (in_place ? " in place" : "");
+      }
+    }
+  }
+
+  template <class T>
+  void check_all_gather() {
+    for (const bool in_place : {false, true}) {
+      for (const int64_t n : sizes()) {
+        std::vector<T> send = values<T>(rank(), 0, n);
+        std::vector<T> all(n * size(), T(-1.0F));
+        const Tensor receive = as_tensor(all, size());
+        if (in_place) std::copy(send.begin(), send.end(), all.begin() + rank() * n);
+        Request request =
+            world_.all_gather(receive, in_place ? receive.row_range(rank(), 1) : as_tensor(send));
+        world_.wait(request, "all-gather");
+        for (int r = 0; r < size(); ++r) {
+          EXPECT_EQ(std::vector<T>(all.begin() + r * n, all.begin() + (r + 1) * n), values<T>(r, 0, n))
+              << n << " from " << r;
+        }
+      }
+    }
+  }
+
+  template <class T>
+  void check_messages();
 
   MpiEnvironment environment_;
   Communicator& world_;
@@ -103,8 +150,8 @@ TEST_P(Operations, AllReduceByHand) {
   std::vector<float> x = {static_cast<float>(rank() + 1), -static_cast<float>(rank())};
   Request request = world_.all_reduce(as_tensor(x), ReduceOp::sum);
   world_.wait(request, "all-reduce by hand");
-  EXPECT_EQ(x[0], static_cast<float>(size() * (size() + 1) / 2));
-  EXPECT_EQ(x[1], -static_cast<float>(size() * (size() - 1) / 2));
+  EXPECT_EQ(x[0], 0.5F * static_cast<float>(size() * (size() + 1)));
+  EXPECT_EQ(x[1], -0.5F * static_cast<float>(size() * (size() - 1)));
 }
 
 TEST_P(Operations, AllReduceEveryTypeAndOp) {
@@ -112,6 +159,7 @@ TEST_P(Operations, AllReduceEveryTypeAndOp) {
     check_all_reduce<float>(op);
     check_all_reduce<double>(op);
     check_all_reduce<int32_t>(op);
+    check_all_reduce<bf16>(op);
   }
 }
 
@@ -128,40 +176,21 @@ TEST_P(Operations, NanWinsOnEveryRank) {
 }
 
 TEST_P(Operations, ReduceScatterSumsInTheOrderOfRanks) {
-  for (const bool in_place : {false, true}) {
-    for (const int64_t n : sizes()) {
-      std::vector<float> send = values<float>(rank(), 0, n * size());
-      std::vector<float> out(n, -1.0F);
-      const Tensor all = as_tensor(send, size());
-      const Tensor own = in_place ? all.row_range(rank(), 1) : as_tensor(out);
-      Request request = world_.reduce_scatter(own, all);
-      world_.wait(request, "reduce-scatter");
-      int64_t wrong = 0;
-      for (int64_t i = 0; i < n; ++i) {
-        auto sum = value<float>(0, rank() * n + i);
-        for (int r = 1; r < size(); ++r) sum += value<float>(r, rank() * n + i);
-        wrong += own.as<float>()[i] != sum;  // the order is fixed, so the bits are
-      }
-      EXPECT_EQ(wrong, 0) << n << (in_place ? " in place" : "");
-    }
-  }
+  check_reduce_scatter<float>();
+  check_reduce_scatter<bf16>();
+}
+
+TEST_P(Operations, Bf16SumsAreRoundedOnce) {
+  // 256 + 1 + 1 + ... in bf16 alone stays 256.
+  std::vector<bf16> x(3, bf16(rank() == 0 ? 256.0F : 1.0F));
+  Request request = world_.all_reduce(as_tensor(x), ReduceOp::sum);
+  world_.wait(request, "all-reduce of bf16");
+  for (const bf16 sum : x) EXPECT_EQ(sum, bf16(255.0F + static_cast<float>(size())));
 }
 
 TEST_P(Operations, AllGather) {
-  for (const bool in_place : {false, true}) {
-    for (const int64_t n : sizes()) {
-      std::vector<float> send = values<float>(rank(), 0, n);
-      std::vector<float> all(n * size(), -1.0F);
-      const Tensor receive = as_tensor(all, size());
-      if (in_place) std::copy(send.begin(), send.end(), all.begin() + rank() * n);
-      Request request = world_.all_gather(receive, in_place ? receive.row_range(rank(), 1) : as_tensor(send));
-      world_.wait(request, "all-gather");
-      for (int r = 0; r < size(); ++r) {
-        EXPECT_EQ(std::vector<float>(all.begin() + r * n, all.begin() + (r + 1) * n), values<float>(r, 0, n))
-            << n << " from " << r;
-      }
-    }
-  }
+  check_all_gather<float>();
+  check_all_gather<bf16>();
 }
 
 TEST_P(Operations, Broadcast) {
@@ -175,15 +204,16 @@ TEST_P(Operations, Broadcast) {
   }
 }
 
-TEST_P(Operations, MessagesOfOneTagArriveInOrder) {
+template <class T>
+void Operations::check_messages() {
   const int next = (rank() + 1) % size(), previous = (rank() + size() - 1) % size();
   if (size() == 1) return;
   const std::vector<int64_t> lengths = sizes();
-  std::vector<std::vector<float>> sent, received;
+  std::vector<std::vector<T>> sent, received;
   std::vector<Request> requests;
   for (const int64_t n : lengths) {
-    sent.push_back(values<float>(rank(), n, n));
-    received.emplace_back(n, -1.0F);
+    sent.push_back(values<T>(rank(), n, n));
+    received.emplace_back(n, T(-1.0F));
   }
   for (std::size_t i = 0; i < lengths.size(); ++i) {
     requests.push_back(world_.send(as_tensor(sent[i]), next, 5));
@@ -193,8 +223,13 @@ TEST_P(Operations, MessagesOfOneTagArriveInOrder) {
   }
   for (Request& request : requests) world_.wait(request, "messages around the ring");
   for (std::size_t i = 0; i < lengths.size(); ++i) {
-    EXPECT_EQ(received[i], values<float>(previous, lengths[i], lengths[i]));
+    EXPECT_EQ(received[i], values<T>(previous, lengths[i], lengths[i]));
   }
+}
+
+TEST_P(Operations, MessagesOfOneTagArriveInOrder) {
+  check_messages<float>();
+  check_messages<bf16>();
 }
 
 TEST_P(Operations, ManyAtOnceInAnyOrderOfWaits) {

@@ -16,6 +16,10 @@ struct Tolerance {
   double relative = 0.0;
 };
 
+/// One rounding to bf16, which has 8 bits of precision: half a unit in the last place is at most 2^-8 of the
+/// value; and a little, for what fp32 makes of an exact tie.
+inline constexpr double kBf16Rounding = 0x1.01p-8;
+
 /// EXPECT_TRUE(close(got, expected, {.absolute = 1e-6})): equal infinities and NaN where NaN is expected are
 /// close.
 inline testing::AssertionResult close(const Matrix& got, const Matrix& expected, Tolerance tolerance) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "base/philox.hpp"
@@ -92,6 +93,7 @@ class OwnedTensor {
     const std::vector<T> host = elements();
     for (int64_t i = 0; i < tensor_.rows; ++i) {
       for (int64_t j = tensor_.cols; j < stride_; ++j) {
+        // Bits, not values: NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
         if (std::memcmp(&host[index(i, j)], &host_[index(i, j)], sizeof(T)) != 0) return false;
       }
     }
@@ -100,6 +102,7 @@ class OwnedTensor {
 
  private:
   static T sentinel() {
+    if constexpr (std::is_same_v<T, bf16>) return bf16(std::numeric_limits<float>::quiet_NaN());
     return std::numeric_limits<T>::has_quiet_NaN ? std::numeric_limits<T>::quiet_NaN()
                                                  : std::numeric_limits<T>::max();
   }
@@ -117,5 +120,12 @@ class OwnedTensor {
 
 using FloatTensor = OwnedTensor<float>;
 using DoubleTensor = OwnedTensor<double>;
+using Bf16Tensor = OwnedTensor<bf16>;
+
+/// What is left of the values when they are stored as bf16.
+inline Matrix as_bf16(Matrix m) {
+  for (double& x : m.values) x = bf16(static_cast<float>(x));
+  return m;
+}
 
 }  // namespace red::test

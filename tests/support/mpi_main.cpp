@@ -9,7 +9,7 @@
 #include <vector>
 
 // Of LeakSanitizer; null in builds without it.
-extern "C" void __lsan_do_leak_check() __attribute__((weak));  // NOLINT(bugprone-reserved-identifier)
+extern "C" void __lsan_do_leak_check() __attribute__((weak));  // NOLINT
 
 namespace {
 

@@ -126,6 +126,12 @@ inline AttentionCase random_case(const std::string& name, const std::vector<int6
   return c;
 }
 
+/// The same with values that bf16 holds.
+inline AttentionCase as_bf16(AttentionCase c) {
+  for (Matrix* m : {&c.q, &c.keys, &c.values, &c.d_o}) *m = as_bf16(*m);
+  return c;
+}
+
 /// A few tokens, for finite differences: "plain", "documents" or "causal documents".
 inline AttentionCase small_case(const std::string& name) {
   const std::vector<int64_t> q_lengths = {5, 3}, k_lengths = {4, 6};

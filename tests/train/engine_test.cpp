@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "support/count_allocations.hpp"
+#include "train/precision.hpp"
 #include "train/small_run.hpp"
 
 namespace red::test {
@@ -14,6 +15,8 @@ namespace {
 
 class EngineTest : public testing::Test {
  protected:
+  EngineTest() { train::agree_on_gemm(mpi_.world(), stream_); }
+
   parallel::MpiEnvironment mpi_;
   Stream stream_{1};
 
@@ -93,8 +96,16 @@ TEST_F(EngineTest, DigestOfAStepDoesNotDependOnTheRanks) {
 
 TEST_F(EngineTest, CopiesOfTheTiedEmbeddingStayTheSameBits) {
   in_every_layout([&](model::Kind kind, const parallel::Layout& layout) {
-    Setup setup(mpi_, stream_, layout, small_config(kind));
-    for (uint64_t t = 0; t < 50; ++t) setup.engine.train_step(setup.loader.load(8 * t), 0.01);
+    config::RunConfig config = small_config(kind);
+    config.model.d_model = config.model.d_ff = 12;
+    config.model.head_dim = 2;
+    config.train.global_batch = layout.data;
+    Setup setup(mpi_, stream_, layout, config);
+    // Long where most stages have a copy: three of them on four ranks.
+    const bool most_copies = layout.encoder_stages == 1 && layout.decoder_stages == mpi_.size() - 1;
+    const uint64_t num_steps = most_copies ? 1000 : 50;
+    for (uint64_t t = 0; t < num_steps; ++t)
+      setup.engine.train_step(setup.loader.load(layout.data * t), 0.01);
     const int64_t d = setup.config.model.d_model, size = kVocabulary * d;
     std::vector<double> most(size, -std::numeric_limits<double>::infinity()), least(size, -most.front());
     if (setup.engine.stages().last().placement().holds_embedding()) {
@@ -167,9 +178,8 @@ TEST_F(EngineTest, NothingIsAllocatedAfterTheSecondStep) {
   });
 }
 
-// At least half of the gradients have arrived when the backward pass ends, in the best of some steps: in
-// others a rank is ahead and nothing can have come. The embedding and gains, a tenth of this model, come at
-// the end anyway.
+// At least half of the gradients have arrived when the backward pass ends, in some step: in others a rank is
+// ahead and nothing can have come. The embedding and gains, a tenth of this model, come at the end anyway.
 TEST_F(EngineTest, GradientsTravelUnderTheBackwardPass) {
   config::RunConfig config = small_config(model::Kind::dec);
   config.model.d_model = 64;
@@ -180,12 +190,76 @@ TEST_F(EngineTest, GradientsTravelUnderTheBackwardPass) {
   config.train.global_batch = 2 * layout.data;
   Setup setup(mpi_, stream_, layout, config);
   double hidden = 0.0;
-  for (uint64_t t = 0; t < 20; ++t) {
+  for (uint64_t t = 0; t < 200 && hidden <= 0.5; ++t) {
     setup.engine.train_step(setup.loader.load(config.train.global_batch * t), 0.01);
-    hidden = std::max(hidden, setup.engine.shards().hidden_share());
+    hidden = setup.engine.shards().hidden_share();
+    reduce(&hidden, 1, parallel::ReduceOp::max);
   }
-  reduce(&hidden, 1, parallel::ReduceOp::max);
   EXPECT_GT(hidden, 0.5);
+}
+
+// Steps too small for bf16 are not lost: masters move, and what layers compute with is their rounded value.
+TEST_F(EngineTest, MasterWeightsKeepWhatBf16CannotHold) {
+  in_every_layout([&](model::Kind kind, const parallel::Layout& layout) {
+    config::RunConfig config = small_config(kind);
+    config.train.precision = model::Precision::bf16;
+    Setup setup(mpi_, stream_, layout, config);
+    const auto masters = [&] {
+      std::vector<float> all;
+      for (const optim::ParameterShard& shard : setup.engine.shards().shards()) {
+        for (int64_t i = 0; i < shard.weight.rows; ++i) {
+          for (int64_t j = 0; j < shard.weight.cols; ++j) {
+            const float master = shard.weight.row_range(i, 1).as<float>()[j];
+            all.push_back(master);
+            if (shard.has_master()) {
+              EXPECT_EQ(shard.value().row_range(i, 1).as<bf16>()[j].bits, bf16(master).bits);
+            }
+          }
+        }
+      }
+      return all;
+    };
+    const std::vector<float> before = masters();
+    for (uint64_t t = 0; t < 3; ++t) setup.engine.train_step(setup.loader.load(8 * t), 1e-5);
+    const std::vector<float> after = masters();
+    std::size_t moved = 0, moved_in_bf16 = 0;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      moved += before[i] != after[i] ? 1 : 0;
+      moved_in_bf16 += bf16(before[i]).bits != bf16(after[i]).bits ? 1 : 0;
+    }
+    EXPECT_GT(moved, before.size() / 2);
+    EXPECT_LT(moved_in_bf16, before.size() / 20);
+  });
+}
+
+TEST_F(EngineTest, RanksAgreeOnThePrecision) {
+  using model::Precision;
+  const auto settled = [&](Precision wanted, std::optional<Precision> saved) {
+    return train::settle_precision(wanted, saved, mpi_.world(), stream_);
+  };
+  for (const Precision either : {Precision::fp32, Precision::bf16}) {
+    EXPECT_EQ(settled(either, std::nullopt), either);
+    EXPECT_EQ(settled(either, Precision::fp32), either);
+    EXPECT_EQ(settled(Precision::automatic, either), either);
+  }
+  // The last rank cannot, whatever the others can.
+  Stream stream(1, 0, mpi_.world().rank() + 1 == mpi_.size() ? GemmChoice::plain : GemmChoice::automatic);
+  EXPECT_EQ(train::settle_precision(Precision::automatic, std::nullopt, mpi_.world(), stream),
+            Precision::fp32);
+  const Precision automatic = settled(Precision::automatic, std::nullopt);
+  EXPECT_EQ(automatic, stream_.gemm().has_bf16_arithmetic() ? Precision::bf16 : Precision::fp32);
+}
+
+TEST_F(EngineTest, RanksAgreeOnTheMatrixLibrary) {
+  const int rank = mpi_.world().rank();
+  Stream stream(1, 0, rank % 2 == 0 ? GemmChoice::plain : GemmChoice::automatic);
+  train::agree_on_gemm(mpi_.world(), stream);
+  double choices[2] = {static_cast<double>(stream.gemm().choice), -static_cast<double>(stream.gemm().choice)};
+  reduce(choices, 2, parallel::ReduceOp::max);
+  EXPECT_EQ(choices[0], -choices[1]);
+  if (mpi_.size() == 1) {
+    EXPECT_EQ(stream.gemm().choice, GemmChoice::plain);
+  }
 }
 
 TEST_F(EngineTest, ParametersOfAllStagesAreTheModel) {

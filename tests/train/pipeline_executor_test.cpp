@@ -33,6 +33,8 @@ std::vector<float> values_of(const Tensor& x) {
 
 class PipelineExecutorTest : public testing::Test {
  protected:
+  PipelineExecutorTest() { train::agree_on_gemm(mpi_.world(), stream_); }
+
   parallel::MpiEnvironment mpi_;
   Stream stream_{1};
 
@@ -81,6 +83,28 @@ class PipelineExecutorTest : public testing::Test {
       EXPECT_GT(got.activations, expected.activations);  // it did run with the passes apart
     }
   }
+
+  void check_recomputation(config::RunConfig config, PipelineSchedule schedule) {
+    const Outcome kept = train(config, schedule);
+    std::size_t more = kept.activations;
+    for (const auto& [recompute, num_layers] : {std::pair{model::Recompute::selective, 0},
+                                                {model::Recompute::full, 1},
+                                                {model::Recompute::full, 0}}) {
+      SCOPED_TRACE(fmt::format("{}, {} layers", model::name_of(recompute), num_layers));
+      config.train.recompute = recompute;
+      config.train.recompute_layers = num_layers;
+      const Outcome again = train(config, schedule);
+      EXPECT_EQ(again.losses, kept.losses);
+      EXPECT_EQ(again.norms, kept.norms);
+      EXPECT_EQ(again.gradients, kept.gradients);
+      EXPECT_EQ(again.parameters, kept.parameters);
+      EXPECT_LT(again.activations, kept.activations);
+      if (num_layers == 0) {
+        EXPECT_LT(again.activations, more);  // full keeps less than selective
+        more = again.activations;
+      }
+    }
+  }
 };
 
 TEST_F(PipelineExecutorTest, ZeroBubbleH1HasTheBitsOf1F1B) {
@@ -96,6 +120,7 @@ TEST_F(PipelineExecutorTest, ZeroBubbleH1HasTheBitsOf1F1B) {
       if (layout.num_stages() == 1) continue;
       config.parallel = layout;
       for (const int64_t num_micro_batches : {2, 7}) {  // fewer than stages, and more
+        config.train.precision = num_micro_batches == 2 ? model::Precision::bf16 : model::Precision::fp32;
         SCOPED_TRACE(fmt::format("{}, {} micro-batches, norm {}", layout.to_string(), num_micro_batches,
                                  static_cast<int>(output_norm)));
         config.train.global_batch = num_micro_batches * layout.data;
@@ -104,7 +129,47 @@ TEST_F(PipelineExecutorTest, ZeroBubbleH1HasTheBitsOf1F1B) {
       ++num_layouts;
     }
   }
-  EXPECT_GE(num_layouts, 5);
+  EXPECT_GE(num_layouts, mpi_.size() == 1 ? 0 : 5);
+}
+
+// What is made again is what was kept; with less memory for it. In layouts of one stage and of several, and
+// in chunks of layers.
+TEST_F(PipelineExecutorTest, RecomputationHasTheBitsOfKeeping) {
+  for (const auto& [kind, precision, schedule] :
+       {std::tuple{model::Kind::red, model::Precision::fp32, PipelineSchedule::one_forward_one_backward},
+        {model::Kind::red, model::Precision::bf16, PipelineSchedule::one_forward_one_backward},
+        {model::Kind::dec, model::Precision::fp32, PipelineSchedule::one_forward_one_backward},
+        {model::Kind::red, model::Precision::bf16, PipelineSchedule::interleaved},
+        {model::Kind::dec, model::Precision::fp32, PipelineSchedule::interleaved}}) {
+    config::RunConfig config = small_config(kind);
+    config.train.precision = precision;
+    if (schedule == PipelineSchedule::interleaved) {
+      config.model.encoder_layers = kind == model::Kind::red ? 13 : 0;
+      config.model.decoder_layers = 17;
+    }
+    for (const parallel::Layout& layout : layouts(mpi_.size(), config.model)) {
+      if (schedule == PipelineSchedule::interleaved && layout.num_stages() == 1) continue;
+      SCOPED_TRACE(layout.to_string());
+      config.parallel = layout;
+      config.train.global_batch = 3 * layout.data;
+      check_recomputation(config, schedule);
+    }
+  }
+}
+
+// Sums over layers, of which the gradient's norm is one, have the order of the parameters.
+TEST_F(PipelineExecutorTest, BitsDoNotDependOnWhoHoldsWhichLayer) {
+  config::RunConfig config = small_config(model::Kind::dec);
+  config.model.decoder_layers = 6;
+  config.parallel = {1, 1, 0, mpi_.size()};
+  const auto with_heavy_stage = [&](int stage) {
+    config.split.decoder.assign(mpi_.size(), 1);
+    config.split.decoder[stage] = 7 - mpi_.size();
+    return train(config, PipelineSchedule::one_forward_one_backward);
+  };
+  const Outcome first = with_heavy_stage(0), last = with_heavy_stage(mpi_.size() - 1);
+  EXPECT_EQ(first.losses, last.losses);
+  EXPECT_EQ(first.norms, last.norms);
 }
 
 }  // namespace

@@ -99,6 +99,8 @@ TEST_F(PlannedEngineTest, KnowsChunks) {
       config.model.decoder_layers = 13;
       config.pipeline_schedule = parallel::PipelineSchedule::interleaved;
       config.virtual_stages = virtual_stages;
+      if (virtual_stages == 2) config.train.precision = model::Precision::bf16;
+      if (virtual_stages == 3) config.train.recompute = model::Recompute::selective;
       for (const parallel::Layout& layout : layouts(mpi_.size(), config.model)) {
         if (layout.num_stages() == 1 || layout.num_stages() * virtual_stages > 11) continue;
         SCOPED_TRACE(fmt::format("{}, {} chunks", layout.to_string(), virtual_stages));
@@ -106,6 +108,21 @@ TEST_F(PlannedEngineTest, KnowsChunks) {
       }
     }
   }
+}
+
+TEST_F(PlannedEngineTest, KnowsRecomputation) {
+  for (const auto& [recompute, num_layers] : {std::pair{model::Recompute::selective, 0},
+                                              {model::Recompute::full, 0},
+                                              {model::Recompute::full, 1}}) {
+    check_every_layout([recompute = recompute, num_layers = num_layers](config::RunConfig& config) {
+      config.train.recompute = recompute;
+      config.train.recompute_layers = num_layers;
+    });
+  }
+}
+
+TEST_F(PlannedEngineTest, KnowsBf16) {
+  check_every_layout([](config::RunConfig& config) { config.train.precision = model::Precision::bf16; }, 2);
 }
 
 TEST_F(PlannedEngineTest, KnowsEvaluation) {

@@ -11,6 +11,7 @@
 #include "data/synthetic_provider.hpp"
 #include "model/stage_parameters.hpp"
 #include "parallel/mpi_environment.hpp"
+#include "train/machine.hpp"
 #include "train/trainer.hpp"
 
 namespace red::test {
@@ -30,6 +31,7 @@ inline config::RunConfig small_config(model::Kind kind) {
   m.head_dim = 8;
   m.encoder_layers = kind == model::Kind::red ? 3 : 0;
   m.decoder_layers = 3;
+  config.train.precision = model::Precision::fp32;
   config.train.steps = 6;
   config.train.global_batch = 8;
   config.train.micro_batch = 1;
@@ -95,6 +97,7 @@ inline double run(parallel::Communicator& world, const parallel::Layout& layout,
   config.train.micro_batch =
       std::min<int64_t>(config.train.micro_batch, config.train.global_batch / layout.data);
   Stream stream(1);
+  train::agree_on_gemm(world, stream);
   parallel::Mesh mesh(layout, world, model::layout_limits(config.model));
   const data::SyntheticProvider provider = small_provider(config.model.kind);
   config::Loaded loaded;
