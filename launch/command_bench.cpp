@@ -13,6 +13,7 @@
 #include "launch/commands.hpp"
 #include "launch/ranks.hpp"
 #include "train/batch_loader.hpp"
+#include "train/bubble.hpp"
 #include "train/precision.hpp"
 #include "train/run_options.hpp"
 #include "train/step_report.hpp"
@@ -25,9 +26,10 @@ config::CommandSpec step_spec() {
           .summary =
               "Runs bench.warmup_steps and then bench.steps whole training steps on synthetic tokens and "
               "prints the\n"
-              "median time, tokens/s, model GFLOP/s (docs/flops.md), memory, and seconds by phase of the "
-              "slowest\n"
-              "rank. train.global_batch defaults to one micro-batch per data rank.",
+              "median time, tokens/s, model GFLOP/s (docs/flops.md), memory, seconds by phase of the slowest "
+              "rank, and\n"
+              "the share of their time that pipeline stages wait, beside the simulator's with the measured "
+              "times.\ntrain.global_batch defaults to one micro-batch per data rank.",
           .options = {{"json", "", "one JSON object on one line", false}},
           .takes_config = true,
           .example = "build/release/redllm bench step --config configs/bench/red_tiny.ini --json"};
@@ -38,8 +40,32 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-/// The median step, every phase and rate by its own median.
-train::StepMetrics measure(const Ranks& ranks, const config::RunConfig& config) {
+struct Measured {
+  train::StepMetrics step;
+  train::Bubble bubble;
+};
+
+/// Every phase, rate and share by its own median.
+Measured median_of(const std::vector<Measured>& steps) {
+  const auto median_by = [&](auto field) {
+    std::vector<double> values;
+    values.reserve(steps.size());
+    for (const Measured& m : steps) values.push_back(field(m));
+    return median(values);
+  };
+  Measured middle = steps.back();
+  middle.step.step_s = median_by([](const auto& m) { return m.step.step_s; });
+  middle.step.tokens_per_s = median_by([](const auto& m) { return m.step.tokens_per_s; });
+  middle.step.model_gflops_per_s = median_by([](const auto& m) { return m.step.model_gflops_per_s; });
+  middle.step.peak_share = median_by([](const auto& m) { return m.step.peak_share; });
+  for (std::size_t p = 0; p < middle.step.phase_s.size(); ++p)
+    middle.step.phase_s[p] = median_by([p](const auto& m) { return m.step.phase_s[p]; });
+  middle.bubble.measured = median_by([](const auto& m) { return m.bubble.measured; });
+  middle.bubble.simulated = median_by([](const auto& m) { return m.bubble.simulated; });
+  return middle;
+}
+
+Measured measure(const Ranks& ranks, const config::RunConfig& config) {
   const data::WindowShape shape = data::window_shape(config.data, config.model.has_encoder());
   const data::SyntheticProvider provider(shape.encoder_length(), shape.decoder_length(),
                                          config.model.vocab_size, config.data.seed);
@@ -50,39 +76,28 @@ train::StepMetrics measure(const Ranks& ranks, const config::RunConfig& config) 
                             config.train.micro_batch, ranks.mesh.layout().data, ranks.mesh.at().data);
   train::StepReport report(engine, config.model, ranks.stream);
   constexpr double learning_rate = 1e-3;
-  std::vector<train::StepMetrics> steps;
+  std::vector<Measured> steps;
   for (int64_t i = 0; i < config.bench.warmup_steps + config.bench.steps; ++i) {
     const auto begin = std::chrono::steady_clock::now();
     const auto batches = loader.load(static_cast<uint64_t>(i * config.train.global_batch));
     const train::StepResult result = engine.train_step(batches, learning_rate);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    const train::StepMetrics metrics = report.gather(batches, result, seconds, loader.digest());
-    if (i >= config.bench.warmup_steps) steps.push_back(metrics);
+    const Measured measured{report.gather(batches, result, seconds, loader.digest()),
+                            train::bubble_of_last_step(engine)};
+    if (i >= config.bench.warmup_steps) steps.push_back(measured);
   }
-  const auto median_of = [&](auto field) {
-    std::vector<double> values;
-    values.reserve(steps.size());
-    for (const train::StepMetrics& m : steps) values.push_back(field(m));
-    return median(values);
-  };
-  train::StepMetrics middle = steps.back();
-  middle.step_s = median_of([](const auto& m) { return m.step_s; });
-  middle.tokens_per_s = median_of([](const auto& m) { return m.tokens_per_s; });
-  middle.model_gflops_per_s = median_of([](const auto& m) { return m.model_gflops_per_s; });
-  middle.peak_share = middle.model_gflops_per_s / report.peak_gflops();
-  for (std::size_t p = 0; p < middle.phase_s.size(); ++p) {
-    middle.phase_s[p] = median_of([p](const auto& m) { return m.phase_s[p]; });
-  }
-  return middle;
+  return median_of(steps);
 }
 
-void print(const train::StepMetrics& m, const config::RunConfig& config, const Ranks& ranks, bool as_json) {
+void print(const Measured& measured, const config::RunConfig& config, const Ranks& ranks, bool as_json) {
+  const train::StepMetrics& m = measured.step;
   nlohmann::ordered_json json = {{"model", config.model.name},
                                  {"kind", config.model.kind == model::Kind::red ? "red" : "dec"},
                                  {"parameters", model::num_parameters(config.model)},
                                  {"dtype", name_of(config.train.precision)},
                                  {"ranks", ranks.world.size()},
                                  {"layout", ranks.mesh.layout().to_string()},
+                                 {"schedule", name_of(config.pipeline_schedule)},
                                  {"threads", ranks.stream.threads().num_threads()},
                                  {"gemm", ranks.stream.gemm().description},
                                  {"micro_batch", config.train.micro_batch},
@@ -94,6 +109,8 @@ void print(const train::StepMetrics& m, const config::RunConfig& config, const R
                                  {"model_gflops_per_s", m.model_gflops_per_s},
                                  {"peak_share", m.peak_share},
                                  {"peak_rss_mib", m.peak_rss_mib},
+                                 {"bubble", measured.bubble.measured},
+                                 {"bubble_simulated", measured.bubble.simulated},
                                  {"loss", m.result.loss}};
   for (std::size_t i = 0; i < m.phase_s.size(); ++i)
     json["phase_s"][std::string(train::kPhaseNames[i])] = m.phase_s[i];
@@ -122,8 +139,8 @@ int step(std::span<const std::string> args) {
       [&](const Ranks& ranks) {
         config.train.precision =
             train::settle_precision(config.train.precision, std::nullopt, ranks.world, ranks.stream);
-        const train::StepMetrics metrics = measure(ranks, config);
-        if (ranks.world.rank() == 0) print(metrics, config, ranks, line.has("json"));
+        const Measured measured = measure(ranks, config);
+        if (ranks.world.rank() == 0) print(measured, config, ranks, line.has("json"));
         return 0;
       });
 }

@@ -11,6 +11,7 @@
 #include "config/validate.hpp"
 #include "data/window_provider.hpp"
 #include "launch/commands.hpp"
+#include "train/bubble.hpp"
 #include "train/memory_plan.hpp"
 #include "train/run_options.hpp"
 

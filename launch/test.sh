@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
-# Builds redllm and runs every test and check. The last line is "N passed, N failed".
+# Builds redllm, runs every test and checks the sources. The last line is "N passed, N failed".
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 usage() {
   cat <<'END'
-usage: launch/test.sh [--no-install] [--quick] [--preset PRESET] [--jobs N] [-- CTEST_ARGUMENTS...]
+usage: launch/test.sh [--no-install] [--thorough] [--preset PRESET] [--jobs N] [-- CTEST_ARGUMENTS...]
   --no-install     use the packages that are there; without it, missing Debian packages are installed
-  --quick          build and test one preset; leave out clang-tidy, the sanitizers and the quickstart
+  --thorough       also clang-tidy, the tests under AddressSanitizer and UndefinedBehaviorSanitizer, and
+                   launch/quickstart.sh: an hour more on 2 cores
   --preset PRESET  release (default), debug, asan or tsan
   --jobs N         compile jobs, and cores for the tests (default: all)
-example: launch/test.sh --no-install --quick -- -R golden
+example: launch/test.sh --no-install -- -R golden
 END
 }
 
-install=yes quick=no preset=release jobs=$(nproc) ctest_arguments=()
+install=yes thorough=no preset=release jobs=$(nproc) ctest_arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
     --no-install) install=no ;;
-    --quick) quick=yes ;;
+    --thorough) thorough=yes ;;
     --preset | --jobs)
       [ $# -ge 2 ] || { usage >&2; exit 2; }
       if [ "$1" = --preset ]; then preset=$2; else jobs=$2; fi
@@ -102,9 +103,7 @@ else
 fi
 if check "build, $preset" build "$preset"; then
   run_tests "$preset"
-  if [ "$quick" = no ]; then
-    check "every header by itself" cmake --build "build/$preset" -j "$jobs" --target red_header_checks
-  fi
+  check "every header by itself" cmake --build "build/$preset" -j "$jobs" --target red_header_checks
 fi
 if git rev-parse --git-dir >/dev/null 2>&1; then
   check "format" format_check
@@ -113,10 +112,11 @@ else
   skip "format and shell scripts" "no git checkout"
 fi
 check "order of the folders" python3 cmake/check_layers.py
-if [ "$quick" = no ]; then
+if [ "$thorough" = yes ]; then
   check "clang-tidy" python3 cmake/check_tidy.py "build/$preset" --jobs "$jobs"
   if [ "$preset" = release ]; then
     if check "build, asan" build asan; then run_tests asan -LE many_ranks; fi
+    check "quickstart" launch/quickstart.sh --no-install
   fi
 fi
 

@@ -158,6 +158,11 @@ void add_train(std::vector<RunOption>& table) {
            "Gradients that are reduced together.")
       .in("MiB")
       .aka({"bucket_cap_mb", "bucket_size"});
+  s.choice(
+       "gradient_dtype", FIELD(train.gradient_dtype), {{DType::fp32, "fp32"}, {DType::bf16, "bf16"}},
+       "Of gradients on their way between data ranks. bf16 takes half the time and rounds each rank's part "
+       "and the sum, which is added in fp32.")
+      .aka({"grad_reduce_in_bf16", "communication_data_type", "grad_allreduce_dtype"});
   s.number("timeout_s", FIELD(train.timeout_s), {.low = 0.0, .high = 1e7, .above_low = true},
            "A wait for another rank that takes longer ends the run.")
       .in("seconds")

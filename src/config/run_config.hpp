@@ -27,11 +27,12 @@ struct TrainConfig {
   int64_t head_chunk = 512;        ///< tokens whose logits are in memory at a time
   model::Precision precision = model::Precision::automatic;
   model::Recompute recompute = model::Recompute::none;
-  int64_t recompute_layers = 0;   ///< of each stack of a stage, from the first; 0: all
-  int64_t bucket_mib = 32;        ///< gradient reduce-scatter bucket
-  double timeout_s = 600;         ///< a wait for another rank longer than this ends the run
-  std::string gemm = "auto";      ///< auto, openblas, onednn, plain
-  std::filesystem::path run_dir;  ///< metrics, configuration and checkpoints of the run
+  int64_t recompute_layers = 0;        ///< of each stack of a stage, from the first; 0: all
+  int64_t bucket_mib = 32;             ///< gradient reduce-scatter bucket
+  DType gradient_dtype = DType::fp32;  ///< of that, on the way
+  double timeout_s = 600;              ///< a wait for another rank longer than this ends the run
+  std::string gemm = "auto";           ///< auto, openblas, onednn, plain
+  std::filesystem::path run_dir;       ///< metrics, configuration and checkpoints of the run
 };
 
 /// Section [checkpoint].

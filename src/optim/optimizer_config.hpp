@@ -1,7 +1,11 @@
-// Adafactor and the learning rate: sections [optimizer] and [schedule] (model-and-recipe "Recipe").
+// Adafactor and the learning rate: sections [optimizer] and [schedule] (model-and-recipe "Recipe"); and how
+// gradients travel.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+
+#include "base/dtype.hpp"
 
 namespace red::optim {
 
@@ -13,6 +17,12 @@ struct AdafactorConfig {
   double epsilon1 = 1e-30;
   double epsilon2 = 1e-3;
   double gradient_clip = 1.0;  ///< global norm; 0: none
+};
+
+/// Gradients are summed over the data ranks in buckets of many parameters.
+struct BucketOptions {
+  std::size_t num_bytes = std::size_t{32} << 20;  ///< of a bucket's gradients as fp32
+  DType gradient_dtype = DType::fp32;             ///< fp32 or bf16; bf16 is added in fp32 and rounded once
 };
 
 enum class ScheduleKind { cosine, constant };

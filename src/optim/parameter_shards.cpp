@@ -61,15 +61,16 @@ const ParameterShard* embedding_of(const std::vector<ParameterShard>& shards) {
 }
 
 ParameterShards::ParameterShards(Stream& stream, const model::ParameterStore& store, bool owns_embedding,
-                                 const parallel::Mesh& mesh, std::size_t bucket_bytes)
+                                 const parallel::Mesh& mesh, const BucketOptions& options)
     : stream_(stream),
       data_(mesh.data()),
+      gradient_dtype_(options.gradient_dtype),
       shards_(shards_of(store, owns_embedding, {data_.size(), data_.rank(), mesh.at().tensor})),
       masters_("master weights", count_master_bytes(shards_)),
-      buckets_(make_buckets(shards_, data_.size(), bucket_bytes)),
-      memory_("gradient buckets", count_bytes(shards_, data_.size(), bucket_bytes)) {
+      buckets_(make_buckets(shards_, data_.size(), options.num_bytes)),
+      memory_("gradient buckets", count_bytes(shards_, data_.size(), options)) {
   allocate_masters(masters_, shards_);
-  allocate(memory_, buckets_, staging_, data_.size());
+  allocate(memory_, buckets_, staging_, data_.size(), gradient_dtype_);
   for (const Bucket& bucket : buckets_) {
     for_each_part(
         bucket, data_.rank(), bucket.received,
@@ -132,21 +133,23 @@ std::vector<ParameterShards::Bucket> ParameterShards::make_buckets(const std::ve
 }
 
 void ParameterShards::allocate(Arena& arena, std::vector<Bucket>& buckets, Staging (&staging)[2],
-                               int num_data) {
-  int64_t largest = 0;
+                               int num_data, DType gradient_dtype) {
+  std::size_t largest = 0;
   for (Bucket& bucket : buckets) {
     bucket.received = arena.allocate(1, bucket.chunk);
-    largest = std::max(largest, bucket.chunk);
+    const std::size_t element = std::max(size_of(gradient_dtype), size_of(bucket.dtype));
+    largest = std::max(largest, static_cast<std::size_t>(bucket.chunk * num_data) * element);
   }
-  for (Staging& s : staging) s.memory = arena.allocate(1, largest * num_data);
+  const auto floats = static_cast<int64_t>((largest + sizeof(float) - 1) / sizeof(float));
+  for (Staging& s : staging) s.memory = arena.allocate(1, floats);
 }
 
 std::size_t ParameterShards::count_bytes(const std::vector<ParameterShard>& shards, int num_data,
-                                         std::size_t bucket_bytes) {
+                                         const BucketOptions& options) {
   Arena counted = Arena::counting();
-  std::vector<Bucket> buckets = make_buckets(shards, num_data, bucket_bytes);
+  std::vector<Bucket> buckets = make_buckets(shards, num_data, options.num_bytes);
   Staging staging[2];
-  allocate(counted, buckets, staging, num_data);
+  allocate(counted, buckets, staging, num_data, options.gradient_dtype);
   return counted.peak();
 }
 
@@ -175,8 +178,9 @@ Tensor ParameterShards::staged(const Staging& staging, const Bucket& bucket, DTy
 void ParameterShards::begin_reduction(std::size_t index) {
   Staging& staging = staging_[index % 2];
   const Bucket& bucket = buckets_[index];
-  if (staging.request) data_.wait(staging.request, "reduce-scatter of gradients");
-  const Tensor send = staged(staging, bucket, DType::fp32);
+  finish_reduction(staging);
+  staging.bucket = &bucket;
+  const Tensor send = staged(staging, bucket, gradient_dtype_);
   for (int rank = 0; rank < data_.size(); ++rank) {
     for_each_part(bucket, rank, send.row_range(rank, 1),
                   [&](std::size_t member, const RowRange& rows, const Tensor& part) {
@@ -184,7 +188,16 @@ void ParameterShards::begin_reduction(std::size_t index) {
                               shards_[member].parameter->weight.gradient.row_range(rows.begin, rows.count));
                   });
   }
-  staging.request = data_.reduce_scatter(bucket.received, send);
+  const bool as_sent = gradient_dtype_ == DType::fp32;
+  staging.request = data_.reduce_scatter(as_sent ? bucket.received : send.row_range(data_.rank(), 1), send);
+}
+
+void ParameterShards::finish_reduction(Staging& staging) {
+  if (!staging.request) return;
+  data_.wait(staging.request, "reduce-scatter of gradients");
+  if (gradient_dtype_ == DType::fp32) return;
+  const Bucket& bucket = *staging.bucket;
+  ops::copy(stream_, bucket.received, staged(staging, bucket, gradient_dtype_).row_range(data_.rank(), 1));
 }
 
 void ParameterShards::layer_done(const model::LayerOfParameter& layer) {
@@ -213,9 +226,7 @@ void ParameterShards::reduce() {
   measure_hidden_share();
   while (next_bucket_ < buckets_.size()) begin_reduction(next_bucket_++);
   next_bucket_ = 0;
-  for (Staging& staging : staging_) {
-    if (staging.request) data_.wait(staging.request, "reduce-scatter of gradients");
-  }
+  for (Staging& staging : staging_) finish_reduction(staging);
 }
 
 void ParameterShards::finish_gather(Staging& staging) {

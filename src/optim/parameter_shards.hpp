@@ -12,6 +12,7 @@
 #include "device/stream.hpp"
 #include "model/parameter_store.hpp"
 #include "model/stage_parameters.hpp"
+#include "optim/optimizer_config.hpp"
 #include "parallel/mesh.hpp"
 
 namespace red::optim {
@@ -60,7 +61,7 @@ class ParameterShards {
  public:
   /// As shards_of() says. `store` and `mesh` must outlive it.
   ParameterShards(Stream& stream, const model::ParameterStore& store, bool owns_embedding,
-                  const parallel::Mesh& mesh, std::size_t bucket_bytes);
+                  const parallel::Mesh& mesh, const BucketOptions& options);
 
   const std::vector<ParameterShard>& shards() const { return shards_; }
   const ParameterShard* embedding() const { return embedding_of(shards_); }
@@ -84,7 +85,7 @@ class ParameterShards {
   std::size_t num_bytes() const { return memory_.capacity(); }
   /// What num_bytes() will be for these shards, on any of so many data ranks.
   static std::size_t count_bytes(const std::vector<ParameterShard>& shards, int num_data,
-                                 std::size_t bucket_bytes);
+                                 const BucketOptions& options);
 
  private:
   struct Bucket {
@@ -95,16 +96,18 @@ class ParameterShards {
     Tensor received;                                    ///< (1, chunk)
   };
   struct Staging {
-    Tensor memory;  ///< (1, ranks * largest chunk) fp32
+    Tensor memory;  ///< room for (ranks, chunk) of any bucket
     parallel::Request request;
-    const Bucket* bucket = nullptr;
+    const Bucket* bucket = nullptr;  ///< on its way
   };
 
   static std::vector<Bucket> make_buckets(const std::vector<ParameterShard>& shards, int num_data,
                                           std::size_t bucket_bytes);
   static void allocate_masters(Arena& arena, std::vector<ParameterShard>& shards);
-  static void allocate(Arena& arena, std::vector<Bucket>& buckets, Staging (&staging)[2], int num_data);
+  static void allocate(Arena& arena, std::vector<Bucket>& buckets, Staging (&staging)[2], int num_data,
+                       DType gradient_dtype);
   void begin_reduction(std::size_t bucket);
+  void finish_reduction(Staging& staging);
   void measure_hidden_share();
   template <class Visit>
   void for_each_part(const Bucket& bucket, int rank, const Tensor& chunk, Visit visit) const;
@@ -113,6 +116,7 @@ class ParameterShards {
 
   Stream& stream_;
   parallel::Communicator& data_;
+  DType gradient_dtype_;
   std::vector<ParameterShard> shards_;
   Arena masters_;
   std::vector<Bucket> buckets_;

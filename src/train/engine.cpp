@@ -34,7 +34,7 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
   if (tensor_.sequence_parallel())
     whole_gradients_ = std::make_unique<optim::WholeGradients>(stream, store_, mesh.tensor());
   shards_ = std::make_unique<optim::ParameterShards>(stream, store_, parallel::own_embedding(chunks_), mesh,
-                                                     options.bucket_bytes);
+                                                     options.buckets);
   stages_.on_layer_done([this](const model::LayerOfParameter& layer) { shards_->layer_done(layer); });
   tied_ = std::make_unique<optim::TiedEmbedding>(stream, shards_->embedding(), placement_.embedding_holders,
                                                  placement_.embedding_owner, mesh.pipeline());

@@ -56,6 +56,7 @@ class Engine {
   /// stage.
   void hidden(const data::MicroBatch& batch);
 
+  const EngineOptions& options() const { return options_; }
   const parallel::Mesh& mesh() const { return mesh_; }
   DType dtype() const { return options_.dtype; }  ///< of matrices and activations
   /// One rank of each pipeline, which has the loss, speaks for the samples that went through it.
@@ -63,8 +64,8 @@ class Engine {
   model::StageGroup& stages() { return stages_; }
   model::ParameterStore& parameters() { return store_; }
   const optim::ParameterShards& shards() const { return *shards_; }
-  int slot_of(int micro_batch, int chunk) const { return executor_.slot_of(micro_batch, chunk); }
   PhaseTimer& timer() { return timer_; }
+  const PipelineExecutor& executor() const { return executor_; }
   /// As plan_memory() says beforehand.
   MemoryUse memory() const;
 

@@ -7,7 +7,6 @@
 #include "optim/adafactor.hpp"
 #include "optim/tied_embedding.hpp"
 #include "optim/whole_gradients.hpp"
-#include "parallel/simulator.hpp"
 #include "train/checkpoint_shards.hpp"
 #include "train/step_scalars.hpp"
 
@@ -68,7 +67,7 @@ class RankKind {
     for (const model::StoredParameter& p : store_.parameters()) common_.parameters += p.region.size();
     if (!options_.train) return;
     if (tensor_.sequence_parallel()) use.whole_gradients = optim::WholeGradients::count_bytes(store_);
-    use.buckets = optim::ParameterShards::count_bytes(shards_at(0), plan_.layout.data, options_.bucket_bytes);
+    use.buckets = optim::ParameterShards::count_bytes(shards_at(0), plan_.layout.data, options_.buckets);
   }
 
   void count_stages(int num_threads, std::vector<model::StageOptions> stage_plans) {
@@ -140,16 +139,6 @@ std::size_t MemoryPlan::checkpoint_bytes() const {
   std::size_t sum = 0;
   for (const RankPlan& rank : ranks) sum += rank.checkpoint;
   return sum;
-}
-
-double modelled_bubble(const EngineOptions& options, const parallel::Layout& layout) {
-  const int num_micro_batches = std::max(1, options.max_micro_batches);
-  parallel::SimulationCosts costs;
-  for (const parallel::StagePlacement& stage : placement_of(options, layout).stages)
-    costs.stages.push_back({stage.cost, stage.cost, stage.cost});
-  return parallel::simulate(pipeline_shape(options, layout, num_micro_batches),
-                            training_programs(options, layout), costs)
-      .bubble;
 }
 
 std::string bytes_text(std::size_t num_bytes) {

@@ -35,9 +35,6 @@ struct MemoryPlan {
 /// What Engine::memory() will be on every rank with so many threads, to the byte. The layout must be legal.
 MemoryPlan plan_memory(const EngineOptions& options, const parallel::Layout& layout, int num_threads);
 
-/// The share of a step that stages wait, by the simulator: costs are the modelled FLOPs, messages are free.
-double modelled_bubble(const EngineOptions& options, const parallel::Layout& layout);
-
 /// "rank 3: 1.2 GiB: parameters 400.0 MiB, ...": the largest rank and its parts, one line.
 std::string short_form(const MemoryPlan& plan);
 

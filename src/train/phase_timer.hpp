@@ -20,12 +20,18 @@ class PhaseTimer {
   double seconds(Phase phase) const { return seconds_[static_cast<std::size_t>(phase)]; }
   void add(Phase phase, double seconds) { seconds_[static_cast<std::size_t>(phase)] += seconds; }
 
-  /// Adds the time of a call to a phase.
+  static double seconds_since(Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  }
+
+  /// Adds the time of a call to a phase; returns it.
   template <class F>
-  void measure(Phase phase, F&& f) {
+  double measure(Phase phase, F&& f) {
     const auto begin = Clock::now();
     f();
-    add(phase, std::chrono::duration<double>(Clock::now() - begin).count());
+    const double seconds = seconds_since(begin);
+    add(phase, seconds);
+    return seconds;
   }
 
  private:

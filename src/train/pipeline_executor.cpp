@@ -34,6 +34,7 @@ const Message& message_of(MessageKind kind) {
 PipelineExecutor::PipelineExecutor(model::StageGroup& stages, const parallel::PipelineShape& shape,
                                    parallel::Communicator& pipeline, const model::TensorAxis& tensor)
     : stages_(stages), shape_(shape), pipeline_(pipeline), tensor_(tensor), slots_(stages.num_chunks()) {
+  times_.compute_s.resize(stages.num_chunks());
   for (int chunk = 0; chunk < stages.num_chunks(); ++chunk)
     slots_[chunk].resize(stages.chunk(chunk).num_slots());
 }
@@ -44,6 +45,8 @@ void PipelineExecutor::run(const parallel::Program& program, std::span<const dat
     for (SlotState& slot : slots) slot.micro_batch = -1;
   }
   num_micro_batches_ = static_cast<int>(batches.size());
+  std::fill(times_.compute_s.begin(), times_.compute_s.end(), parallel::StageCost{0.0, 0.0, 0.0});
+  const auto begin = PhaseTimer::Clock::now();
   for (const Instruction& instruction : program) {
     if (instruction.micro_batch >= 0) load(instruction, batches);
     execute(instruction, mode, timer);
@@ -53,6 +56,7 @@ void PipelineExecutor::run(const parallel::Program& program, std::span<const dat
       for (SlotState& slot : slots) finish_sends(slot);
     }
   });
+  times_.elapsed_s = PhaseTimer::seconds_since(begin);
 }
 
 /// The first instruction that names a micro-batch gives it its slot in that chunk.
@@ -77,9 +81,9 @@ void PipelineExecutor::finish_sends(SlotState& slot) {
 
 /// Waits for tensor neighbours inside a layer count as communication.
 template <class Compute>
-void PipelineExecutor::compute(Phase phase, PhaseTimer& timer, const Compute& body) {
+void PipelineExecutor::compute(Phase phase, double& chunk_s, PhaseTimer& timer, const Compute& body) {
   const double before = tensor_.wait_seconds();
-  timer.measure(phase, body);
+  chunk_s += timer.measure(phase, body);
   const double waited = tensor_.wait_seconds() - before;
   timer.add(phase, -waited);
   timer.add(Phase::communication, waited);
@@ -87,21 +91,22 @@ void PipelineExecutor::compute(Phase phase, PhaseTimer& timer, const Compute& bo
 
 void PipelineExecutor::execute(const Instruction& instruction, model::ForwardMode mode, PhaseTimer& timer) {
   const bool last = instruction.micro_batch + 1 == num_micro_batches_;
+  parallel::StageCost& chunk_s = times_.compute_s[instruction.chunk];
   switch (instruction.action) {
     case Action::forward:
-      return compute(Phase::forward, timer, [&] { forward(instruction, mode); });
+      return compute(Phase::forward, chunk_s.forward, timer, [&] { forward(instruction, mode); });
     case Action::backward:
-      return compute(Phase::backward, timer, [&] {
+      return compute(Phase::backward, chunk_s.backward_input, timer, [&] {
         stage_of(instruction).backward(slot_of(instruction), last);
         hand_back(instruction);
       });
     case Action::backward_input:
-      return compute(Phase::backward, timer, [&] {
+      return compute(Phase::backward, chunk_s.backward_input, timer, [&] {
         stage_of(instruction).backward_input(slot_of(instruction));
         hand_back(instruction);
       });
     case Action::backward_weight:
-      return compute(Phase::backward, timer,
+      return compute(Phase::backward, chunk_s.backward_weight, timer,
                      [&] { stage_of(instruction).backward_weight(slot_of(instruction), last); });
     case Action::reduce_gradients:  // the caller's next step
       return;

@@ -10,6 +10,7 @@
 #include "model/stage_group.hpp"
 #include "parallel/communicator.hpp"
 #include "parallel/pipeline_topology.hpp"
+#include "parallel/simulator.hpp"
 #include "train/phase_timer.hpp"
 
 namespace red::train {
@@ -23,6 +24,14 @@ class PipelineExecutor {
   /// batches[i] is micro-batch i, the same on every stage of the pipeline.
   void run(const parallel::Program& program, std::span<const data::MicroBatch> batches,
            model::ForwardMode mode, PhaseTimer& timer);
+
+  /// Where the last run's time went: compute by chunk, all micro-batches together, waits for tensor
+  /// neighbours included (backward passes in one count as backward_input), and the whole of it.
+  struct Times {
+    std::vector<parallel::StageCost> compute_s;
+    double elapsed_s = 0.0;
+  };
+  const Times& times() const { return times_; }
 
   int slot_of(int micro_batch, int chunk = 0) const { return micro_batch % stages_.chunk(chunk).num_slots(); }
 
@@ -49,7 +58,7 @@ class PipelineExecutor {
   int slot_of(const parallel::Instruction& x) const { return slot_of(x.micro_batch, x.chunk); }
   SlotState& state_of(const parallel::Instruction& x) { return slots_[x.chunk][slot_of(x)]; }
   template <class Compute>
-  void compute(Phase phase, PhaseTimer& timer, const Compute& body);
+  void compute(Phase phase, double& chunk_s, PhaseTimer& timer, const Compute& body);
   void execute(const parallel::Instruction& instruction, model::ForwardMode mode, PhaseTimer& timer);
 
   model::StageGroup& stages_;
@@ -58,6 +67,7 @@ class PipelineExecutor {
   const model::TensorAxis& tensor_;
   int num_micro_batches_ = 0;                  ///< of the run
   std::vector<std::vector<SlotState>> slots_;  ///< by chunk
+  Times times_;
 };
 
 }  // namespace red::train

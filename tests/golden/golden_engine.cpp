@@ -125,7 +125,7 @@ GoldenEngine::GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout
   options.max_micro_batches = static_cast<int>(options.capacity.sequences);
   options.head_chunk = 16;  // several chunks, and a rest
   options.z_loss = static_cast<float>(z_loss);
-  options.bucket_bytes = 64 << 10;  // several buckets
+  options.buckets.num_bytes = 64 << 10;  // several buckets
   engine_ = std::make_unique<train::Engine>(options, mesh_, stream_);
   for (const model::StoredParameter& p : engine_->parameters().parameters())
     assign(p.weight.value, p, 0, parameters.at(p.spec.name));

@@ -144,7 +144,7 @@ TEST_F(GoldenStepTest, AttentionProbabilities) {
         for (int64_t head = 0; head < expected.heads; ++head) {
           std::vector<float> got(expected.num_queries * expected.num_keys);
           if (!stage.attention_probabilities(make_tensor(got.data(), expected.num_queries, expected.num_keys),
-                                             engine.slot_of(0, 0), kind, layer,
+                                             engine.executor().slot_of(0), kind, layer,
                                              static_cast<int64_t>(sequence), head, 0)) {
             continue;  // another tensor rank's
           }

@@ -198,6 +198,36 @@ TEST_F(EngineTest, GradientsTravelUnderTheBackwardPass) {
   EXPECT_GT(hidden, 0.5);
 }
 
+// One rank sends nothing, so rounds nothing. More round each part and each sum by up to 2^-9; parts may
+// cancel, hence 1e-2 of the norm.
+TEST_F(EngineTest, GradientsCanTravelAsBf16) {
+  in_every_layout([&](model::Kind kind, const parallel::Layout& layout) {
+    const auto gradients = [&](DType dtype) {
+      config::RunConfig config = small_config(kind);
+      config.train.gradient_dtype = dtype;
+      Setup setup(mpi_, stream_, layout, config);
+      setup.engine.gradients(setup.loader.load(0), 0.01);
+      std::vector<double> all;
+      for (const optim::ParameterShard& shard : setup.engine.shards().shards()) {
+        for (int64_t i = 0; i < shard.gradient.rows; ++i) {
+          const float* row = shard.gradient.row_range(i, 1).as<float>();
+          all.insert(all.end(), row, row + shard.gradient.cols);
+        }
+      }
+      return all;
+    };
+    const std::vector<double> whole = gradients(DType::fp32), rounded = gradients(DType::bf16);
+    double squares[2] = {0.0, 0.0};
+    for (std::size_t i = 0; i < whole.size(); ++i) {
+      squares[0] += (rounded[i] - whole[i]) * (rounded[i] - whole[i]);
+      squares[1] += whole[i] * whole[i];
+    }
+    sum(squares, 2);
+    EXPECT_LT(std::sqrt(squares[0] / squares[1]), 1e-2);
+    EXPECT_EQ(squares[0] > 0.0, layout.data > 1);
+  });
+}
+
 // Steps too small for bf16 are not lost: masters move, and what layers compute with is their rounded value.
 TEST_F(EngineTest, MasterWeightsKeepWhatBf16CannotHold) {
   in_every_layout([&](model::Kind kind, const parallel::Layout& layout) {

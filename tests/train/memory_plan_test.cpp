@@ -5,6 +5,7 @@
 
 #include <numeric>
 
+#include "train/bubble.hpp"
 #include "train/small_run.hpp"
 
 namespace red::test {

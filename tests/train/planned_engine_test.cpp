@@ -122,7 +122,14 @@ TEST_F(PlannedEngineTest, KnowsRecomputation) {
 }
 
 TEST_F(PlannedEngineTest, KnowsBf16) {
-  check_every_layout([](config::RunConfig& config) { config.train.precision = model::Precision::bf16; }, 2);
+  for (const DType gradients : {DType::fp32, DType::bf16}) {
+    check_every_layout(
+        [gradients](config::RunConfig& config) {
+          config.train.precision = model::Precision::bf16;
+          config.train.gradient_dtype = gradients;
+        },
+        2);
+  }
 }
 
 TEST_F(PlannedEngineTest, KnowsEvaluation) {

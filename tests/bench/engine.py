@@ -1,0 +1,50 @@
+"""What benchmarks share: runs of `redllm bench`, and what machine and build their figures belong to."""
+import datetime
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "build" / "release" / "redllm"
+RESULTS = ROOT / "tests" / "bench" / "results"
+
+
+def bench_step(ranks: int, *options: str) -> dict:
+    """One run of `redllm bench step`; its JSON."""
+    command = [str(ROOT / "launch" / "local.sh"), "-n", str(ranks), str(PROGRAM), "bench", "step", "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def cpu() -> dict:
+    """Model, usable cores, and the instruction sets that the kernels are chosen by."""
+    info = pathlib.Path("/proc/cpuinfo").read_text()
+    fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    known = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16")
+    return {
+        "model": fields.get("model name", platform.machine()),
+        "family": fields.get("cpu family"),
+        "cores": len(os.sched_getaffinity(0)),
+        "flags": [flag for flag in known if flag in fields.get("flags", "").split()],
+    }
+
+
+def revision() -> str:
+    """Of the sources, with a mark where they have changes."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def write(name: str, rows: list) -> pathlib.Path:
+    """Figures with what they belong to, under tests/bench/results."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    about = {"date": datetime.date.today().isoformat(), "revision": revision(), "cpu": cpu()}
+    path.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    return path
