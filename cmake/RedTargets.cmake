@@ -20,6 +20,9 @@ if(RED_SANITIZE)
     -fno-sanitize-recover=all)
   target_link_options(red_flags INTERFACE "-fsanitize=${RED_SANITIZE}")
 endif()
+if(RED_FUZZ)
+  target_compile_options(red_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
 # red_add_library(name SOURCES a.cpp ... [PUBLIC libs...] [PRIVATE libs...])
 # One folder, one target, one namespace. A folder with headers alone is an INTERFACE target.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The one place that names the Debian packages redllm needs: launch/packages.sh [--check] GROUP...
-# Groups: build (compile and run), test (compile and run the tests), text (what quickstart.sh learns from).
+# Groups: build (compile and run), test (compile and run the tests), text (what quickstart.sh learns from), fuzz
+# (tests/fuzz/run.sh).
 # Installs what is missing and nothing else. --check only lists it, and fails if there is any.
 set -euo pipefail
 
@@ -27,8 +28,10 @@ text=(
   linux-libc-dev # C headers
 )
 
+fuzz=(clang-14 libclang-rt-14-dev)
+
 usage() {
-  echo "usage: launch/packages.sh [--check] {build|test|text}..." >&2
+  echo "usage: launch/packages.sh [--check] {build|test|text|fuzz}..." >&2
   exit 2
 }
 
@@ -40,6 +43,7 @@ for argument in "$@"; do
     build) wanted+=("${build[@]}") ;;
     test) wanted+=("${test[@]}") ;;
     text) wanted+=("${text[@]}") ;;
+    fuzz) wanted+=("${fuzz[@]}") ;;
     *) usage ;;
   esac
 done
