@@ -123,6 +123,14 @@ std::vector<Program> make_programs(PipelineSchedule schedule, const PipelineShap
   throw LogicError("no such schedule");
 }
 
+std::vector<Program> decoder_only(const PipelineShape& shape) {
+  std::vector<Program> programs = forward_only(shape);
+  for (int stage = 0; stage < shape.encoder_stages; ++stage) programs[stage].clear();
+  for (Program& program : programs)
+    std::erase_if(program, [](const Instruction& x) { return x.action == Action::receive_memory; });
+  return programs;
+}
+
 std::vector<Program> forward_only(const PipelineShape& shape) {
   std::vector<Program> programs =
       shape.virtual_stages == 1 ? one_forward_one_backward(shape) : interleaved(shape);

@@ -85,6 +85,9 @@ std::vector<Program> make_programs(PipelineSchedule schedule, const PipelineShap
 /// The forward half of 1F1B with its messages, for evaluation: nothing is kept, one micro-batch is in flight.
 std::vector<Program> forward_only(const PipelineShape& shape);
 
+/// The same without the encoder, whose stages do nothing: decoder stages have what they need of its output.
+std::vector<Program> decoder_only(const PipelineShape& shape);
+
 /// The program of the first so many micro-batches alone, in the order in which this one takes them.
 Program first_micro_batches(const Program& program, int num_micro_batches);
 

@@ -1,14 +1,15 @@
 // Continuations. A RedLLM reads the prompt in its encoder and writes in its decoder, whose positions go on
-// where the prompt ends; a DecLLM goes on behind the prompt. Every token is one forward pass over all tokens
-// so far: right, and the yardstick for a cache, not fast.
+// where the prompt ends; a DecLLM goes on behind the prompt. Prompts go forward once, whole; then each token
+// is a pass over one row per sequence, with keys and values of everything before it in a cache
+// (model/kv_cache).
 #pragma once
 
-#include <functional>
-#include <string>
+#include <cstdint>
+#include <span>
 #include <vector>
 
 #include "eval/sampling.hpp"
-#include "train/engine.hpp"
+#include "train/run_options.hpp"
 
 namespace red::eval {
 
@@ -18,14 +19,37 @@ struct GenerationConfig {
   int32_t start_token = 1;           ///< first decoder input
   std::vector<int32_t> stop_tokens;  ///< end a continuation; not part of it
   data::DecoderPositions positions = data::DecoderPositions::after_encoder;
+  bool bidirectional_input = false;  ///< DecLLM with BiAttn: start slot and prompt see each other
 };
 
-/// New tokens for each prompt, the same on every rank. Collective. The engine's capacity must hold all
-/// prompts together with max_tokens each. on_token(prompt, token), optional, is called as they come.
-std::vector<std::vector<int32_t>> generate(train::Engine& engine, Stream& stream,
-                                           const model::ModelConfig& model,
-                                           const std::vector<std::vector<int32_t>>& prompts,
-                                           const GenerationConfig& config,
-                                           const std::function<void(std::size_t, int32_t)>& on_token = {});
+struct Generation {
+  std::vector<std::vector<int32_t>> tokens;  ///< new ones of each prompt
+  int64_t prompt_tokens = 0;                 ///< of all prompts
+  int64_t decoded_tokens = 0;  ///< new ones but the first of each prompt, which come with the prompt's pass
+  double prefill_s = 0.0;      ///< seconds for the prompts, of the slowest rank
+  double decode_s = 0.0;       ///< seconds for the tokens behind the first, likewise
+};
+
+/// What an engine is to have room for.
+struct GenerationRoom {
+  int64_t sequences = 1;       ///< at a time, of each data rank
+  int64_t longest_prompt = 1;  ///< tokens
+  int64_t max_tokens = 1;      ///< new ones of a prompt
+};
+
+model::CacheShape cache_for(const model::ModelConfig& model, const GenerationRoom& room);
+
+/// An engine for generation: parameters, the cache, and activations of one pass over prompts. That has about
+/// kPrefillTokens tokens; longer prompts have a pass of their own.
+train::EngineOptions generation_options(const config::RunConfig& config, const GenerationRoom& room);
+inline constexpr int64_t kPrefillTokens = 4096;
+
+/// New tokens of each prompt, the same on every rank. Collective. Data ranks share the prompts; each
+/// generates as many at a time as its engine's cache has places, and takes the next ones when all of these
+/// are done. A token is a function of (model, prompt, its index among the prompts, config), to rounding:
+/// layout and places do not matter. Throws ConfigError for impossible sampling, LogicError for an empty
+/// prompt or one that the cache has no room for, DataError for logits that are not finite.
+Generation generate(train::Engine& engine, Stream& stream, const model::ModelConfig& model,
+                    std::span<const std::vector<int32_t>> prompts, const GenerationConfig& config);
 
 }  // namespace red::eval

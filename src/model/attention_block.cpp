@@ -3,6 +3,7 @@
 #include "ops/elementwise.hpp"
 #include "ops/matmul.hpp"
 #include "ops/norm.hpp"
+#include "ops/scatter_heads.hpp"
 #include "ops/split_norm.hpp"
 
 namespace red::model {
@@ -129,18 +130,37 @@ AttentionBlock::Gradients AttentionBlock::kept(const Saved& saved, const Tensor&
 }
 
 void AttentionBlock::project(const PassContext& context, const DeviceBatch& batch, const Tensor& normed,
-                             const Tensor& memory, const Saved& saved) const {
+                             const Tensor& memory, const Saved& saved, bool any_keys) const {
   Stream& s = context.stream;
   const auto epsilon = static_cast<float>(context.config.norm_epsilon);
   if (kind_ == AttentionKind::cross) {
     matmul(s, saved.q, normed, Transpose::no, query_->value, Transpose::no);
-    matmul(s, saved.qkv, memory, Transpose::no, key_value_->value, Transpose::no);
+    if (any_keys) matmul(s, saved.qkv, memory, Transpose::no, key_value_->value, Transpose::no);
   } else {
     matmul(s, saved.qkv, normed, Transpose::no, key_value_->value, Transpose::no);
   }
   ops::head_norm_rope(s, saved.q, saved.inv_q, heads_, epsilon, context.rope, queries(batch).positions);
+  if (!any_keys) return;
   ops::head_norm_rope(s, saved.k, saved.inv_k, heads_, epsilon, context.rope, keys(batch).positions);
   ops::head_norm(s, saved.v, saved.inv_v, heads_, epsilon);
+}
+
+void AttentionBlock::store(const PassContext& context, const Saved& saved, const CachedKeys& cached) const {
+  for (const auto& [to, from] : {std::pair(cached.keys, saved.k), std::pair(cached.values, saved.v)})
+    ops::scatter_heads(context.stream, to, from, cached.new_rows, heads_, cached.head_rows);
+}
+
+void AttentionBlock::attend(const PassContext& context, const DeviceBatch& batch, const Saved& saved,
+                            const CachedKeys& cached, bool read) const {
+  ops::AttentionLayout where = layout(batch);
+  if (!read)
+    return ops::attention_forward(context.stream, saved.o, saved.lse, saved.q, saved.k, saved.v, where,
+                                  mask(batch));
+  where.k_offsets = cached.offsets;
+  where.k_lengths = cached.lengths;
+  where.k_head_rows = cached.head_rows;
+  // All that was written before is visible, and nothing else is there.
+  ops::attention_forward(context.stream, saved.o, saved.lse, saved.q, cached.keys, cached.values, where, {});
 }
 
 void AttentionBlock::normalise_output(const PassContext& context, const Saved& saved) const {
@@ -158,13 +178,15 @@ void AttentionBlock::normalise_output(const PassContext& context, const Saved& s
 }
 
 void AttentionBlock::forward(const PassContext& context, const DeviceBatch& batch, const Tensor& memory,
-                             Saved& saved, ForwardScratch& scratch, ResidualStream& stream) const {
+                             Saved& saved, ForwardScratch& scratch, ResidualStream& stream,
+                             const CachedKeys& cached, bool read) const {
   Stream& s = context.stream;
   begin_block(context, stream, saved.x, tensor_.local(scratch.normed), saved.inv_rms, gain_.value);
   saved.x = stream.x;
   tensor_.enter(scratch.normed);
-  project(context, batch, scratch.normed, memory, saved);
-  ops::attention_forward(s, saved.o, saved.lse, saved.q, saved.k, saved.v, layout(batch), mask(batch));
+  project(context, batch, scratch.normed, memory, saved, !read || cached.new_rows != nullptr);
+  if (cached.new_rows != nullptr) store(context, saved, cached);
+  attend(context, batch, saved, cached, read);
   normalise_output(context, saved);
   matmul(s, scratch.branch, saved.o, Transpose::no, output_.value, Transpose::no);
   tensor_.leave(scratch.branch);

@@ -7,6 +7,7 @@
 
 #include "model/block.hpp"
 #include "model/device_batch.hpp"
+#include "model/kv_cache.hpp"
 
 namespace red::model {
 
@@ -61,9 +62,11 @@ class AttentionBlock {
   void keep(const PassContext& context, const Saved& saved, const Gradients& gradients) const;
   Gradients kept(const Saved& saved, const Tensor& d_result) const;
 
-  /// memory (S, d): cross-attention only.
+  /// memory (S, d): cross-attention only. With a cache, new keys and values are stored there; with `read`
+  /// queries look at what it holds instead of the pass's own, and cross-attention needs no memory.
   void forward(const PassContext& context, const DeviceBatch& batch, const Tensor& memory, Saved& saved,
-               ForwardScratch& scratch, ResidualStream& stream) const;
+               ForwardScratch& scratch, ResidualStream& stream, const CachedKeys& cached = {},
+               bool read = false) const;
   /// d_x (t, d) from d_out (t, d), the gradient of the stream behind the block; two different tensors.
   /// Cross-attention adds its heads' part to d_memory (S, d).
   void backward_input(const PassContext& context, const DeviceBatch& batch, const Tensor& d_memory,
@@ -92,7 +95,10 @@ class AttentionBlock {
   const DeviceSequences& queries(const DeviceBatch& batch) const;
   const DeviceSequences& keys(const DeviceBatch& batch) const;
   void project(const PassContext& context, const DeviceBatch& batch, const Tensor& normed,
-               const Tensor& memory, const Saved& saved) const;
+               const Tensor& memory, const Saved& saved, bool any_keys) const;
+  void store(const PassContext& context, const Saved& saved, const CachedKeys& cached) const;
+  void attend(const PassContext& context, const DeviceBatch& batch, const Saved& saved,
+              const CachedKeys& cached, bool read) const;
   void normalise_output(const PassContext& context, const Saved& saved) const;
   Tensor result_gradient(const PassContext& context, const Saved& saved, const Gradients& gradients,
                          const Tensor& d_out) const;

@@ -73,11 +73,13 @@ void Layer::forward(const PassContext& context, const LayerBatch& batch, Saved& 
   const auto place_input = [&](Tensor& x) {
     if (!keep) x = stream.x;  // the sum of stream and branch replaces the stream
   };
+  const LayerCache& cache = batch.cache;
   place_input(saved.self.x);
-  self_.forward(context, batch.batch, {}, saved.self, scratch, stream);
+  self_.forward(context, batch.batch, {}, saved.self, scratch, stream, cache.self, cache.read);
   if (cross_) {
     place_input(saved.cross.x);
-    cross_->forward(context, batch.batch, batch.memory, saved.cross, scratch, stream);
+    cross_->forward(context, batch.batch, batch.memory, saved.cross, scratch, stream, cache.cross,
+                    cache.read);
   }
   place_input(saved.ffn.x);
   ffn_.forward(context, saved.ffn, scratch, stream);

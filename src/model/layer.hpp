@@ -20,8 +20,9 @@ struct StreamGradient {
 /// What a layer's passes work with, of one micro-batch.
 struct LayerBatch {
   const DeviceBatch& batch;
-  Tensor memory;    ///< (S, d) encoder output; decoder_with_memory only
-  Tensor d_memory;  ///< (S, d) this tensor rank's part of its gradient, which cross-attention adds to
+  Tensor memory;          ///< (S, d) encoder output; decoder_with_memory only
+  Tensor d_memory;        ///< (S, d) this tensor rank's part of its gradient, which cross-attention adds to
+  LayerCache cache = {};  ///< empty: none
 };
 
 class Layer {

@@ -56,6 +56,7 @@ Stage::Stage(Stream& stream, const ModelConfig& config, const parallel::StagePla
   if (placement.has_encoder_final_norm) encoder_final_gain_ = &store.weight("encoder.final_norm.gain");
   if (placement.has_head) head_.emplace(store, config, tensor, options.head_chunk, options.z_loss);
   allocate_slots();
+  allocate_cache();
   if (lender == nullptr) allocate_work();
 }
 
@@ -112,8 +113,20 @@ void Stage::embed_backward(const Tensor& d_x, const DeviceSequences& sequences) 
 void Stage::forward(int index, ForwardMode mode) {
   RED_CHECK(options_.train || mode != ForwardMode::train, "the stage was built for evaluation");
   Slot& slot = slots_[index];
-  if (placement_.has_encoder_part()) forward_encoder(slot, mode);
+  if (placement_.has_encoder_part() && mode != ForwardMode::decode) forward_encoder(slot, mode);
   if (placement_.has_decoder_part()) forward_decoder(slot, mode);
+}
+
+void Stage::begin_cached(const data::MicroBatch& batch, std::span<const int32_t> places, ForwardMode mode) {
+  if (!placement_.has_decoder_part()) return;
+  RED_CHECK(cache_.has_value(), "the stage was built without a cache");
+  mode == ForwardMode::prefill ? cache_->begin_prefill(stream_, batch, places)
+                               : cache_->begin_decode(stream_, places);
+}
+
+LayerCache Stage::cache_of(std::size_t layer, ForwardMode mode) const {
+  const bool cached = mode == ForwardMode::prefill || mode == ForwardMode::decode;
+  return cached ? cache_->layer(layer) : LayerCache{};
 }
 
 /// The stream's value, where the stack goes on at the next stage.
@@ -142,22 +155,23 @@ void Stage::forward_encoder(Slot& slot, ForwardMode mode) {
 
 void Stage::forward_decoder(Slot& slot, ForwardMode mode) {
   ForwardScratch scratch = scratch_for(slot.shape.decoder_tokens);
-  if (!slot.memory.empty() && !borrows_memory()) tensor_.enter(slot.memory);
+  const bool needs_memory = !slot.memory.empty() && mode != ForwardMode::decode;
+  if (needs_memory && !borrows_memory()) tensor_.enter(slot.memory);
   if (placement_.has_decoder_embedding) {
     embed(slot.decoder_input, slot.batch.decoder);
   }
   ResidualStream stream{slot.decoder_input, {}};
   for (std::size_t i = 0; i < decoder_.size(); ++i) {
-    decoder_[i].forward(context_, {slot.batch, slot.memory, {}}, slot.decoder[i], scratch, stream,
-                        mode == ForwardMode::train);
+    decoder_[i].forward(context_, {slot.batch, slot.memory, {}, cache_of(i, mode)}, slot.decoder[i], scratch,
+                        stream, mode == ForwardMode::train);
   }
   if (!placement_.has_head) {
     finish_stack(stream, slot.decoder_output);
-  } else if (mode == ForwardMode::hidden) {
-    head_->normalise(context_, slot.head, scratch.normed, stream);
-  } else {
+  } else if (mode == ForwardMode::train || mode == ForwardMode::score) {
     head_->forward(context_, slot.batch, slot.head, scratch.normed, work_, stream, loss_sums_,
                    slot.log_probability, mode == ForwardMode::train);
+  } else {
+    head_->normalise(context_, slot.head, scratch.normed, stream);
   }
 }
 
@@ -282,12 +296,22 @@ void Stage::backward_encoder(Slot& slot, bool split, bool last) {
   }
 }
 
-void Stage::logits(const Tensor& out, int64_t first_token) {
+void Stage::logits_of(const Tensor& out, const Tensor& normed) {
   RED_CHECK(head_.has_value(), "this stage has no head");
-  ops::fill(stream_, out, 0.0F);
-  head_->logits(context_, out.col_range(head_->first_column(), head_->num_columns()),
-                workspace_->scratch.normed.row_range(first_token, out.rows));
+  if (tensor_.size() > 1) ops::fill(stream_, out, 0.0F);
+  head_->logits(context_, out.col_range(head_->first_column(), head_->num_columns()), normed);
   tensor_.sum(out);  // each logit from the rank that has it, zeros from the others
+}
+
+void Stage::logits(const Tensor& out, int64_t first_token) {
+  logits_of(out, workspace_->scratch.normed.row_range(first_token, out.rows));
+}
+
+void Stage::last_logits(const Tensor& out) {
+  RED_CHECK(cache_.has_value(), "the stage was built without a cache");
+  const Tensor last = workspace_->scratch.branch.row_range(0, out.rows);
+  ops::embedding_gather(stream_, last, workspace_->scratch.normed, cache_->last_tokens());
+  logits_of(out, last);
 }
 
 bool Stage::attention_probabilities(const Tensor& out, int index, AttentionKind kind, int64_t layer,

@@ -27,6 +27,7 @@ struct StageOptions {
   Recompute recompute = Recompute::none;
   int64_t recompute_layers = 0;  ///< of each stack, from the stage's first; 0: all
   bool split_backward = false;   ///< backward_input and backward_weight come apart: slots have room for both
+  CacheShape cache;              ///< for prefill and decode; of stages with decoder layers
   Memory memory = Memory::real;  ///< counted: the stage only tells memory()
 };
 
@@ -37,12 +38,15 @@ struct StageMemory {
   std::size_t work = 0;        ///< temporaries of forward and backward
   std::size_t logits = 0;  ///< of `work`: one chunk's logits, in the place of the backward pass's temporaries
   std::size_t rope = 0;    ///< tables of rotary positions
+  std::size_t cache = 0;   ///< keys and values of prompts and what was generated
 };
 
 enum class ForwardMode {
-  train,   ///< activations kept, loss and its gradient
-  score,   ///< loss and log-probabilities, nothing kept
-  hidden,  ///< up to the final norm, for logits()
+  train,    ///< activations kept, loss and its gradient
+  score,    ///< loss and log-probabilities, nothing kept
+  hidden,   ///< up to the final norm, for logits()
+  prefill,  ///< hidden; keys and values of the decoder's layers go into the cache
+  decode,   ///< hidden, of the decoder alone: its new tokens see what the cache holds
 };
 
 class Stage {
@@ -79,6 +83,8 @@ class Stage {
   /// Takes a micro-batch into a slot; it must fit the capacity.
   void load(int slot, const data::MicroBatch& batch);
   void forward(int slot, ForwardMode mode);
+  /// Before a pass in mode prefill or decode: sequence b of `batch` has place places[b] of the cache.
+  void begin_cached(const data::MicroBatch& batch, std::span<const int32_t> places, ForwardMode mode);
   /// Both passes. d_decoder_output and d_own_memory (encoder stages) must have arrived.
   void backward(int slot, bool last = false);
   /// The same in two, with split_backward. The first makes all that goes to other stages, and the gradients
@@ -113,6 +119,8 @@ class Stage {
   /// logits (n, V) of decoder tokens first_token ... of the micro-batch that went forward last, contiguous.
   /// Stages with the head; collective over the tensor axis, the same on its ranks.
   void logits(const Tensor& out, int64_t first_token);
+  /// The same of the last token of each of n sequences, behind a pass in mode prefill or decode.
+  void last_logits(const Tensor& out);
   /// Probabilities (n, keys of the sequence) for query rows first_row ... of one sequence and head, made
   /// again. False: another tensor rank holds the head.
   bool attention_probabilities(const Tensor& out, int slot, AttentionKind kind, int64_t layer,
@@ -147,6 +155,9 @@ class Stage {
   StreamGradient stream_gradient(int64_t tokens) const;
   void embed(const Tensor& x, const DeviceSequences& sequences);
   void embed_backward(const Tensor& d_x, const DeviceSequences& sequences);
+  void allocate_cache();
+  LayerCache cache_of(std::size_t layer, ForwardMode mode) const;
+  void logits_of(const Tensor& out, const Tensor& normed);
   void finish_stack(const ResidualStream& stream, const Tensor& output);
 
   Stream& stream_;
@@ -163,6 +174,7 @@ class Stage {
   const Weight* encoder_final_gain_ = nullptr;  ///< last encoder stage
   std::optional<LossHead> head_;
   std::vector<Slot> slots_;
+  std::optional<KvCache> cache_;
   bool borrows_work_;
   std::size_t logits_bytes_ = 0;
   std::function<void(const LayerOfParameter&)> layer_done_;

@@ -16,6 +16,11 @@ StageGroup::StageGroup(Stream& stream, const ModelConfig& config,
   }
 }
 
+void StageGroup::begin_cached(const data::MicroBatch& batch, std::span<const int32_t> places,
+                              ForwardMode mode) {
+  for (const auto& stage : stages_) stage->begin_cached(batch, places, mode);
+}
+
 void StageGroup::on_layer_done(const std::function<void(const LayerOfParameter&)>& f) {
   for (const auto& stage : stages_) stage->on_layer_done(f);
 }
@@ -29,6 +34,7 @@ StageMemory StageGroup::memory() const {
     sum.work += memory.work;
     sum.logits += memory.logits;
     sum.rope += memory.rope;
+    sum.cache += memory.cache;
   }
   return sum;
 }

@@ -23,6 +23,8 @@ class StageGroup {
   const Stage& last() const { return *stages_.back(); }
   bool has_head() const { return last().placement().has_head; }
 
+  /// Of every chunk (model/stage.hpp).
+  void begin_cached(const data::MicroBatch& batch, std::span<const int32_t> places, ForwardMode mode);
   void on_layer_done(const std::function<void(const LayerOfParameter&)>& f);
   /// Of all chunks.
   StageMemory memory() const;

@@ -25,6 +25,12 @@ void Stage::allocate_slots() {
   }
 }
 
+void Stage::allocate_cache() {
+  if (options_.cache.sequences == 0 || decoder_.empty()) return;
+  cache_.emplace(options_.cache, placement_.decoder_layers(), decoder_.front().self_attention().num_heads(),
+                 config_.head_dim, config_.has_encoder(), options_.capacity, dtype_, options_.memory);
+}
+
 /// The last chunk of a rank, which lends, is the largest: layers of a stack are alike, and it has what stands
 /// at the end.
 void Stage::allocate_work() {
@@ -130,6 +136,7 @@ StageMemory Stage::memory() const {
     memory.rope = workspace_->rope.num_bytes();
   }
   memory.logits = logits_bytes_;
+  if (cache_) memory.cache = cache_->num_bytes();
   return memory;
 }
 
@@ -145,6 +152,12 @@ std::size_t Stage::scratch_bytes(int num_threads) const {
     most = std::max(most, ops::attention_scratch_bytes(
                               num_threads, layers->front().self_attention().num_heads(), config_.head_dim,
                               shape.sequences, std::min(tokens, options_.max_positions), dtype_, tokens));
+    if (cache_)
+      most = std::max(
+          most, ops::attention_scratch_bytes(
+                    num_threads, layers->front().self_attention().num_heads(), config_.head_dim,
+                    cache_->shape().sequences,
+                    std::max(cache_->shape().decoder_positions, cache_->shape().encoder_positions), dtype_));
   }
   return most;
 }

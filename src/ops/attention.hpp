@@ -19,6 +19,11 @@ struct AttentionLayout {
   const int32_t* q_offsets = nullptr;  ///< (num_sequences + 1)
   const int32_t* k_offsets = nullptr;  ///< (num_sequences + 1); a sequence may have no keys
   int64_t num_heads = 0;
+
+  // Keys and values in a cache (forward only): of each sequence anywhere, with room behind them, and each
+  // head's keys one after another. Keys and values are then (rows, k).
+  const int32_t* k_lengths = nullptr;  ///< (num_sequences) keys of each; null: they end where the next begin
+  int64_t k_head_rows = 0;  ///< rows from a key's head to its next head; 0: heads are columns, (Tk, h k)
 };
 
 /// Key j of a sequence is visible to its query i when all of these hold. A query that sees nothing has output
@@ -32,7 +37,8 @@ struct AttentionMask {
   const int32_t* k_documents = nullptr;  ///< (Tk)  sequence, so blocks of other documents can be skipped
 };
 
-/// o = softmax(q k^T / sqrt(k)) v, lse = log of the softmax's denominator.
+/// o = softmax(q k^T / sqrt(k)) v, lse = log of the softmax's denominator. Sequences of few queries, as when
+/// one token is generated at a time, read their keys once and are split over the threads by keys too.
 void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,
                        const Tensor& keys, const Tensor& values, const AttentionLayout& layout,
                        const AttentionMask& mask);

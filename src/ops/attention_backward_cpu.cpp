@@ -307,6 +307,7 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
                         const Tensor& d_o, const Tensor& delta, const Tensor& q, const Tensor& keys,
                         const Tensor& values, const Tensor& lse, const AttentionLayout& layout,
                         const AttentionMask& mask) {
+  RED_CHECK(layout.k_head_rows == 0, "keys in a cache have no gradients");
   check_attention_layout(layout, mask, q.rows, keys.rows);
   const int64_t k = checked_head_dim(q, layout);
   check_attention_matrix(dq, q.rows, q.cols, "dq");

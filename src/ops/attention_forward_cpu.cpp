@@ -25,15 +25,6 @@ namespace {
 constexpr int64_t kQueryBlock = 528, kQueryTile = 60, kKeyTile = 192;
 constexpr int64_t kScoreStride = kKeyTile + 16;  // not a power of two: rows fall into different cache sets
 
-struct ForwardArgs {
-  DType dtype = DType::fp32;  // of q, keys, values and o
-  HeadColumns q, keys, values, o;
-  float* lse = nullptr;  // (h, Tq)
-  int64_t lse_stride = 0;
-  float scale = 0;
-  const CallerPoll* poll = nullptr;
-};
-
 struct ForwardTask {
   AttentionSequence sequence;
   int64_t head, first, count;  // queries of the sequence
@@ -288,23 +279,24 @@ int64_t attention_forward_piece(int64_t head_dim) {
   return HWY_DYNAMIC_DISPATCH(forward_scratch_size)(head_dim);
 }
 
-void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,
-                       const Tensor& keys, const Tensor& values, const AttentionLayout& layout,
-                       const AttentionMask& mask) {
-  check_attention_layout(layout, mask, q.rows, keys.rows);
-  const int64_t k = checked_head_dim(q, layout);
-  check_attention_matrix(o, q.rows, q.cols, "o");
-  check_attention_matrix(keys, keys.rows, q.cols, "keys");
-  check_attention_matrix(values, keys.rows, q.cols, "values");
-  check_statistics(lse, layout, q, "lse");
-  check_same_dtype(q, keys, values, o);
-  ForwardArgs args{q.dtype, {q, k}, {keys, k}, {values, k}, {o, k}};
-  args.lse = lse.as<float>();
-  args.lse_stride = lse.row_stride;
-  args.scale = 1.0F / std::sqrt(static_cast<float>(k));
-  const CallerPoll poll(stream);
-  args.poll = &poll;
+namespace {
 
+struct SequenceKinds {
+  bool few = false, many = false;
+};
+
+SequenceKinds kinds_of_sequences(const AttentionLayout& layout) {
+  SequenceKinds kinds;
+  for (int64_t s = 0; s < layout.num_sequences; ++s) {
+    const bool few = layout.q_offsets[s + 1] - layout.q_offsets[s] <= kFewQueries;
+    (few ? kinds.few : kinds.many) = true;
+  }
+  return kinds;
+}
+
+/// The sequences with more than few queries.
+void forward_tiled(Stream& stream, const ForwardArgs& args, const AttentionLayout& layout,
+                   const AttentionMask& mask) {
   // Every block copies the keys it sees into panels, so blocks are large, unless that leaves threads idle. A
   // row's result is the same in any block. Later blocks come first: with a causal mask they are the longest.
   const int64_t heads = layout.num_sequences * layout.num_heads;
@@ -315,10 +307,11 @@ void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const
   }
   const int64_t num_tasks = blocks * heads;
   const ArenaScope scope(stream.scratch());
-  const TaskScratch scratch(stream, num_tasks, attention_forward_piece(k));
+  const TaskScratch scratch(stream, num_tasks, attention_forward_piece(args.q.head_dim));
   stream.parallel_for(num_tasks, [&](int64_t i) {
     const int64_t head = i % layout.num_heads, block = blocks - 1 - i / heads;
     const AttentionSequence sequence(layout, mask, i % heads / layout.num_heads);
+    if (sequence.num_queries() <= kFewQueries) return;
     // A sequence's blocks are about equally long.
     const int64_t own = (sequence.num_queries() + most - 1) / most;
     if (block >= own) return;
@@ -328,6 +321,29 @@ void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const
     const TaskScratch::Piece piece(scratch);
     HWY_DYNAMIC_DISPATCH(forward_task)(args, task, piece.data());
   });
+}
+
+}  // namespace
+
+void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,
+                       const Tensor& keys, const Tensor& values, const AttentionLayout& layout,
+                       const AttentionMask& mask) {
+  check_attention_layout(layout, mask, q.rows, keys.rows);
+  const int64_t k = checked_head_dim(q, layout), key_cols = layout.k_head_rows > 0 ? k : q.cols;
+  check_attention_matrix(o, q.rows, q.cols, "o");
+  check_attention_matrix(keys, keys.rows, key_cols, "keys");
+  check_attention_matrix(values, keys.rows, key_cols, "values");
+  check_statistics(lse, layout, q, "lse");
+  check_same_dtype(q, keys, values, o);
+  ForwardArgs args{q.dtype, {q, k}, {keys, k, layout.k_head_rows}, {values, k, layout.k_head_rows}, {o, k}};
+  args.lse = lse.as<float>();
+  args.lse_stride = lse.row_stride;
+  args.scale = 1.0F / std::sqrt(static_cast<float>(k));
+  const CallerPoll poll(stream);
+  args.poll = &poll;
+  const auto [has_few, has_many] = kinds_of_sequences(layout);
+  if (has_many) forward_tiled(stream, args, layout, mask);
+  if (has_few) attention_few_queries(stream, args, layout, mask);
 }
 
 }  // namespace red::ops

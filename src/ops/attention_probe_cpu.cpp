@@ -65,6 +65,7 @@ void attention_delta(Stream& stream, const Tensor& delta, const Tensor& d_o, con
 void attention_probabilities(Stream& stream, const Tensor& probabilities, const Tensor& q, const Tensor& keys,
                              const Tensor& lse, const AttentionLayout& layout, const AttentionMask& mask,
                              int64_t sequence_index, int64_t head, int64_t first_row) {
+  RED_CHECK(layout.k_head_rows == 0, "the probe does not read a cache");
   check_attention_layout(layout, mask, q.rows, keys.rows);
   const int64_t k = checked_head_dim(q, layout);
   check_attention_matrix(keys, keys.rows, q.cols, "keys");

@@ -12,6 +12,18 @@ void check_offsets(const int32_t* offsets, int64_t num_sequences, int64_t num_to
   RED_CHECK(std::is_sorted(offsets, offsets + num_sequences + 1), "{} offsets decrease", what);
 }
 
+void check_cached_keys(const AttentionLayout& layout, const AttentionMask& mask, int64_t num_rows) {
+  RED_CHECK(layout.k_offsets != nullptr && layout.k_lengths != nullptr, "a cache without offsets or lengths");
+  RED_CHECK(mask.k_documents == nullptr, "documents of cached keys");
+  for (int64_t s = 0; s < layout.num_sequences; ++s) {
+    const int64_t first = layout.k_offsets[s], count = layout.k_lengths[s];
+    const int64_t end = first + (layout.num_heads - 1) * layout.k_head_rows + count;
+    RED_CHECK(first >= 0 && count >= 0 && count <= layout.k_head_rows && end <= num_rows,
+              "sequence {}: {} keys from row {} of {}, heads {} rows apart", s, count, first, num_rows,
+              layout.k_head_rows);
+  }
+}
+
 void check_documents(const int32_t* documents, const int32_t* offsets, int64_t num_sequences) {
   for (int64_t s = 0; s < num_sequences; ++s) {
     RED_CHECK(std::is_sorted(documents + offsets[s], documents + offsets[s + 1]),
@@ -27,7 +39,12 @@ void check_attention_layout(const AttentionLayout& layout, const AttentionMask& 
             layout.num_sequences);
   if (layout.num_sequences == 0) return;
   check_offsets(layout.q_offsets, layout.num_sequences, num_queries, "query");
-  check_offsets(layout.k_offsets, layout.num_sequences, num_keys, "key");
+  if (layout.k_head_rows > 0) {
+    check_cached_keys(layout, mask, num_keys);
+  } else {
+    RED_CHECK(layout.k_lengths == nullptr, "lengths of keys without a cache");
+    check_offsets(layout.k_offsets, layout.num_sequences, num_keys, "key");
+  }
   RED_CHECK(mask.prefix == nullptr || mask.causal, "a prefix needs the causal mask");
   RED_CHECK((mask.q_documents == nullptr) == (mask.k_documents == nullptr), "documents of one side alone");
   if (mask.q_documents == nullptr) return;
@@ -42,8 +59,10 @@ std::size_t attention_scratch_bytes(int num_threads, int64_t num_heads, int64_t 
   const auto progress = static_cast<std::size_t>(num_sequences * num_heads * blocks) * sizeof(int32_t);
   const int64_t piece = std::max(attention_forward_piece(head_dim), attention_backward_piece(head_dim));
   const auto dq_sum = static_cast<std::size_t>(dtype == DType::bf16 ? num_queries * num_heads * head_dim : 0);
-  return Arena::rounded(progress) + Arena::rounded(dq_sum * sizeof(float)) +
-         TaskScratch::num_bytes(num_threads, piece);
+  const std::size_t tiled = Arena::rounded(progress) + Arena::rounded(dq_sum * sizeof(float)) +
+                            TaskScratch::num_bytes(num_threads, piece);
+  return std::max(tiled, attention_few_queries_scratch_bytes(num_threads, num_heads, head_dim, num_sequences,
+                                                             longest_keys));
 }
 
 }  // namespace red::ops

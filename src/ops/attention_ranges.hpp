@@ -22,7 +22,8 @@ class AttentionSequence {
       : first_query_(layout.q_offsets[sequence]),
         num_queries_(layout.q_offsets[sequence + 1] - first_query_),
         first_key_(layout.k_offsets[sequence]),
-        num_keys_(layout.k_offsets[sequence + 1] - first_key_),
+        num_keys_(layout.k_lengths != nullptr ? layout.k_lengths[sequence]
+                                              : layout.k_offsets[sequence + 1] - first_key_),
         causal_(mask.causal),
         prefix_(mask.prefix == nullptr ? 0 : mask.prefix[sequence]),
         q_documents_(mask.q_documents == nullptr ? nullptr : mask.q_documents + first_query_),
@@ -30,7 +31,7 @@ class AttentionSequence {
 
   int64_t first_query() const { return first_query_; }  ///< among all tokens
   int64_t num_queries() const { return num_queries_; }
-  int64_t first_key() const { return first_key_; }  ///< among all tokens
+  int64_t first_key() const { return first_key_; }  ///< among all rows, of the first head
   int64_t num_keys() const { return num_keys_; }
 
   KeyRange visible(int64_t query) const {
@@ -65,7 +66,8 @@ class AttentionSequence {
   const int32_t* k_documents_;
 };
 
-/// Checks what the ranges rely on: offsets and document ids that never decrease, and both or no documents.
+/// Checks what the ranges rely on: offsets and document ids that never decrease, both or no documents; keys
+/// of a cache that lie inside of it.
 void check_attention_layout(const AttentionLayout& layout, const AttentionMask& mask, int64_t num_queries,
                             int64_t num_keys);
 

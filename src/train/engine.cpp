@@ -13,6 +13,11 @@ parallel::Program step_program(const EngineOptions& options, const parallel::Mes
   return training_programs(options, mesh.layout())[mesh.at().stage];
 }
 
+parallel::Program decode_program(const EngineOptions& options, const parallel::Mesh& mesh) {
+  if (options.cache.sequences == 0) return {};
+  return parallel::decoder_only(pipeline_shape(options, mesh.layout(), 1))[mesh.at().stage];
+}
+
 }  // namespace
 
 Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& stream)
@@ -26,6 +31,7 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
       store_(model::stage_parameters(options.model, chunks_), tensor_.at(), options.train, options.dtype),
       stages_(stream, options.model, chunks_, tensor_, store_, stage_options(options, step_)),
       executor_(stages_, pipeline_shape(options, mesh.layout(), 1), mesh.pipeline(), tensor_),
+      decode_step_(decode_program(options, mesh)),
       scalars_memory_("step scalars", StepScalars::count_bytes(options.model)),
       scalars_(scalars_memory_, options.model) {
   stream.set_progress_hook([&mesh] { mesh.world().poll(); });
@@ -127,6 +133,16 @@ void Engine::hidden(const data::MicroBatch& batch) {
   executor_.run(program(1, false), {&batch, 1}, model::ForwardMode::hidden, timer_);
 }
 
+void Engine::prefill(const data::MicroBatch& batch, std::span<const int32_t> places) {
+  stages_.begin_cached(batch, places, model::ForwardMode::prefill);
+  executor_.run(program(1, false), {&batch, 1}, model::ForwardMode::prefill, timer_);
+}
+
+void Engine::decode(const data::MicroBatch& batch, std::span<const int32_t> places) {
+  stages_.begin_cached(batch, places, model::ForwardMode::decode);
+  executor_.run(decode_step_, {&batch, 1}, model::ForwardMode::decode, timer_);
+}
+
 MemoryUse Engine::memory() const {
   const model::StageMemory stage = stages_.memory();
   MemoryUse use;
@@ -141,6 +157,7 @@ MemoryUse Engine::memory() const {
   use.recomputed = stage.recomputed;
   use.temporaries = stage.work;
   use.rope = stage.rope;
+  use.cache = stage.cache;
   use.scalars = scalars_memory_.capacity();
   use.op_scratch = stream_.scratch().capacity();
   return use;

@@ -55,9 +55,17 @@ class Engine {
   /// Forward of one micro-batch up to the final norm; then stages().last().logits() works on the head's
   /// stage.
   void hidden(const data::MicroBatch& batch);
+  /// Generation, with the key-value cache: forward of whole prompts, and then of one new token of each
+  /// sequence. Sequence b has place places[b] of the cache, 0 ... cache.sequences - 1. Behind either,
+  /// stages().last().last_logits() works on the head's stage. Of a micro-batch for decode() only the
+  /// decoder's ids, positions and offsets, and sample_ids, count; encoder stages do nothing.
+  void prefill(const data::MicroBatch& batch, std::span<const int32_t> places);
+  void decode(const data::MicroBatch& batch, std::span<const int32_t> places);
 
   const EngineOptions& options() const { return options_; }
   const parallel::Mesh& mesh() const { return mesh_; }
+  const model::CacheShape& cache() const { return options_.cache; }
+  const model::BatchShape& capacity() const { return options_.capacity; }
   DType dtype() const { return options_.dtype; }  ///< of matrices and activations
   /// One rank of each pipeline, which has the loss, speaks for the samples that went through it.
   bool speaks_for_samples() const { return stages_.has_head() && mesh_.at().tensor == 0; }
@@ -87,6 +95,7 @@ class Engine {
   std::unique_ptr<optim::TiedEmbedding> tied_;
   std::unique_ptr<optim::Adafactor> adafactor_;
   PipelineExecutor executor_;
+  parallel::Program decode_step_;  ///< with a cache only: of one micro-batch
   std::vector<std::pair<std::pair<int, bool>, parallel::Program>>
       programs_;  ///< by micro-batches and training
   Arena scalars_memory_;

@@ -27,6 +27,7 @@ std::vector<model::StageOptions> stage_options(const EngineOptions& options,
   model::StageOptions common;
   common.train = options.train;
   common.capacity = options.capacity;
+  common.cache = options.cache;
   common.max_positions = options.max_positions;
   common.head_chunk = options.head_chunk;
   common.z_loss = options.z_loss;

@@ -29,6 +29,7 @@ struct EngineOptions {
   optim::BucketOptions buckets;
   DType dtype = DType::fp32;  ///< of matrices and activations, fp32 or bf16
   bool train = true;          ///< false: no gradients, no optimizer
+  model::CacheShape cache;    ///< for prefill() and decode(); without sequences there is none
 };
 
 parallel::Placement placement_of(const EngineOptions& options, const parallel::Layout& layout);

@@ -79,6 +79,7 @@ class RankKind {
     common_.memory.recomputed = memory.recomputed;
     common_.memory.temporaries = memory.work;
     common_.memory.rope = memory.rope;
+    common_.memory.cache = memory.cache;
     common_.memory.op_scratch = counted.scratch_bytes(num_threads);
     common_.logits = memory.logits;
   }

@@ -19,6 +19,7 @@ struct MemoryUse {
   std::size_t recomputed = 0;       ///< activations of one layer, made again for its backward pass
   std::size_t temporaries = 0;      ///< of forward and backward passes, logits among them
   std::size_t rope = 0;             ///< tables of rotary positions
+  std::size_t cache = 0;            ///< keys and values of sequences that are generated
   std::size_t scalars = 0;          ///< of the step
   std::size_t op_scratch = 0;       ///< temporaries of single ops
 
@@ -32,7 +33,7 @@ struct MemoryPart {
 };
 
 /// Every part, in the order of tables.
-inline constexpr std::array<MemoryPart, 13> kMemoryParts = {{
+inline constexpr std::array<MemoryPart, 14> kMemoryParts = {{
     {"parameters", &MemoryUse::parameters},
     {"gradients", &MemoryUse::gradients},
     {"master weights", &MemoryUse::masters},
@@ -44,6 +45,7 @@ inline constexpr std::array<MemoryPart, 13> kMemoryParts = {{
     {"recomputed", &MemoryUse::recomputed},
     {"layer temporaries", &MemoryUse::temporaries},
     {"rotary tables", &MemoryUse::rope},
+    {"key-value cache", &MemoryUse::cache},
     {"step scalars", &MemoryUse::scalars},
     {"op scratch", &MemoryUse::op_scratch},
 }};

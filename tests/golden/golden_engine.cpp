@@ -112,7 +112,8 @@ GoldenEngine::GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout
                            const model::ModelConfig& model, double z_loss,
                            const optim::AdafactorConfig& optimizer,
                            const std::vector<std::vector<data::Sample>>& batches,
-                           const GoldenTensors& parameters, DType dtype, int virtual_stages)
+                           const GoldenTensors& parameters, DType dtype, int virtual_stages,
+                           const model::CacheShape& cache)
     : mesh_(layout, mpi.world(), model::layout_limits(model)) {
   train::EngineOptions options;
   options.model = model;
@@ -120,6 +121,7 @@ GoldenEngine::GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout
   options.dtype = dtype;
   if (virtual_stages > 1) options.schedule = parallel::PipelineSchedule::interleaved;
   options.virtual_stages = virtual_stages;
+  options.cache = cache;
   options.capacity = capacity_of(batches);
   options.max_positions = options.capacity.encoder_tokens + options.capacity.decoder_tokens;
   options.max_micro_batches = static_cast<int>(options.capacity.sequences);

@@ -56,7 +56,7 @@ class GoldenEngine {
   GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout& layout, const model::ModelConfig& model,
                double z_loss, const optim::AdafactorConfig& optimizer,
                const std::vector<std::vector<data::Sample>>& batches, const GoldenTensors& parameters,
-               DType dtype = DType::fp32, int virtual_stages = 1);
+               DType dtype = DType::fp32, int virtual_stages = 1, const model::CacheShape& cache = {});
 
   train::Engine& engine() { return *engine_; }
   const parallel::Mesh& mesh() const { return mesh_; }
