@@ -28,6 +28,7 @@ struct TrainConfig {
   model::Precision precision = model::Precision::automatic;
   model::Recompute recompute = model::Recompute::none;
   int64_t recompute_layers = 0;        ///< of each stack of a stage, from the first; 0: all
+  double dropout = 0.0;           ///< share of elements that are dropped
   int64_t bucket_mib = 32;             ///< gradient reduce-scatter bucket
   DType gradient_dtype = DType::fp32;  ///< of that, on the way
   double timeout_s = 600;              ///< a wait for another rank longer than this ends the run

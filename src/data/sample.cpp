@@ -49,10 +49,16 @@ void check_sample(const Sample& sample, bool documents) {
   }
 }
 
+/// No two tokens of one side have the same in the first 2^33 samples, of up to 2^31 tokens each.
+constexpr uint64_t row_key(uint64_t sample, std::size_t token) {
+  return sample << 31 | static_cast<uint64_t>(token);
+}
+
 void clear_sequences(PackedSequences& side) {
   side.ids.clear();
   side.positions.clear();
   side.documents.clear();
+  side.row_keys.clear();
   side.offsets.assign(1, 0);
 }
 
@@ -67,6 +73,7 @@ void append_sequence(PackedSequences& side, const Sample& sample, std::span<cons
   side.documents.insert(side.documents.end(), documents.begin(), documents.end());
   for (std::size_t i = 0; i < ids.size(); ++i) {
     side.positions.push_back(static_cast<int32_t>(first_position + static_cast<int64_t>(i)));
+    side.row_keys.push_back(row_key(sample.id, i));
   }
   side.offsets.push_back(static_cast<int32_t>(side.ids.size()));
 }

@@ -43,6 +43,7 @@ struct PackedSequences {
   std::vector<int32_t> positions;  ///< (tokens), rotary positions
   std::vector<int32_t> documents;  ///< (tokens) or empty
   std::vector<int32_t> offsets;    ///< (sequences + 1)
+  std::vector<uint64_t> row_keys;  ///< (tokens), of sample and place in it: what dropout depends on
   int64_t num_tokens() const { return static_cast<int64_t>(ids.size()); }
 };
 

@@ -20,7 +20,8 @@ std::string block_name(AttentionKind kind) {
 }  // namespace
 
 AttentionBlock::AttentionBlock(const ParameterStore& store, const ModelConfig& config,
-                               const TensorAxis& tensor, const std::string& prefix, AttentionKind kind)
+                               const TensorAxis& tensor, const DropoutConfig& dropout,
+                               const std::string& prefix, AttentionKind kind)
     : kind_(kind),
       tensor_(tensor),
       first_head_(store.find(prefix + block_name(kind) + ".output.weight").region.row_begin /
@@ -34,7 +35,8 @@ AttentionBlock::AttentionBlock(const ParameterStore& store, const ModelConfig& c
       key_value_(
           &store.weight(prefix + (kind == AttentionKind::cross ? "cross_attention.key_value.weight"
                                                                : "self_attention.query_key_value.weight"))),
-      output_(store.weight(prefix + block_name(kind) + ".output.weight")) {}
+      output_(store.weight(prefix + block_name(kind) + ".output.weight")),
+      dropout_(dropout, prefix + block_name(kind)) {}
 
 const DeviceSequences& AttentionBlock::queries(const DeviceBatch& batch) const {
   return kind_ == AttentionKind::encoder_self ? batch.encoder : batch.decoder;
@@ -101,8 +103,9 @@ AttentionBlock::Gradients AttentionBlock::allocate_gradients(Arena& arena, const
                                                              const Tensor& d_result) const {
   const Projections p = allocate_projections(arena, shape);
   Gradients gradients{p.q, p.k, p.v, p.whole, d_result};
-  if (d_result.empty() && (output_norm_ == AttentionOutputNorm::after_wo || tensor_.sequence_parallel()))
-    gradients.d_result = allocate_kept(arena, shape);
+  const bool not_d_out =
+      output_norm_ == AttentionOutputNorm::after_wo || tensor_.sequence_parallel() || dropout_.exists();
+  if (d_result.empty() && not_d_out) gradients.d_result = allocate_kept(arena, shape);
   return gradients;
 }
 
@@ -196,25 +199,31 @@ void AttentionBlock::forward(const PassContext& context, const DeviceBatch& batc
     ops::head_norm(s, saved.out, saved.inv_out, 1, static_cast<float>(context.config.norm_epsilon));
     stream.branch = saved.out;
   }
+  if (dropout_.exists()) {  // saved.out is kept
+    const Tensor branch = tensor_.local(scratch.branch);
+    dropout_.drop(context, tensor_, queries(batch), branch, stream.branch);
+    stream.branch = branch;
+  }
 }
 
 /// (T, d), of the output matrix's result, for all tokens.
-Tensor AttentionBlock::result_gradient(const PassContext& context, const Saved& saved,
-                                       const Gradients& gradients, const Tensor& d_out) const {
+Tensor AttentionBlock::result_gradient(const PassContext& context, const DeviceBatch& batch,
+                                       const Saved& saved, const Gradients& gradients,
+                                       const Tensor& d_out) const {
   if (output_norm_ != AttentionOutputNorm::after_wo)
-    return gather_result_gradient(context, tensor_, gradients.d_result, d_out);
+    return gather_result_gradient(context, tensor_, dropout_, queries(batch), gradients.d_result, d_out);
   const Tensor own = tensor_.local(gradients.d_result);
-  ops::copy(context.stream, own, d_out);
+  dropout_.drop(context, tensor_, queries(batch), own, d_out);
   ops::head_norm_backward(context.stream, own, saved.out, saved.inv_out, 1);
   tensor_.enter(gradients.d_result);
   return gradients.d_result;
 }
 
-void AttentionBlock::backward_output(const PassContext& context, const Saved& saved,
+void AttentionBlock::backward_output(const PassContext& context, const DeviceBatch& batch, const Saved& saved,
                                      const Gradients& gradients, const Temporaries& t,
                                      const Tensor& d_out) const {
   Stream& s = context.stream;
-  const Tensor d_result = result_gradient(context, saved, gradients, d_out);
+  const Tensor d_result = result_gradient(context, batch, saved, gradients, d_out);
   matmul(s, t.d_o, d_result, Transpose::no, output_.value, Transpose::yes);
   if (output_norm_ == AttentionOutputNorm::head)
     ops::head_norm_backward(s, t.d_o, saved.o, saved.inv_o, heads_);
@@ -234,7 +243,7 @@ void AttentionBlock::backward_input(const PassContext& context, const DeviceBatc
   Stream& s = context.stream;
   const ArenaScope scope(work);
   const Temporaries t = allocate_temporaries(work, saved.o.rows);
-  backward_output(context, saved, gradients, t, d_out);
+  backward_output(context, batch, saved, gradients, t, d_out);
   ops::attention_backward(s, gradients.d_q, gradients.d_k, gradients.d_v, t.d_o, t.delta, saved.q, saved.k,
                           saved.v, saved.lse, layout(batch), mask(batch));
   ops::head_norm_rope_backward(s, gradients.d_q, saved.q, saved.inv_q, heads_, context.rope,

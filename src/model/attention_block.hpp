@@ -7,6 +7,7 @@
 
 #include "model/block.hpp"
 #include "model/device_batch.hpp"
+#include "model/dropout.hpp"
 #include "model/kv_cache.hpp"
 
 namespace red::model {
@@ -42,7 +43,7 @@ class AttentionBlock {
 
   /// `prefix` is "decoder.layers.3." or the like.
   AttentionBlock(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
-                 const std::string& prefix, AttentionKind kind);
+                 const DropoutConfig& dropout, const std::string& prefix, AttentionKind kind);
 
   AttentionKind kind() const { return kind_; }
   /// The heads that this tensor rank holds.
@@ -100,10 +101,10 @@ class AttentionBlock {
   void attend(const PassContext& context, const DeviceBatch& batch, const Saved& saved,
               const CachedKeys& cached, bool read) const;
   void normalise_output(const PassContext& context, const Saved& saved) const;
-  Tensor result_gradient(const PassContext& context, const Saved& saved, const Gradients& gradients,
-                         const Tensor& d_out) const;
-  void backward_output(const PassContext& context, const Saved& saved, const Gradients& gradients,
-                       const Temporaries& temporaries, const Tensor& d_out) const;
+  Tensor result_gradient(const PassContext& context, const DeviceBatch& batch, const Saved& saved,
+                         const Gradients& gradients, const Tensor& d_out) const;
+  void backward_output(const PassContext& context, const DeviceBatch& batch, const Saved& saved,
+                       const Gradients& gradients, const Temporaries& temporaries, const Tensor& d_out) const;
 
   AttentionKind kind_;
   const TensorAxis& tensor_;
@@ -113,6 +114,7 @@ class AttentionBlock {
   const Weight* query_;      ///< cross: (d, w); self: null
   const Weight* key_value_;  ///< cross: (d, 2 w); self: (d, 3 w)
   const Weight& output_;     ///< (w, d)
+  DropoutSite dropout_;
 };
 
 }  // namespace red::model

@@ -1,6 +1,6 @@
 #include "model/block.hpp"
 
-#include "ops/elementwise.hpp"
+#include "model/dropout.hpp"
 #include "ops/norm.hpp"
 
 namespace red::model {
@@ -21,10 +21,10 @@ Tensor allocate_result_gradient(const TensorAxis& tensor, Arena& arena, int64_t 
   return apart || tensor.sequence_parallel() ? tensor.allocate_full(arena, tokens, d_model, dtype) : Tensor{};
 }
 
-Tensor gather_result_gradient(const PassContext& context, const TensorAxis& tensor, const Tensor& d_result,
-                              const Tensor& d_out) {
+Tensor gather_result_gradient(const PassContext& context, const TensorAxis& tensor, const DropoutSite& site,
+                              const DeviceSequences& tokens, const Tensor& d_result, const Tensor& d_out) {
   if (d_result.empty()) return d_out;
-  ops::copy(context.stream, tensor.local(d_result), d_out);
+  site.drop(context, tensor, tokens, tensor.local(d_result), d_out);
   tensor.enter(d_result);
   return d_result;
 }

@@ -9,9 +9,13 @@
 #include "model/model_config.hpp"
 #include "model/parameter_store.hpp"
 #include "model/tensor_axis.hpp"
+#include "ops/dropout.hpp"
 #include "ops/head_norm_rope.hpp"
 
 namespace red::model {
+
+class DropoutSite;
+struct DeviceSequences;
 
 /// The residual stream between two blocks: its value is x + branch. branch is empty right behind an embedding
 /// or a stage boundary.
@@ -20,11 +24,17 @@ struct ResidualStream {
   Tensor branch;  ///< (t, d) or empty
 };
 
+struct DropoutConfig {
+  float rate = 0.0F;  ///< 0: nothing is dropped
+  uint64_t seed = 0;
+};
+
 /// What every pass of every block needs.
 struct PassContext {
   Stream& stream;
   const ModelConfig& config;
   const ops::RopeTable& rope;
+  bool training = false;  ///< whether dropout drops
 };
 
 /// Scratch that one forward pass hands from block to block, (T, ...) for the largest T of the stage.
@@ -35,13 +45,13 @@ struct ForwardScratch {
 };
 
 /// Room for the gradient of a block's result where that is not d_out itself: its rank has a share of the
-/// tokens, or backward_weight runs apart, when d_out is gone. Empty elsewhere.
+/// tokens, or `apart`: backward_weight runs when d_out is gone, or elements are dropped. Empty elsewhere.
 Tensor allocate_result_gradient(const TensorAxis& tensor, Arena& arena, int64_t tokens, int64_t d_model,
                                 DType dtype, bool apart);
-/// (T, d) gradient of the block's result from that of own tokens, d_out (t, d): gathered into `d_result`
-/// where that is not empty, d_out itself elsewhere.
-Tensor gather_result_gradient(const PassContext& context, const TensorAxis& tensor, const Tensor& d_result,
-                              const Tensor& d_out);
+/// (T, d) gradient of a branch's result from that of own tokens, d_out (t, d): gathered into `d_result` where
+/// that is not empty, without what `site` drops of `tokens`; d_out itself elsewhere.
+Tensor gather_result_gradient(const PassContext& context, const TensorAxis& tensor, const DropoutSite& site,
+                              const DeviceSequences& tokens, const Tensor& d_result, const Tensor& d_out);
 
 /// x_out: where the block's input x is kept (when the stream has a branch to add). Leaves the normalised
 /// input in `normed`, the stream's new x in stream.x.

@@ -6,14 +6,19 @@ namespace {
 template <class T>
 const T* upload(Stream& stream, Arena& arena, const std::vector<T>& host) {
   if (host.empty()) return nullptr;
-  const Tensor device = arena.allocate<T>(1, static_cast<int64_t>(host.size()));
-  copy_to_device(stream, device.data, host.data(), host.size() * sizeof(T));
-  return device.as<T>();
+  const std::size_t num_bytes = host.size() * sizeof(T);
+  const Tensor device = arena.allocate<uint8_t>(1, static_cast<int64_t>(num_bytes));
+  copy_to_device(stream, device.data, host.data(), num_bytes);
+  return reinterpret_cast<const T*>(device.data);
 }
 
 DeviceSequences upload(Stream& stream, Arena& arena, const data::PackedSequences& host) {
-  return {host.num_tokens(), upload(stream, arena, host.ids), upload(stream, arena, host.positions),
-          upload(stream, arena, host.documents), upload(stream, arena, host.offsets)};
+  return {host.num_tokens(),
+          upload(stream, arena, host.ids),
+          upload(stream, arena, host.positions),
+          upload(stream, arena, host.documents),
+          upload(stream, arena, host.offsets),
+          upload(stream, arena, host.row_keys)};
 }
 
 }  // namespace
@@ -37,6 +42,7 @@ void reserve_device_batch(Arena& arena, const BatchShape& shape) {
   for (const int64_t tokens : {shape.encoder_tokens, shape.decoder_tokens}) {
     for (int i = 0; i < 3; ++i) arena.allocate<int32_t>(1, tokens);  // ids, positions, documents
     arena.allocate<int32_t>(1, shape.sequences + 1);                 // offsets
+    arena.allocate<uint8_t>(1, 8 * tokens);                          // row keys
   }
   arena.allocate<int32_t>(1, shape.decoder_tokens);  // targets
   arena.allocate<uint8_t>(1, shape.decoder_tokens);  // loss mask

@@ -9,11 +9,15 @@ namespace red::model {
 using ops::matmul;
 using ops::Transpose;
 
-FfnBlock::FfnBlock(const ParameterStore& store, const TensorAxis& tensor, const std::string& prefix)
+FfnBlock::FfnBlock(const ParameterStore& store, const TensorAxis& tensor, const DropoutConfig& dropout,
+                   const std::string& prefix)
     : tensor_(tensor),
       gain_(store.weight(prefix + "ffn_norm.gain")),
       gate_up_(store.weight(prefix + "ffn.gate_up.weight")),
-      down_(store.weight(prefix + "ffn.down.weight")) {}
+      down_(store.weight(prefix + "ffn.down.weight")),
+      first_column_(store.find(prefix + "ffn.down.weight").region.row_begin),
+      hidden_dropout_(dropout, prefix + "ffn.hidden"),
+      dropout_(dropout, prefix + "ffn") {}
 
 FfnBlock::Saved FfnBlock::allocate_saved(Arena& arena, int64_t tokens) const {
   Saved saved = allocate_saved(arena, tokens, {});
@@ -32,7 +36,8 @@ Tensor FfnBlock::allocate_gate_up(Arena& arena, int64_t tokens) const {
 
 FfnBlock::Gradients FfnBlock::allocate_gradients(Arena& arena, int64_t tokens, bool apart) const {
   return {arena.allocate(tokens, width(), dtype()),
-          allocate_result_gradient(tensor_, arena, tokens, down_.value.cols, dtype(), apart)};
+          allocate_result_gradient(tensor_, arena, tokens, down_.value.cols, dtype(),
+                                   apart || dropout_.exists())};
 }
 
 FfnBlock::Temporaries FfnBlock::allocate_temporaries(Arena& arena, int64_t tokens) const {
@@ -63,23 +68,29 @@ void FfnBlock::recompute_gate_up(const PassContext& context, const Saved& saved,
   project(context, saved, scratch.normed);
 }
 
-void FfnBlock::forward(const PassContext& context, Saved& saved, ForwardScratch& scratch,
-                       ResidualStream& stream) const {
+void FfnBlock::forward(const PassContext& context, const DeviceSequences& tokens, Saved& saved,
+                       ForwardScratch& scratch, ResidualStream& stream) const {
   forward_saved(context, saved, scratch, stream);
   ops::swiglu(context.stream, scratch.hidden, saved.gate_up);
+  hidden_dropout_.drop_columns(context, tokens, scratch.hidden, first_column_);
   matmul(context.stream, scratch.branch, scratch.hidden, Transpose::no, down_.value, Transpose::no);
   tensor_.leave(scratch.branch);
   stream.branch = tensor_.local(scratch.branch);
+  dropout_.drop(context, tensor_, tokens, stream.branch, stream.branch);
 }
 
-void FfnBlock::backward_input(const PassContext& context, Saved& saved, const Gradients& gradients,
-                              Arena& work, const Tensor& d_x, const Tensor& d_out) const {
+void FfnBlock::backward_input(const PassContext& context, const DeviceSequences& tokens, Saved& saved,
+                              const Gradients& gradients, Arena& work, const Tensor& d_x,
+                              const Tensor& d_out) const {
   Stream& s = context.stream;
   const ArenaScope scope(work);
   const Temporaries t = allocate_temporaries(work, saved.gate_up.rows);
-  const Tensor d_result = gather_result_gradient(context, tensor_, gradients.d_result, d_out);
+  const Tensor d_result =
+      gather_result_gradient(context, tensor_, dropout_, tokens, gradients.d_result, d_out);
   ops::swiglu(s, gradients.hidden, saved.gate_up);
+  hidden_dropout_.drop_columns(context, tokens, gradients.hidden, first_column_);
   matmul(s, t.d_hidden, d_result, Transpose::no, down_.value, Transpose::yes);
+  hidden_dropout_.drop_columns(context, tokens, t.d_hidden, first_column_);
   ops::swiglu_backward(s, saved.gate_up, t.d_hidden, saved.gate_up);
   matmul(s, t.normed, saved.gate_up, Transpose::no, gate_up_.value, Transpose::yes);
   tensor_.leave(t.normed);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "model/block.hpp"
+#include "model/dropout.hpp"
 
 namespace red::model {
 
@@ -22,7 +23,8 @@ class FfnBlock {
   };
 
   /// `prefix` is "encoder.layers.3." or the like.
-  FfnBlock(const ParameterStore& store, const TensorAxis& tensor, const std::string& prefix);
+  FfnBlock(const ParameterStore& store, const TensorAxis& tensor, const DropoutConfig& dropout,
+           const std::string& prefix);
 
   int64_t width() const { return down_.value.rows; }  ///< f
   Saved allocate_saved(Arena& arena, int64_t tokens) const;
@@ -34,8 +36,9 @@ class FfnBlock {
   /// Takes from `arena` what either pass takes at most for itself.
   void reserve_backward(Arena& arena, int64_t tokens) const;
 
-  void forward(const PassContext& context, Saved& saved, ForwardScratch& scratch,
-               ResidualStream& stream) const;
+  /// tokens: the layer's side of the batch.
+  void forward(const PassContext& context, const DeviceSequences& tokens, Saved& saved,
+               ForwardScratch& scratch, ResidualStream& stream) const;
   /// What forward leaves in `saved`, without the block's result.
   void forward_saved(const PassContext& context, Saved& saved, ForwardScratch& scratch,
                      ResidualStream& stream) const;
@@ -43,8 +46,8 @@ class FfnBlock {
   void recompute_gate_up(const PassContext& context, const Saved& saved, ForwardScratch& scratch) const;
   /// d_x (t, d) from d_out (t, d), the gradient of the stream behind the block; two different tensors.
   /// Temporaries come from `work`.
-  void backward_input(const PassContext& context, Saved& saved, const Gradients& gradients, Arena& work,
-                      const Tensor& d_x, const Tensor& d_out) const;
+  void backward_input(const PassContext& context, const DeviceSequences& tokens, Saved& saved,
+                      const Gradients& gradients, Arena& work, const Tensor& d_x, const Tensor& d_out) const;
   void backward_weight(const PassContext& context, const Saved& saved, const Gradients& gradients,
                        Arena& work, const Tensor& d_out) const;
 
@@ -59,6 +62,8 @@ class FfnBlock {
 
   const TensorAxis& tensor_;
   const Weight &gain_, &gate_up_, &down_;
+  int64_t first_column_;  ///< of own FFN columns
+  DropoutSite hidden_dropout_, dropout_;
 };
 
 }  // namespace red::model

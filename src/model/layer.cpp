@@ -12,17 +12,21 @@ BatchShape shape_of(const DeviceBatch& batch) {
 }  // namespace
 
 Layer::Layer(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
-             const std::string& prefix, LayerKind kind)
+             const DropoutConfig& dropout, const std::string& prefix, LayerKind kind)
     : kind_(kind),
-      self_(store, config, tensor, prefix,
+      self_(store, config, tensor, dropout, prefix,
             kind == LayerKind::encoder ? AttentionKind::encoder_self : AttentionKind::decoder_self),
-      ffn_(store, tensor, prefix) {
+      ffn_(store, tensor, dropout, prefix) {
   if (kind == LayerKind::decoder_with_memory)
-    cross_.emplace(store, config, tensor, prefix, AttentionKind::cross);
+    cross_.emplace(store, config, tensor, dropout, prefix, AttentionKind::cross);
 }
 
 int64_t Layer::tokens(const BatchShape& shape) const {
   return kind_ == LayerKind::encoder ? shape.encoder_tokens : shape.decoder_tokens;
+}
+
+const DeviceSequences& Layer::side(const LayerBatch& batch) const {
+  return kind_ == LayerKind::encoder ? batch.batch.encoder : batch.batch.decoder;
 }
 
 Layer::Saved Layer::allocate_saved(Arena& arena, const BatchShape& shape, Recompute recompute,
@@ -82,7 +86,7 @@ void Layer::forward(const PassContext& context, const LayerBatch& batch, Saved& 
                     cache.read);
   }
   place_input(saved.ffn.x);
-  ffn_.forward(context, saved.ffn, scratch, stream);
+  ffn_.forward(context, side(batch), saved.ffn, scratch, stream);
 }
 
 void Layer::recompute(const PassContext& context, const LayerBatch& batch, Saved& saved, Recompute recompute,
@@ -101,7 +105,7 @@ void Layer::backward(const PassContext& context, const LayerBatch& batch, Saved&
   {
     const ArenaScope scope(work);
     const FfnBlock::Gradients g = ffn_.allocate_gradients(work, tokens(shape), false);
-    ffn_.backward_input(context, saved.ffn, g, work, gradient.next, gradient.now);
+    ffn_.backward_input(context, side(batch), saved.ffn, g, work, gradient.next, gradient.now);
     ffn_.backward_weight(context, saved.ffn, g, work, gradient.now);
     std::swap(gradient.now, gradient.next);
   }
@@ -120,7 +124,7 @@ void Layer::backward(const PassContext& context, const LayerBatch& batch, Saved&
 void Layer::backward_input(const PassContext& context, const LayerBatch& batch, Saved& saved,
                            const Kept& kept, Arena& work, StreamGradient& gradient) const {
   const BatchShape shape = shape_of(batch.batch);
-  ffn_.backward_input(context, saved.ffn, kept.ffn, work, gradient.next, gradient.now);
+  ffn_.backward_input(context, side(batch), saved.ffn, kept.ffn, work, gradient.next, gradient.now);
   std::swap(gradient.now, gradient.next);
   const auto attention = [&](const AttentionBlock& block, AttentionBlock::Saved& block_saved,
                              const Tensor& d_result) {

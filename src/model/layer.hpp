@@ -40,7 +40,7 @@ class Layer {
 
   /// `prefix` is "encoder.layers.3." or the like.
   Layer(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
-        const std::string& prefix, LayerKind kind);
+        const DropoutConfig& dropout, const std::string& prefix, LayerKind kind);
 
   /// What forward leaves for the backward pass of one micro-batch. What is to be made again lies in
   /// `recomputed` instead, which all layers of a kind share.
@@ -72,6 +72,7 @@ class Layer {
 
  private:
   int64_t tokens(const BatchShape& shape) const;
+  const DeviceSequences& side(const LayerBatch& batch) const;
 
   LayerKind kind_;
   AttentionBlock self_;

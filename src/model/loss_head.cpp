@@ -13,14 +13,15 @@ using ops::matmul;
 using ops::Transpose;
 
 LossHead::LossHead(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
-                   int64_t chunk, float z_loss)
+                   const DropoutConfig& dropout, int64_t chunk, float z_loss)
     : tensor_(tensor),
       gain_(store.weight("decoder.final_norm.gain")),
       embedding_(store.weight("embedding.weight")),
       first_column_(store.find("embedding.weight").region.row_begin),
       chunk_(chunk),
       z_loss_(z_loss),
-      scale_(static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.d_model)))) {}
+      scale_(static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.d_model)))),
+      dropout_(dropout, "decoder.final_norm") {}
 
 LossHead::Saved LossHead::allocate_saved(Arena& arena, int64_t tokens) const {
   const int64_t d_model = embedding_.value.cols;
@@ -42,10 +43,12 @@ void LossHead::reserve_logits(Arena& arena, int64_t tokens) const {
   allocate_chunk(arena, std::min(chunk_, tokens));
 }
 
-void LossHead::normalise(const PassContext& context, Saved& saved, const Tensor& normed,
-                         ResidualStream& stream) const {
-  begin_block(context, stream, saved.x, tensor_.local(normed), saved.inv_rms, gain_.value);
+void LossHead::normalise(const PassContext& context, const DeviceBatch& batch, Saved& saved,
+                         const Tensor& normed, ResidualStream& stream) const {
+  const Tensor own = tensor_.local(normed);
+  begin_block(context, stream, saved.x, own, saved.inv_rms, gain_.value);
   saved.x = stream.x;
+  dropout_.drop(context, tensor_, batch.decoder, own, own);
   tensor_.enter(normed);
 }
 
@@ -53,7 +56,7 @@ void LossHead::forward(const PassContext& context, const DeviceBatch& batch, Sav
                        const Tensor& normed, Arena& work, ResidualStream& stream, const Tensor& sums,
                        const Tensor& log_probability, bool train) const {
   Stream& s = context.stream;
-  normalise(context, saved, normed, stream);
+  normalise(context, batch, saved, normed, stream);
   const int64_t tokens = normed.rows;
   for (int64_t begin = 0; begin < tokens; begin += chunk_) {
     const int64_t n = std::min(chunk_, tokens - begin);
@@ -78,8 +81,10 @@ void LossHead::forward(const PassContext& context, const DeviceBatch& batch, Sav
   if (train) tensor_.leave(saved.d_normed);
 }
 
-void LossHead::backward(const PassContext& context, const Saved& saved, const Tensor& d_x) const {
+void LossHead::backward(const PassContext& context, const DeviceBatch& batch, const Saved& saved,
+                        const Tensor& d_x) const {
   const Tensor d_normed = tensor_.local(saved.d_normed);
+  dropout_.drop(context, tensor_, batch.decoder, d_normed, d_normed);
   ops::rms_norm_backward_gain(context.stream, gain_.gradient, d_normed, saved.x, saved.inv_rms);
   ops::rms_norm_backward_input(context.stream, d_x, {}, d_normed, saved.x, saved.inv_rms, gain_.value);
 }

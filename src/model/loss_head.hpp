@@ -7,6 +7,7 @@
 
 #include "model/block.hpp"
 #include "model/device_batch.hpp"
+#include "model/dropout.hpp"
 
 namespace red::model {
 
@@ -18,15 +19,15 @@ class LossHead {
     Tensor d_normed;  ///< (T, d) gradient of the final norm's result: own tokens are whole
   };
   /// chunk: most tokens whose logits are in memory at a time.
-  LossHead(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor, int64_t chunk,
-           float z_loss);
+  LossHead(const ParameterStore& store, const ModelConfig& config, const TensorAxis& tensor,
+           const DropoutConfig& dropout, int64_t chunk, float z_loss);
 
   Saved allocate_saved(Arena& arena, int64_t tokens) const;
   /// Takes from `arena` what the passes take at most.
   void reserve_logits(Arena& arena, int64_t tokens) const;
 
   /// The final norm alone: `normed` (T, d) of all tokens is what logits() takes.
-  void normalise(const PassContext& context, Saved& saved, const Tensor& normed,
+  void normalise(const PassContext& context, const DeviceBatch& batch, Saved& saved, const Tensor& normed,
                  ResidualStream& stream) const;
   /// sums (2, 1) fp64 grow by sum of CE + z-loss and of CE. log_probability (T, 1), optional. With `train`,
   /// the gradient is left in saved.d_normed and the embedding's gradient grows.
@@ -34,7 +35,8 @@ class LossHead {
                Arena& work, ResidualStream& stream, const Tensor& sums, const Tensor& log_probability,
                bool train) const;
   /// d_x (t, d): gradient of the stream's end.
-  void backward(const PassContext& context, const Saved& saved, const Tensor& d_x) const;
+  void backward(const PassContext& context, const DeviceBatch& batch, const Saved& saved,
+                const Tensor& d_x) const;
 
   /// own logits (n, V) of the rows of `normed` (n, d), the final norm's result.
   void logits(const PassContext& context, const Tensor& logits, const Tensor& normed) const;
@@ -55,6 +57,7 @@ class LossHead {
   const Weight &gain_, &embedding_;
   int64_t first_column_, chunk_;
   float z_loss_, scale_;
+  DropoutSite dropout_;
 };
 
 }  // namespace red::model

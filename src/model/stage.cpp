@@ -14,12 +14,12 @@ std::string layer_prefix(const char* stack, int64_t layer) {
 }
 
 std::vector<Layer> make_layers(const ParameterStore& store, const ModelConfig& config,
-                               const TensorAxis& tensor, const char* stack, int64_t begin, int64_t end,
-                               LayerKind kind) {
+                               const TensorAxis& tensor, const DropoutConfig& dropout, const char* stack,
+                               int64_t begin, int64_t end, LayerKind kind) {
   std::vector<Layer> layers;
   layers.reserve(end - begin);
   for (int64_t i = begin; i < end; ++i)
-    layers.emplace_back(store, config, tensor, layer_prefix(stack, i), kind);
+    layers.emplace_back(store, config, tensor, dropout, layer_prefix(stack, i), kind);
   return layers;
 }
 
@@ -44,17 +44,22 @@ Stage::Stage(Stream& stream, const ModelConfig& config, const parallel::StagePla
                            {options.max_positions, config.head_dim, config.rope_base, options.memory}})),
       work_(workspace_->work),
       context_{stream_, config_, workspace_->rope},
-      encoder_(make_layers(store, config, tensor, "encoder", placement.encoder_begin, placement.encoder_end,
-                           LayerKind::encoder)),
-      decoder_(make_layers(store, config, tensor, "decoder", placement.decoder_begin, placement.decoder_end,
+      encoder_(make_layers(store, config, tensor, options.dropout, "encoder", placement.encoder_begin,
+                           placement.encoder_end, LayerKind::encoder)),
+      decoder_(make_layers(store, config, tensor, options.dropout, "decoder", placement.decoder_begin,
+                           placement.decoder_end,
                            config.has_encoder() ? LayerKind::decoder_with_memory : LayerKind::decoder)),
+      encoder_embedding_dropout_(options.dropout, "encoder.embedding"),
+      decoder_embedding_dropout_(options.dropout, "decoder.embedding"),
+      encoder_final_dropout_(options.dropout, "encoder.final_norm"),
       slots_(options.num_slots),
       borrows_work_(lender != nullptr) {
   RED_CHECK(options.recompute == Recompute::none || !options.split_backward,
             "recomputation keeps nothing for a backward pass that runs apart");
   if (placement.holds_embedding()) embedding_ = &store.find("embedding.weight");
   if (placement.has_encoder_final_norm) encoder_final_gain_ = &store.weight("encoder.final_norm.gain");
-  if (placement.has_head) head_.emplace(store, config, tensor, options.head_chunk, options.z_loss);
+  if (placement.has_head)
+    head_.emplace(store, config, tensor, options.dropout, options.head_chunk, options.z_loss);
   allocate_slots();
   allocate_cache();
   if (lender == nullptr) allocate_work();
@@ -94,18 +99,19 @@ StreamGradient Stage::stream_gradient(int64_t tokens) const {
           workspace_->stream_gradient.next.row_range(0, own)};
 }
 
-void Stage::embed(const Tensor& x, const DeviceSequences& sequences) {
+void Stage::embed(const Tensor& x, const DeviceSequences& sequences, const DropoutSite& dropout) {
   const bool shared = tensor_.sequence_parallel();
   const Tensor full = shared ? workspace_->scratch.branch.row_range(0, sequences.num_tokens) : x;
   ops::embedding_gather(stream_, full, embedding_->weight.value, sequences.ids, embedding_->region.row_begin);
   tensor_.leave(full);
-  if (shared) ops::copy(stream_, x, tensor_.local(full));
+  dropout.drop(context_, tensor_, sequences, x, tensor_.local(full));
 }
 
-void Stage::embed_backward(const Tensor& d_x, const DeviceSequences& sequences) {
-  const Tensor room =
-      tensor_.sequence_parallel() ? workspace_->scratch.branch.row_range(0, sequences.num_tokens) : Tensor{};
-  const Tensor d_full = gather_result_gradient(context_, tensor_, room, d_x);
+void Stage::embed_backward(const Tensor& d_x, const DeviceSequences& sequences, const DropoutSite& dropout) {
+  const Tensor room = tensor_.sequence_parallel() || dropout.exists()
+                          ? workspace_->scratch.branch.row_range(0, sequences.num_tokens)
+                          : Tensor{};
+  const Tensor d_full = gather_result_gradient(context_, tensor_, dropout, sequences, room, d_x);
   ops::embedding_scatter_add(stream_, embedding_->weight.gradient, d_full, sequences.ids,
                              embedding_->region.row_begin);
 }
@@ -113,6 +119,7 @@ void Stage::embed_backward(const Tensor& d_x, const DeviceSequences& sequences) 
 void Stage::forward(int index, ForwardMode mode) {
   RED_CHECK(options_.train || mode != ForwardMode::train, "the stage was built for evaluation");
   Slot& slot = slots_[index];
+  context_.training = mode == ForwardMode::train;
   if (placement_.has_encoder_part() && mode != ForwardMode::decode) forward_encoder(slot, mode);
   if (placement_.has_decoder_part()) forward_decoder(slot, mode);
 }
@@ -137,7 +144,7 @@ void Stage::finish_stack(const ResidualStream& stream, const Tensor& output) {
 void Stage::forward_encoder(Slot& slot, ForwardMode mode) {
   ForwardScratch scratch = scratch_for(slot.shape.encoder_tokens);
   if (placement_.has_encoder_embedding) {
-    embed(slot.encoder_input, slot.batch.encoder);
+    embed(slot.encoder_input, slot.batch.encoder, encoder_embedding_dropout_);
   }
   ResidualStream stream{slot.encoder_input, {}};
   for (std::size_t i = 0; i < encoder_.size(); ++i) {
@@ -148,6 +155,7 @@ void Stage::forward_encoder(Slot& slot, ForwardMode mode) {
     begin_block(context_, stream, slot.final_x, slot.own_memory, slot.final_inv_rms,
                 encoder_final_gain_->value);
     slot.final_x = stream.x;
+    encoder_final_dropout_.drop(context_, tensor_, slot.batch.encoder, slot.own_memory, slot.own_memory);
   } else {
     finish_stack(stream, slot.encoder_output);
   }
@@ -158,7 +166,7 @@ void Stage::forward_decoder(Slot& slot, ForwardMode mode) {
   const bool needs_memory = !slot.memory.empty() && mode != ForwardMode::decode;
   if (needs_memory && !borrows_memory()) tensor_.enter(slot.memory);
   if (placement_.has_decoder_embedding) {
-    embed(slot.decoder_input, slot.batch.decoder);
+    embed(slot.decoder_input, slot.batch.decoder, decoder_embedding_dropout_);
   }
   ResidualStream stream{slot.decoder_input, {}};
   for (std::size_t i = 0; i < decoder_.size(); ++i) {
@@ -171,7 +179,7 @@ void Stage::forward_decoder(Slot& slot, ForwardMode mode) {
     head_->forward(context_, slot.batch, slot.head, scratch.normed, work_, stream, loss_sums_,
                    slot.log_probability, mode == ForwardMode::train);
   } else {
-    head_->normalise(context_, slot.head, scratch.normed, stream);
+    head_->normalise(context_, slot.batch, slot.head, scratch.normed, stream);
   }
 }
 
@@ -253,7 +261,7 @@ void Stage::backward_layer(Stack stack, std::size_t i, Slot& slot, bool split, S
 void Stage::backward_decoder(Slot& slot, bool split, bool last) {
   StreamGradient gradient = stream_gradient(slot.shape.decoder_tokens);
   if (placement_.has_head) {
-    head_->backward(context_, slot.head, gradient.now);
+    head_->backward(context_, slot.batch, slot.head, gradient.now);
   } else {
     ops::copy(stream_, gradient.now, slot.d_decoder_output);
   }
@@ -264,7 +272,7 @@ void Stage::backward_decoder(Slot& slot, bool split, bool last) {
   }
   if (!slot.d_memory.empty()) tensor_.leave(slot.d_memory);
   if (placement_.has_decoder_embedding) {
-    embed_backward(gradient.now, slot.batch.decoder);
+    embed_backward(gradient.now, slot.batch.decoder, decoder_embedding_dropout_);
   } else {
     ops::copy(stream_, slot.d_decoder_input, gradient.now);
   }
@@ -278,6 +286,7 @@ void Stage::backward_encoder(Slot& slot, bool split, bool last) {
       d_memory = workspace_->scratch.normed.row_range(0, d_memory.rows);
       ops::copy(stream_, d_memory, slot.d_own_memory);
     }
+    encoder_final_dropout_.drop(context_, tensor_, slot.batch.encoder, d_memory, d_memory);
     ops::rms_norm_backward_gain(stream_, encoder_final_gain_->gradient, d_memory, slot.final_x,
                                 slot.final_inv_rms);
     ops::rms_norm_backward_input(stream_, gradient.now, {}, d_memory, slot.final_x, slot.final_inv_rms,
@@ -290,7 +299,7 @@ void Stage::backward_encoder(Slot& slot, bool split, bool last) {
     if (last) say_done(Stack::encoder, i);
   }
   if (placement_.has_encoder_embedding) {
-    embed_backward(gradient.now, slot.batch.encoder);
+    embed_backward(gradient.now, slot.batch.encoder, encoder_embedding_dropout_);
   } else {
     ops::copy(stream_, slot.d_encoder_input, gradient.now);
   }

@@ -24,6 +24,7 @@ struct StageOptions {
   int num_slots = 1;          ///< micro-batches in flight
   int64_t head_chunk = 512;   ///< tokens whose logits are in memory at a time
   float z_loss = 0.0F;
+  DropoutConfig dropout;
   Recompute recompute = Recompute::none;
   int64_t recompute_layers = 0;  ///< of each stack, from the stage's first; 0: all
   bool split_backward = false;   ///< backward_input and backward_weight come apart: slots have room for both
@@ -153,8 +154,8 @@ class Stage {
   void say_done(Stack stack, std::size_t layer) const;
   ForwardScratch scratch_for(int64_t tokens) const;
   StreamGradient stream_gradient(int64_t tokens) const;
-  void embed(const Tensor& x, const DeviceSequences& sequences);
-  void embed_backward(const Tensor& d_x, const DeviceSequences& sequences);
+  void embed(const Tensor& x, const DeviceSequences& sequences, const DropoutSite& dropout);
+  void embed_backward(const Tensor& d_x, const DeviceSequences& sequences, const DropoutSite& dropout);
   void allocate_cache();
   LayerCache cache_of(std::size_t layer, ForwardMode mode) const;
   void logits_of(const Tensor& out, const Tensor& normed);
@@ -172,6 +173,7 @@ class Stage {
   std::vector<Layer> encoder_, decoder_;
   const StoredParameter* embedding_ = nullptr;  ///< where ids enter
   const Weight* encoder_final_gain_ = nullptr;  ///< last encoder stage
+  DropoutSite encoder_embedding_dropout_, decoder_embedding_dropout_, encoder_final_dropout_;
   std::optional<LossHead> head_;
   std::vector<Slot> slots_;
   std::optional<KvCache> cache_;

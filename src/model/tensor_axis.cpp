@@ -9,6 +9,10 @@ int64_t TensorAxis::num_local(int64_t tokens) const {
   return std::clamp<int64_t>(tokens - at_.rank * share(tokens), 0, share(tokens));
 }
 
+int64_t TensorAxis::first_local(int64_t tokens) const {
+  return sequence_parallel_ ? std::min(tokens, at_.rank * share(tokens)) : 0;
+}
+
 Tensor TensorAxis::allocate_full(Arena& arena, int64_t tokens, int64_t cols, DType dtype) const {
   const int64_t rows = sequence_parallel_ ? share(tokens) * size() : tokens;
   return arena.allocate(rows, cols, dtype).row_range(0, tokens);
@@ -16,7 +20,7 @@ Tensor TensorAxis::allocate_full(Arena& arena, int64_t tokens, int64_t cols, DTy
 
 Tensor TensorAxis::local(const Tensor& full) const {
   if (!sequence_parallel_) return full;
-  return full.row_range(std::min(full.rows, at_.rank * share(full.rows)), num_local(full.rows));
+  return full.row_range(first_local(full.rows), num_local(full.rows));
 }
 
 Tensor TensorAxis::by_rank(const Tensor& full) const {

@@ -35,6 +35,8 @@ class TensorAxis {
 
   /// Rows of the residual stream that this rank holds of so many tokens.
   int64_t num_local(int64_t tokens) const;
+  /// The first of them.
+  int64_t first_local(int64_t tokens) const;
   /// (tokens, cols) that enter() and leave() take: there is memory behind it for equal shares.
   Tensor allocate_full(Arena& arena, int64_t tokens, int64_t cols, DType dtype) const;
   /// The largest num_local() of any rank, for up to so many tokens.

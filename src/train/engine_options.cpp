@@ -31,6 +31,7 @@ std::vector<model::StageOptions> stage_options(const EngineOptions& options,
   common.max_positions = options.max_positions;
   common.head_chunk = options.head_chunk;
   common.z_loss = options.z_loss;
+  common.dropout = options.dropout;
   common.recompute = options.recompute;
   common.recompute_layers = options.recompute_layers;
   common.split_backward = options.train && parallel::splits_backward(program);

@@ -26,6 +26,7 @@ struct EngineOptions {
   int64_t recompute_layers = 0;  ///< of each stack of a stage, from the first; 0: all
   int64_t head_chunk = 512;
   float z_loss = 0.0F;
+  model::DropoutConfig dropout;
   optim::BucketOptions buckets;
   DType dtype = DType::fp32;  ///< of matrices and activations, fp32 or bf16
   bool train = true;          ///< false: no gradients, no optimizer

@@ -30,6 +30,7 @@ EngineOptions training_options(const config::RunConfig& config, const SampleLeng
   options.split = config.split;
   options.schedule = config.pipeline_schedule;
   options.virtual_stages = config.num_chunks();
+  options.dropout = {static_cast<float>(config.train.dropout), config.model.init_seed};
   options.recompute = config.train.recompute;
   options.recompute_layers = config.train.recompute_layers;
   options.max_micro_batches =

@@ -91,6 +91,9 @@ TEST(Presets, EveryModelTrainsByTheRecipe) {
     if (!entry.is_regular_file()) continue;
     const Loaded loaded = load_preset({"models/" + entry.path().filename().string(), "pretrain.ini"}, rest);
     EXPECT_NO_THROW(validate(loaded, kTrainUse)) << entry.path();
+    const Loaded tuning =
+        load_preset({"models/" + entry.path().filename().string(), "instruction_tuning.ini"}, rest);
+    EXPECT_NO_THROW(validate(tuning, kTrainUse)) << entry.path();
   }
 }
 
@@ -109,6 +112,18 @@ TEST(Presets, TheRecipeIsThePapers) {
   EXPECT_EQ(c.schedule.final_fraction, 0.1);
   EXPECT_EQ(c.data.window, 2048);
   EXPECT_FALSE(c.data.document_mask);
+}
+
+TEST(Presets, InstructionTuningIsThePapers) {
+  const RunConfig c = load_preset({"instruction_tuning.ini"}).config;
+  EXPECT_EQ(c.train.steps, 190000);
+  EXPECT_EQ(c.train.global_batch, 1024);
+  EXPECT_EQ(c.train.z_loss, 0.0);
+  EXPECT_EQ(c.train.dropout, 0.05);
+  EXPECT_FALSE(c.optimizer.factored);
+  EXPECT_EQ(c.schedule.kind, optim::ScheduleKind::constant);
+  EXPECT_EQ(c.schedule.peak, 0.001);
+  EXPECT_EQ(c.schedule.warmup_steps, 0);
 }
 
 TEST(Presets, BenchmarksAreWhole) {

@@ -198,6 +198,26 @@ TEST_F(EngineTest, GradientsTravelUnderTheBackwardPass) {
   EXPECT_GT(hidden, 0.5);
 }
 
+// Training drops, evaluation does not; and the same elements of a sample whatever micro-batch it is in.
+TEST_F(EngineTest, DropoutIsOfTrainingAlone) {
+  in_every_layout([&](model::Kind kind, const parallel::Layout& layout) {
+    const auto results = [&](double rate, int64_t micro_batch) {
+      config::RunConfig config = small_config(kind);
+      config.train.dropout = rate;
+      config.train.micro_batch = micro_batch;
+      Setup setup(mpi_, stream_, layout, config);
+      const auto batches = setup.loader.load(0);
+      const double loss = setup.engine.gradients(batches, 0.0).loss;
+      const std::span<const float> scores = setup.engine.score(batches.front());
+      return std::pair(loss, std::vector<float>(scores.begin(), scores.end()));
+    };
+    const auto without = results(0.0, 1), with = results(0.2, 1), in_one = results(0.2, 8 / layout.data);
+    EXPECT_EQ(with.second, without.second);
+    EXPECT_GT(std::abs(with.first / without.first - 1.0), 1e-4);
+    EXPECT_NEAR(in_one.first / with.first, 1.0, 1e-6);  // fp32 rounding of a sum in another order
+  });
+}
+
 // One rank sends nothing, so rounds nothing. More round each part and each sum by up to 2^-9; parts may
 // cancel, hence 1e-2 of the norm.
 TEST_F(EngineTest, GradientsCanTravelAsBf16) {

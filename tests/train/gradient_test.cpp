@@ -1,5 +1,5 @@
-// Gradients against finite differences of the loss, for the forms of attention's output norm that no golden
-// file has.
+// Gradients against finite differences of the loss, for what no golden file has: forms of attention's output
+// norm, and dropout, whose masks are the same in every pass over a sample.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -21,14 +21,15 @@ void move(const Tensor& weight, const std::vector<float>& direction, float by) {
   }
 }
 
-class GradientTest : public testing::TestWithParam<model::AttentionOutputNorm> {
+class GradientTest : public testing::TestWithParam<std::pair<model::AttentionOutputNorm, double>> {
  protected:
   parallel::MpiEnvironment mpi_;
 };
 
 TEST_P(GradientTest, EqualsFiniteDifferences) {
   config::RunConfig config = small_config(model::Kind::red);
-  config.model.attention_output_norm = GetParam();
+  config.model.attention_output_norm = GetParam().first;
+  config.train.dropout = GetParam().second;
   config.train.micro_batch = 8;
   Stream stream(1);
   parallel::Mesh mesh({1, 1, 0, 1}, mpi_.world(), model::layout_limits(config.model));
@@ -70,9 +71,12 @@ TEST_P(GradientTest, EqualsFiniteDifferences) {
 }
 
 INSTANTIATE_TEST_SUITE_P(OutputNorms, GradientTest,
-                         testing::Values(model::AttentionOutputNorm::none, model::AttentionOutputNorm::head,
-                                         model::AttentionOutputNorm::concat,
-                                         model::AttentionOutputNorm::after_wo));
+                         testing::Values(std::pair{model::AttentionOutputNorm::none, 0.0},
+                                         std::pair{model::AttentionOutputNorm::head, 0.0},
+                                         std::pair{model::AttentionOutputNorm::head, 0.2},
+                                         std::pair{model::AttentionOutputNorm::concat, 0.0},
+                                         std::pair{model::AttentionOutputNorm::after_wo, 0.0},
+                                         std::pair{model::AttentionOutputNorm::after_wo, 0.2}));
 
 }  // namespace
 }  // namespace red::test

@@ -78,6 +78,7 @@ TEST_F(PlannedEngineTest, KnowsFactoredStateAndOtherBatches) {
       [](config::RunConfig& config) {
         config.optimizer.factored = true;
         config.optimizer.min_dim_to_factor = 8;
+        config.train.dropout = 0.1;
         config.train.micro_batch = 2;
         config.train.head_chunk = 5;
       },

@@ -102,8 +102,9 @@ TEST_F(ResumeTest, DecLlm) {
   check(small_config(model::Kind::dec));
 }
 
-TEST_F(ResumeTest, FactoredState) {
+TEST_F(ResumeTest, FactoredStateAndDropout) {
   config::RunConfig config = small_config(model::Kind::red);
+  config.train.dropout = 0.1;
   config.optimizer.factored = true;
   config.optimizer.min_dim_to_factor = 16;
   check(config);
