@@ -122,7 +122,7 @@ void add_train(std::vector<RunOption>& table) {
       .aka({"micro_batch_size", "microbatch"});
   s.number("z_loss", FIELD(train.z_loss), {.low = 0.0, .high = 1.0},
            "Weight z of (log Z)^2 in the loss; 0: none.");
-  s.number("dropout", FIELD(train.dropout), {.low = 0.0, .high = 0.99},
+  s.number("dropout", FIELD(train.dropout), {.low = 0.0, .high = 0.999},
            "Share of elements dropped from embeddings, each residual branch, the feed-forward blocks' hidden "
            "activations and the final norms' results; the same ones in every layout.")
       .aka({"dropout_rate", "hidden_dropout"});
