@@ -4,6 +4,8 @@
 
 #include "base/log.hpp"
 #include "optim/learning_rate.hpp"
+#include "train/event_file.hpp"
+#include "train/metrics_file.hpp"
 #include "train/run_directory.hpp"
 
 namespace red::train {
@@ -11,6 +13,13 @@ namespace {
 
 SampleLengths lengths_of(const data::SampleProvider& provider) {
   return {provider.max_encoder_length(), provider.max_decoder_length()};
+}
+
+std::unique_ptr<MetricsWriter> open_metrics(const std::filesystem::path& run_dir, int64_t last_step) {
+  std::vector<std::unique_ptr<MetricsSink>> sinks;
+  sinks.push_back(std::make_unique<MetricsFile>(run_dir / "metrics.jsonl", last_step));
+  sinks.push_back(std::make_unique<EventFile>(run_dir, last_step));
+  return std::make_unique<MetricsWriter>(std::move(sinks));
 }
 
 }  // namespace
@@ -25,9 +34,7 @@ Trainer::Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stre
       schedule_(schedule_of(config_)) {
   start_or_resume();
   report_ = std::make_unique<StepReport>(engine_, config_.model, stream);
-  const bool speaks = mesh_.world().rank() == 0;
-  if (speaks) metrics_ = std::make_unique<MetricsFile>(config_.train.run_dir / "metrics.jsonl", steps_done_);
-  progress_ = std::make_unique<Progress>(config_.train.steps, speaks);
+  progress_ = std::make_unique<Progress>(config_.train.steps, mesh_.world().rank() == 0);
 }
 
 void Trainer::start_or_resume() {
@@ -60,6 +67,7 @@ void Trainer::run() {
               config_.train.steps);
     return;
   }
+  if (mesh_.world().rank() == 0) metrics_ = open_metrics(config_.train.run_dir, steps_done_);
   for (int64_t step = steps_done_ + 1; step <= config_.train.steps; ++step) {
     train_step(step);
     steps_done_ = step;
@@ -81,8 +89,10 @@ void Trainer::train_step(int64_t step) {
     metrics.step = step;
     metrics.learning_rate = rate;
     metrics.first_sample = first_sample(step);
-    if (metrics_) metrics_->write(metrics);
+    metrics.wall_time =
+        std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
     progress_->show(metrics);
+    if (metrics_) metrics_->push(std::move(metrics));
   } else {
     engine_.timer().clear();
   }

@@ -7,6 +7,7 @@
 
 #include "config/run_config.hpp"
 #include "train/batch_loader.hpp"
+#include "train/metrics_writer.hpp"
 #include "train/progress.hpp"
 #include "train/run_options.hpp"
 #include "train/step_report.hpp"
@@ -53,7 +54,7 @@ class Trainer {
   int64_t skipped_in_a_row_ = 0;
   double last_loss_ = 0.0;
   std::unique_ptr<StepReport> report_;
-  std::unique_ptr<MetricsFile> metrics_;  ///< rank 0
+  std::unique_ptr<MetricsWriter> metrics_;  ///< rank 0
   std::unique_ptr<Progress> progress_;
 };
 
