@@ -21,10 +21,12 @@ struct TrainConfig {
   int64_t global_batch = 0;  ///< sequences per step, over all ranks
   int64_t micro_batch = 0;   ///< sequences per forward pass of one data rank
   double z_loss = 1e-4;
-  int64_t log_every = 1;           ///< steps between progress lines and metrics
-  int64_t max_skipped_steps = 10;  ///< steps with NaN or Inf in a row before the run ends
-  int threads = 0;                 ///< per rank; 0: cores of the rank's binding divided by ranks sharing it
-  int64_t head_chunk = 512;        ///< tokens whose logits are in memory at a time
+  int64_t log_every = 1;             ///< steps between progress lines and metrics
+  int64_t validate_every = 0;        ///< steps between validations; 0: none
+  int64_t validation_windows = 256;  ///< of each source, from the beginning of its held-out text; 0: all
+  int64_t max_skipped_steps = 10;    ///< steps with NaN or Inf in a row before the run ends
+  int threads = 0;                   ///< per rank; 0: cores of the rank's binding divided by ranks sharing it
+  int64_t head_chunk = 512;          ///< tokens whose logits are in memory at a time
   model::Precision precision = model::Precision::automatic;
   model::Recompute recompute = model::Recompute::none;
   int64_t recompute_layers = 0;   ///< of each stack of a stage, from the first; 0: all

@@ -28,6 +28,7 @@ std::string to_json(const StepMetrics& m) {
   json["applied"] = m.result.applied;
   json["first_sample"] = m.first_sample;
   json["sample_digest"] = fmt::format("{:016x}", m.sample_digest);
+  for (const auto& [source, items] : m.skipped_samples) json["skipped_samples"][source] = items;
   for (std::size_t i = 0; i < m.phase_s.size(); ++i)
     json["phase_s"][std::string(kPhaseNames[i])] = m.phase_s[i];
   for (const ValidationLoss& v : m.validation) {

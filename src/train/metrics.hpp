@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "train/engine.hpp"
+#include "train/sample_list.hpp"
 
 namespace red::train {
 
@@ -35,6 +36,7 @@ struct StepMetrics {
   std::vector<double> phase_s;             ///< slowest rank, in the order of kPhaseNames
   std::vector<ValidationLoss> validation;  ///< by source; empty: not a step of validation
   double validation_s = 0.0;               ///< wall time, beside step_s
+  SampleList skipped_samples;              ///< all that the step had, where it was not applied
 };
 
 /// visit(group, name, value) for every number that is one curve of a run; value is an int64_t, a double, or

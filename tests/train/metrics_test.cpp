@@ -71,8 +71,10 @@ TEST(MetricsTest, WhatIsNotFiniteOrNotKnownIsNullInJson) {
   metrics.result.gradient_norm = std::numeric_limits<double>::infinity();
   metrics.result.applied = false;
   metrics.peak_share = 0.0;
+  metrics.skipped_samples = {{"books", {3}}, {"wiki", {9, 1}}};
   const json line = json::parse(to_json(metrics));
   for (const char* key : {"loss", "gradient_norm", "peak_share"}) EXPECT_TRUE(line.at(key).is_null()) << key;
+  EXPECT_EQ(line.at("skipped_samples"), json({{"books", {3}}, {"wiki", {9, 1}}}));
   const auto points = curves(metrics);
   EXPECT_TRUE(std::isnan(points.at("loss")));
   EXPECT_TRUE(std::isinf(points.at("gradient_norm")));
