@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 usage() {
   cat <<'END'
 usage: launch/test.sh [--no-install] [--quick] [--preset PRESET] [--jobs N] [-- CTEST_ARGUMENTS...]
-  --no-install     use the packages that are there; without it, missing Debian packages are installed
+  --no-install     use the packages that are there; without it, missing Debian packages are installed, and Python's
+                   tensorboard into build/python
   --quick          build and test one preset; leave out clang-tidy, the sanitizers and the quickstart
   --preset PRESET  release (default), debug, asan or tsan
   --jobs N         compile jobs, and cores for the tests (default: all)
@@ -95,8 +96,18 @@ shell_check() {
   git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 }
 
+# What Python packages are for can be skipped, unless RED_REQUIRE_TENSORBOARD=1 demands it.
+python_packages() {
+  if [ "${RED_REQUIRE_TENSORBOARD:-}" = 1 ]; then
+    check "python packages" launch/python_packages.sh || exit 1
+  elif ! launch/python_packages.sh >"$logs/python_packages.log" 2>&1 </dev/null; then
+    skip "python packages" "cannot be had, see $logs/python_packages.log"
+  fi
+}
+
 if [ "$install" = yes ]; then
   check "packages" launch/packages.sh build test text || exit 1
+  python_packages
 else
   launch/packages.sh --check build test text || true
 fi

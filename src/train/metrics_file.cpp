@@ -33,7 +33,7 @@ bool has_lines_after(const fs::path& path, int64_t last_step) {
 
 /// What was removed is safe before the file without it takes the file's place.
 void cut_after(const fs::path& path, int64_t last_step) {
-  if (!has_lines_after(path, last_step)) return;
+  if (!fs::is_regular_file(path) || !has_lines_after(path, last_step)) return;
   const fs::path aside = path.string() + ".partial";
   const fs::path removed = path.string() + fmt::format(".after-step-{}.removed", last_step);
   std::ifstream in(path);

@@ -143,6 +143,9 @@ void Trainer::report_skipped(const StepMetrics& metrics) {
 void Trainer::count_skipped(int64_t step, bool applied) {
   skipped_in_a_row_ = applied ? 0 : skipped_in_a_row_ + 1;
   if (skipped_in_a_row_ <= config_.train.max_skipped_steps) return;
+  // Nobody ends the run before rank 0 has written and said which steps these were.
+  parallel::Request request = mesh_.world().barrier();
+  mesh_.world().wait(request, "the end of a run that is not finite");
   throw NumericalError(
       "{} steps in a row were not finite, the last is step {} (train.max_skipped_steps = {}): lower "
       "schedule.peak, look at the samples (skipped_samples in {}), or resume from an earlier checkpoint of "
