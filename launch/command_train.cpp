@@ -23,10 +23,9 @@ config::CommandSpec spec() {
       .name = "train",
       .summary =
           "Trains a model from token files, or goes on with a run: train.run_dir holds its configuration,\n"
-          "metrics (metrics.jsonl, and events for tensorboard --logdir) and checkpoints. Start it with one "
-          "process per rank; ranks = "
-          "parallel.data x\n"
-          "parallel.tensor x (parallel.encoder_stages + parallel.decoder_stages).",
+          "metrics (metrics.jsonl, and events for tensorboard --logdir) and checkpoints. Start it with one\n"
+          "process per rank; ranks = parallel.data x parallel.tensor x (parallel.encoder_stages +\n"
+          "parallel.decoder_stages).",
       .takes_config = true,
       .example =
           "launch/local.sh -n 4 build/release/redllm train --config configs/models/red_tiny.ini \\\n"

@@ -40,6 +40,9 @@ Trainer::Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stre
             config_.train.validate_every);
   start_or_resume();
   report_ = std::make_unique<StepReport>(engine_, config_.model, stream);
+  if (report_->peak_gflops() > 0.0)
+    log::info("peak of all ranks, measured in {}: {:.1f} GFLOP/s", name_of(engine_.dtype()),
+              report_->peak_gflops());
   progress_ = std::make_unique<Progress>(config_.train.steps, mesh_.world().rank() == 0);
 }
 

@@ -20,6 +20,9 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+const std::string kProgram = RED_BINARY_DIR "/redllm";
+const std::string kLauncher = RED_SOURCE_DIR "/launch/local.sh";
+const std::string kReader = RED_SOURCE_DIR "/tests/integration/read_event_files.py";
 /// Made by launch/python_packages.sh.
 const fs::path kPython = RED_SOURCE_DIR "/build/python/bin/python";
 
@@ -32,11 +35,14 @@ class TrainingTest : public testing::Test {
   /// redllm train on the good inputs into run_dir(), with changes.
   std::vector<std::string> training(const std::vector<std::string>& changes, int num_ranks = 1) const {
     std::vector<std::string> command;
-    if (num_ranks > 1) command = {RED_SOURCE_DIR "/launch/local.sh", "-n", std::to_string(num_ranks)};
-    for (const char* word :
-         {RED_BINARY_DIR "/redllm", "train", "--config=run.ini", "--train.run_dir=training",
-          "--train.precision=fp32", "--schedule.kind=constant"})
-      command.emplace_back(word);
+    if (num_ranks > 1) command = {kLauncher, "-n", std::to_string(num_ranks)};
+    const std::vector<std::string> words = {kProgram,
+                                            "train",
+                                            "--config=run.ini",
+                                            "--train.run_dir=training",
+                                            "--train.precision=fp32",
+                                            "--schedule.kind=constant"};
+    command.insert(command.end(), words.begin(), words.end());
     command.insert(command.end(), changes.begin(), changes.end());
     return command;
   }
@@ -148,8 +154,7 @@ TEST_F(MetricsAfterAKill, AreReadBackByTensorBoard) {
              << " is missing, and RED_REQUIRE_TENSORBOARD asks for it: run launch/python_packages.sh";
     GTEST_SKIP() << "the Python package tensorboard is not installed: launch/python_packages.sh does";
   }
-  const ChildResult read =
-      run({kPython.string(), RED_SOURCE_DIR "/tests/integration/read_event_files.py", run_dir().string()});
+  const ChildResult read = run({kPython.string(), kReader, run_dir().string()});
   ASSERT_EQ(read.exit_code, 0) << read.err;
   const json readers = json::parse(read.out);
   EXPECT_EQ(readers.size(), 2U);
@@ -177,8 +182,8 @@ TEST_F(TrainingTest, ValidationIsThePerplexityOfTheCheckpoint) {
     const int64_t step = line.at("step");
     EXPECT_EQ(line.contains("validation"), step % 2 == 0 || step == 5) << step;
   }
-  const ChildResult evaluated = run(
-      {RED_BINARY_DIR "/redllm", "eval", "perplexity", "--checkpoint=training", "--max-windows=6", "--json"});
+  const ChildResult evaluated =
+      run({kProgram, "eval", "perplexity", "--checkpoint=training", "--max-windows=6", "--json"});
   ASSERT_EQ(evaluated.exit_code, 0) << evaluated.err;
   const json expected = json::parse(evaluated.out).at("sources").at("wiki");
   const json& got = lines.back().at("validation").at("wiki");
