@@ -4,9 +4,8 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
-#include "base/log.hpp"
 #include "config/command_line.hpp"
-#include "eval/perplexity.hpp"
+#include "eval/held_out.hpp"
 #include "launch/commands.hpp"
 #include "launch/ranks.hpp"
 #include "launch/trained_model.hpp"
@@ -90,18 +89,8 @@ int evaluate_on(const Ranks& ranks, config::RunConfig config, const std::filesys
   const checkpoint::Reader reader(checkpoint);
   engine.load(reader, false);
   std::vector<eval::SourcePerplexity> results;
-  for (const data::SourceConfig& source : config.data.sources) {
-    if (source.held_out.empty()) {
-      log::warning("source {} has no held_out token files: left out", source.name);
-      continue;
-    }
-    const auto windows =
-        data::make_evaluation_provider(config.data, source.name, source.held_out, tokenizer.ids(), shape);
+  for (const auto& windows : eval::open_held_out(config.data, tokenizer.ids(), shape))
     results.push_back(eval::perplexity(engine, *windows, options));
-  }
-  if (results.empty()) {
-    throw ConfigError("no source has held-out token files: give one by --data.source.NAME.held_out=PREFIX");
-  }
   if (ranks.world.rank() != 0) return 0;
   if (line.has("json")) {
     print_json(results, reader.metadata().step);

@@ -6,6 +6,7 @@
 #include "config/print.hpp"
 #include "config/validate.hpp"
 #include "data/window_provider.hpp"
+#include "eval/held_out.hpp"
 #include "launch/commands.hpp"
 #include "launch/ranks.hpp"
 #include "launch/trained_model.hpp"
@@ -22,9 +23,9 @@ config::CommandSpec spec() {
       .name = "train",
       .summary =
           "Trains a model from token files, or goes on with a run: train.run_dir holds its configuration,\n"
-          "metrics (metrics.jsonl) and checkpoints. Start it with one process per rank; ranks = "
-          "parallel.data x\n"
-          "parallel.tensor x (parallel.encoder_stages + parallel.decoder_stages).",
+          "metrics (metrics.jsonl, and events for tensorboard --logdir) and checkpoints. Start it with one\n"
+          "process per rank; ranks = parallel.data x parallel.tensor x (parallel.encoder_stages +\n"
+          "parallel.decoder_stages).",
       .takes_config = true,
       .example =
           "launch/local.sh -n 4 build/release/redllm train --config configs/models/red_tiny.ini \\\n"
@@ -47,8 +48,9 @@ int train_on(const Ranks& ranks, config::Loaded loaded) {
     log::info("{}", train::short_form(train::plan_memory(train::training_options(config, lengths),
                                                          config.parallel, threads.num_threads())));
   }
-  train::Trainer trainer({config, config::print_effective(loaded), *provider, tokenizer.digest()}, ranks.mesh,
-                         ranks.stream);
+  train::TrainerInputs inputs{config, config::print_effective(loaded), *provider, tokenizer.digest(), {}};
+  if (config.train.validate_every > 0) inputs.validate = eval::Validation(config, tokenizer.ids());
+  train::Trainer trainer(inputs, ranks.mesh, ranks.stream);
   trainer.run();
   return 0;
 }

@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 usage() {
   cat <<'END'
 usage: launch/test.sh [--no-install] [--thorough] [--preset PRESET] [--jobs N] [-- CTEST_ARGUMENTS...]
-  --no-install     use the packages that are there; without it, missing Debian packages are installed
+  --no-install     use the packages that are there; without it, missing Debian packages are installed, and Python's
+                   tensorboard into build/python
   --thorough       also clang-tidy, the tests under AddressSanitizer and UndefinedBehaviorSanitizer, and
                    launch/quickstart.sh: an hour more on 2 cores
   --preset PRESET  release (default), debug, asan or tsan
@@ -96,8 +97,18 @@ shell_check() {
   git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 }
 
+# What Python packages are for can be skipped, unless RED_REQUIRE_TENSORBOARD=1 demands it.
+python_packages() {
+  if [ "${RED_REQUIRE_TENSORBOARD:-}" = 1 ]; then
+    check "python packages" launch/python_packages.sh || exit 1
+  elif ! launch/python_packages.sh >"$logs/python_packages.log" 2>&1 </dev/null; then
+    skip "python packages" "cannot be had, see $logs/python_packages.log"
+  fi
+}
+
 if [ "$install" = yes ]; then
   check "packages" launch/packages.sh build test text || exit 1
+  python_packages
 else
   launch/packages.sh --check build test text || true
 fi

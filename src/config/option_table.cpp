@@ -129,6 +129,15 @@ void add_train(std::vector<RunOption>& table) {
   s.number("log_every", FIELD(train.log_every), {.low = 1}, "Steps between lines of progress and metrics.")
       .in("steps")
       .aka({"log_interval"});
+  s.number(
+       "validate_every", FIELD(train.validate_every), {.low = 0},
+       "Steps between losses on held-out text ([data.source.NAME] held_out), one more at the end; 0: none.")
+      .in("steps")
+      .aka({"validation_interval", "val_interval", "eval_interval", "eval_every", "eval_steps"});
+  s.number("validation_windows", FIELD(train.validation_windows), {.low = 0, .high = int64_t{1} << 40},
+           "Windows of each source that validation takes, from the beginning of its held-out text; 0: all.")
+      .in("windows")
+      .aka({"eval_iters", "eval_samples", "max_windows"});
   s.number("max_skipped_steps", FIELD(train.max_skipped_steps), {.low = 0},
            "Steps in a row with NaN or Inf that are skipped before the run ends.")
       .in("steps");

@@ -125,6 +125,17 @@ void check_train(const Loaded& loaded) {
   }
 }
 
+void check_validation(const Loaded& loaded) {
+  const RunConfig& c = loaded.config;
+  const auto& sources = c.data.sources;
+  const auto has_held_out = [](const data::SourceConfig& source) { return !source.held_out.empty(); };
+  if (c.train.validate_every == 0 || std::any_of(sources.begin(), sources.end(), has_held_out)) return;
+  throw ConfigError(
+      "{}: no source has held-out token files; give one in its section, held_out = PREFIX, or as "
+      "--{}{}.held_out=PREFIX",
+      with_place(loaded, "train.validate_every"), kSourcePrefix, sources.front().name);
+}
+
 void check_recompute(const Loaded& loaded) {
   const RunConfig& c = loaded.config;
   if (c.train.recompute != model::Recompute::none &&
@@ -179,6 +190,7 @@ void validate(const Loaded& loaded, Use use) {
   if (use == kBenchUse) return;
   check_train(loaded);
   check_sources(loaded);
+  check_validation(loaded);
 }
 
 }  // namespace red::config

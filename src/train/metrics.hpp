@@ -1,21 +1,30 @@
-// Metrics of a run: one JSON object a line in RUN/metrics.jsonl, written by rank 0.
+// What is known about one step of a run, and its form in JSON. Where it is written to: metrics_file,
+// event_file; by whom: metrics_writer. docs/metrics.md describes every value.
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
-#include <filesystem>
-#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "train/engine.hpp"
+#include "train/sample_list.hpp"
 
 namespace red::train {
 
-/// What is known about one step.
+/// Of one source's held-out windows, in nats per target.
+struct ValidationLoss {
+  std::string source;
+  int64_t windows = 0;
+  int64_t targets = 0;            ///< that `loss` is the mean of
+  double loss = 0.0;              ///< all targets: what training's cross_entropy is for its own samples
+  double second_half_loss = 0.0;  ///< targets in their window's second half: the same for a RedLLM
+};
+
 struct StepMetrics {
   int64_t step = 0;  ///< counted from 1
   StepResult result;
+  double wall_time = 0.0;  ///< at the step's end, seconds since 1970
   double learning_rate = 0.0;
   double step_s = 0.0;              ///< wall time
   double tokens_per_s = 0.0;        ///< encoder and decoder tokens of the global batch
@@ -24,26 +33,43 @@ struct StepMetrics {
   double peak_rss_mib = 0.0;        ///< largest of all ranks
   uint64_t first_sample = 0;
   uint64_t sample_digest = 0;
-  std::vector<double> phase_s;  ///< slowest rank, in the order of kPhaseNames
+  std::vector<double> phase_s;             ///< slowest rank, in the order of kPhaseNames
+  std::vector<ValidationLoss> validation;  ///< by source; empty: not a step of validation
+  double validation_s = 0.0;               ///< wall time, beside step_s
+  SampleList skipped_samples;              ///< all that the step had, where it was not applied
 };
 
-/// One line, without the line break. Numbers that are not finite become null.
+/// visit(group, name, value) for every number that is one curve of a run; value is an int64_t, a double, or
+/// an optional double where a step may lack it. Both written forms are made of these, so that they agree.
+template <class Visit>
+void visit_scalars(const StepMetrics& m, Visit&& visit) {
+  visit("train", "loss", m.result.loss);
+  visit("train", "cross_entropy", m.result.cross_entropy);
+  visit("train", "gradient_norm", m.result.gradient_norm);
+  visit("train", "learning_rate", m.learning_rate);
+  visit("train", "applied", int64_t{m.result.applied});
+  visit("train", "targets", m.result.targets);
+  visit("speed", "step_s", m.step_s);
+  visit("speed", "tokens_per_s", m.tokens_per_s);
+  visit("speed", "model_gflops_per_s", m.model_gflops_per_s);
+  visit("speed", "peak_share", m.peak_share > 0.0 ? std::optional(m.peak_share) : std::nullopt);
+  visit("memory", "peak_rss_mib", m.peak_rss_mib);
+}
+
+/// One line, without the line break. Numbers that are not finite, or that the step lacks, become null.
 std::string to_json(const StepMetrics& metrics);
 
-class MetricsFile {
+/// A place that metrics go to.
+class MetricsSink {
  public:
-  /// Opens for appending. Lines of steps after `last_step` belong to a future that a resume has called off:
-  /// they are moved to FILE.after-step-N.removed, and the rest is rewritten aside and renamed. Throws
-  /// IoError.
-  MetricsFile(std::filesystem::path path, int64_t last_step);
-  void write(const StepMetrics& metrics);
-
- private:
-  struct Close {
-    void operator()(std::FILE* f) const { std::fclose(f); }
-  };
-  std::filesystem::path path_;
-  std::unique_ptr<std::FILE, Close> file_;
+  MetricsSink() = default;
+  MetricsSink(const MetricsSink&) = delete;
+  MetricsSink& operator=(const MetricsSink&) = delete;
+  virtual ~MetricsSink() = default;
+  /// For messages.
+  virtual std::string name() const = 0;
+  /// The whole record or nothing of it: throws IoError, and the next record may be tried.
+  virtual void write(const StepMetrics& metrics) = 0;
 };
 
 }  // namespace red::train

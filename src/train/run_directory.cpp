@@ -28,8 +28,9 @@ bool must_stay(const config::OptionInfo& option, const config::RunConfig& saved)
 bool may_change_silently(const config::OptionInfo& option) {
   static constexpr std::array sections = {"parallel", "checkpoint", "bench"};
   static constexpr std::array keys = {
-      "steps",      "micro_batch", "log_every", "threads", "recompute", "recompute_layers",
-      "head_chunk", "bucket_mib",  "timeout_s", "gemm",    "run_dir",   "max_skipped_steps"};
+      "steps",          "micro_batch",       "log_every", "threads", "recompute", "recompute_layers",
+      "head_chunk",     "bucket_mib",        "timeout_s", "gemm",    "run_dir",   "max_skipped_steps",
+      "validate_every", "validation_windows"};
   if (std::find(sections.begin(), sections.end(), option.section) != sections.end()) return true;
   return option.section == "train" && std::find(keys.begin(), keys.end(), option.key) != keys.end();
 }

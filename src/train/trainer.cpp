@@ -4,6 +4,8 @@
 
 #include "base/log.hpp"
 #include "optim/learning_rate.hpp"
+#include "train/event_file.hpp"
+#include "train/metrics_file.hpp"
 #include "train/run_directory.hpp"
 
 namespace red::train {
@@ -11,6 +13,17 @@ namespace {
 
 SampleLengths lengths_of(const data::SampleProvider& provider) {
   return {provider.max_encoder_length(), provider.max_decoder_length()};
+}
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+std::unique_ptr<MetricsWriter> open_metrics(const std::filesystem::path& run_dir, int64_t last_step) {
+  std::vector<std::unique_ptr<MetricsSink>> sinks;
+  sinks.push_back(std::make_unique<MetricsFile>(run_dir / "metrics.jsonl", last_step));
+  sinks.push_back(std::make_unique<EventFile>(run_dir, last_step));
+  return std::make_unique<MetricsWriter>(std::move(sinks));
 }
 
 }  // namespace
@@ -23,11 +36,14 @@ Trainer::Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stre
       loader_(inputs.provider, decoder_positions(config_.model), config_.train.global_batch,
               config_.train.micro_batch, mesh.layout().data, mesh.at().data),
       schedule_(schedule_of(config_)) {
+  RED_CHECK(config_.train.validate_every == 0 || inputs_.validate, "no validation, but every {} steps",
+            config_.train.validate_every);
   start_or_resume();
   report_ = std::make_unique<StepReport>(engine_, config_.model, stream);
-  const bool speaks = mesh_.world().rank() == 0;
-  if (speaks) metrics_ = std::make_unique<MetricsFile>(config_.train.run_dir / "metrics.jsonl", steps_done_);
-  progress_ = std::make_unique<Progress>(config_.train.steps, speaks);
+  if (report_->peak_gflops() > 0.0)
+    log::info("peak of all ranks, measured in {}: {:.1f} GFLOP/s", name_of(engine_.dtype()),
+              report_->peak_gflops());
+  progress_ = std::make_unique<Progress>(config_.train.steps, mesh_.world().rank() == 0);
 }
 
 void Trainer::start_or_resume() {
@@ -60,6 +76,7 @@ void Trainer::run() {
               config_.train.steps);
     return;
   }
+  if (mesh_.world().rank() == 0) metrics_ = open_metrics(config_.train.run_dir, steps_done_);
   for (int64_t step = steps_done_ + 1; step <= config_.train.steps; ++step) {
     train_step(step);
     steps_done_ = step;
@@ -74,37 +91,70 @@ void Trainer::train_step(int64_t step) {
   engine_.timer().measure(Phase::data, [&] { batches = loader_.load(first_sample(step)); });
   const double rate = optim::learning_rate(schedule_, step);
   const StepResult result = engine_.train_step(batches, rate);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double seconds = seconds_since(begin);
   last_loss_ = result.loss;
-  if (step % config_.train.log_every == 0 || step == config_.train.steps || !result.applied) {
+  if (logs(step) || validates(step) || !result.applied) {
     StepMetrics metrics = report_->gather(batches, result, seconds, loader_.digest());
     metrics.step = step;
     metrics.learning_rate = rate;
     metrics.first_sample = first_sample(step);
-    if (metrics_) metrics_->write(metrics);
+    metrics.wall_time =
+        std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+    if (!result.applied)
+      metrics.skipped_samples =
+          list_samples(inputs_.provider, metrics.first_sample, config_.train.global_batch);
     progress_->show(metrics);
+    if (!result.applied) report_skipped(metrics);
+    if (validates(step)) validate(metrics);
+    if (metrics_) metrics_->push(std::move(metrics));
   } else {
     engine_.timer().clear();
   }
-  if (!result.applied) {
-    report_skipped(step, result);
-  } else {
-    skipped_in_a_row_ = 0;
-  }
+  count_skipped(step, result.applied);
 }
 
-void Trainer::report_skipped(int64_t step, const StepResult& result) {
+bool Trainer::logs(int64_t step) const {
+  return step % config_.train.log_every == 0 || step == config_.train.steps;
+}
+
+bool Trainer::validates(int64_t step) const {
+  const int64_t every = config_.train.validate_every;
+  return every > 0 && (step % every == 0 || step == config_.train.steps);
+}
+
+void Trainer::validate(StepMetrics& metrics) {
+  const auto begin = std::chrono::steady_clock::now();
+  metrics.validation = inputs_.validate(engine_);
+  metrics.validation_s = seconds_since(begin);
+  engine_.timer().clear();  // what it measured belongs to no step
+  std::string losses;
+  for (const ValidationLoss& v : metrics.validation)
+    losses += fmt::format("{} {:.4f} ({} windows), ", v.source, v.loss, v.windows);
   progress_->end_line();
-  const uint64_t first = first_sample(step);
-  log::warning("step {} is skipped: loss {}, gradient norm {}; samples {} to {}, digest in the metrics", step,
-               result.loss, result.gradient_norm, first, first + config_.train.global_batch - 1);
-  if (++skipped_in_a_row_ > config_.train.max_skipped_steps) {
-    throw NumericalError(
-        "{} steps in a row were not finite, the last is step {} (train.max_skipped_steps = {}): lower "
-        "schedule.peak, "
-        "look at the samples, or resume from an earlier checkpoint of {}",
-        skipped_in_a_row_, step, config_.train.max_skipped_steps, config_.train.run_dir.string());
-  }
+  log::info("step {}: validation loss of {}in {:.2f} s", metrics.step, losses, metrics.validation_s);
+}
+
+void Trainer::report_skipped(const StepMetrics& metrics) {
+  progress_->end_line();
+  const uint64_t last = metrics.first_sample + static_cast<uint64_t>(config_.train.global_batch) - 1;
+  log::warning("step {} is skipped: loss {}, gradient norm {}; nothing is changed; samples {} to {}: {}",
+               metrics.step, metrics.result.loss, metrics.result.gradient_norm, metrics.first_sample, last,
+               to_text(metrics.skipped_samples));
+}
+
+/// The same on all ranks, because the verdict on a step is.
+void Trainer::count_skipped(int64_t step, bool applied) {
+  skipped_in_a_row_ = applied ? 0 : skipped_in_a_row_ + 1;
+  if (skipped_in_a_row_ <= config_.train.max_skipped_steps) return;
+  // Nobody ends the run before rank 0 has written and said which steps these were.
+  parallel::Request request = mesh_.world().barrier();
+  mesh_.world().wait(request, "the end of a run that is not finite");
+  throw NumericalError(
+      "{} steps in a row were not finite, the last is step {} (train.max_skipped_steps = {}): lower "
+      "schedule.peak, look at the samples (skipped_samples in {}), or resume from an earlier checkpoint of "
+      "{}",
+      skipped_in_a_row_, step, config_.train.max_skipped_steps,
+      (config_.train.run_dir / "metrics.jsonl").string(), checkpoints_dir(config_.train.run_dir).string());
 }
 
 void Trainer::save(int64_t step) {
@@ -120,8 +170,7 @@ void Trainer::save(int64_t step) {
   const std::vector<checkpoint::Shard> shards = engine_.checkpoint_shards();
   checkpoint::save(checkpoints_dir(config_.train.run_dir), metadata, shards, mesh_.world());
   last_saved_ = step;
-  log::info("saved step {} in {:.2f} s", step,
-            std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  log::info("saved step {} in {:.2f} s", step, seconds_since(begin));
 }
 
 }  // namespace red::train

@@ -2,11 +2,13 @@
 // checkpoints in the run's folder. It composes; what a step is, the engine knows.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "config/run_config.hpp"
 #include "train/batch_loader.hpp"
+#include "train/metrics_writer.hpp"
 #include "train/progress.hpp"
 #include "train/run_options.hpp"
 #include "train/step_report.hpp"
@@ -19,6 +21,9 @@ struct TrainerInputs {
   std::string configuration;  ///< effective, INI; saved with the run and with every checkpoint
   const data::SampleProvider& provider;
   std::string tokenizer_digest;
+  /// Losses on held-out text with the engine's parameters, the same on every rank; collective. Needed with
+  /// train.validate_every > 0.
+  std::function<std::vector<ValidationLoss>(Engine&)> validate;
 };
 
 class Trainer {
@@ -36,7 +41,11 @@ class Trainer {
  private:
   void start_or_resume();
   void train_step(int64_t step);
-  void report_skipped(int64_t step, const StepResult& result);
+  bool logs(int64_t step) const;
+  bool validates(int64_t step) const;
+  void validate(StepMetrics& metrics);
+  void report_skipped(const StepMetrics& metrics);
+  void count_skipped(int64_t step, bool applied);
   void save(int64_t step);
   uint64_t first_sample(int64_t step) const;
 
@@ -53,7 +62,7 @@ class Trainer {
   int64_t skipped_in_a_row_ = 0;
   double last_loss_ = 0.0;
   std::unique_ptr<StepReport> report_;
-  std::unique_ptr<MetricsFile> metrics_;  ///< rank 0
+  std::unique_ptr<MetricsWriter> metrics_;  ///< rank 0
   std::unique_ptr<Progress> progress_;
 };
 

@@ -29,6 +29,8 @@ TEST(Validate, AcceptsAWholeConfiguration) {
   for (const Use use : {kModelUse, kTrainUse, kBenchUse}) EXPECT_NO_THROW(validate(with({}), use));
   EXPECT_NO_THROW(validate(
       with({{"model.kind", "dec"}, {"model.encoder_layers", "0"}, {"data.window", "62"}}), kTrainUse));
+  EXPECT_NO_THROW(validate(
+      with({{"train.validate_every", "10"}, {"data.source.wiki.held_out", "wiki_heldout"}}), kTrainUse));
   EXPECT_NO_THROW(validate(with({{"parallel.data", "4"}, {"parallel.encoder_stages", "1"}}), kTrainUse));
   EXPECT_NO_THROW(
       validate(with({{"schedule.total_steps", "101"}, {"schedule.warmup_steps", "100"}}), kTrainUse));
@@ -73,6 +75,9 @@ TEST_P(Contradictions, IsRefusedWithPlaceAndRemedy) {
 INSTANTIATE_TEST_SUITE_P(
     All, Contradictions,
     testing::Values(
+        Contradiction{{{"train.validate_every", "10"}},
+                      "train.validate_every = 10 (command line): no source has held-out token files; give "
+                      "one in its section, held_out = PREFIX, or as --data.source.wiki.held_out=PREFIX"},
         Contradiction{
             {{"train.global_batch", "9"}},
             "train.global_batch = 9 (command line): not a multiple of train.micro_batch = 2 (command "

@@ -65,7 +65,7 @@ class GoldenAdafactorTest : public testing::Test {
     Stream stream(1);
     const parallel::Mesh mesh({mpi_.size(), 1, 0, 1}, mpi_.world(), {});
     model::ParameterStore store(specs_of(golden.initial), {}, true);
-    optim::ParameterShards shards(stream, store, true, mesh, 16 << 10);
+    optim::ParameterShards shards(stream, store, true, mesh, {16 << 10});
     optim::AdafactorConfig config;
     config.factored = mode == "factored";
     optim::Adafactor adafactor(stream, config, shards, mesh);

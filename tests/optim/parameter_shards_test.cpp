@@ -48,7 +48,7 @@ constexpr std::size_t kBucketBytes[] = {1, 600, 2000, std::size_t{32} << 20};
 
 class ParameterShardsTest : public testing::Test {
  protected:
-  ParameterShards make(std::size_t bucket_bytes) { return {stream_, store_, true, mesh_, bucket_bytes}; }
+  ParameterShards make(std::size_t bucket_bytes) { return {stream_, store_, true, mesh_, {bucket_bytes}}; }
   double sum(double value) {
     parallel::Request request = mpi_.world().all_reduce(make_tensor(&value, 1, 1), parallel::ReduceOp::sum);
     mpi_.world().wait(request, "test");
@@ -171,7 +171,7 @@ TEST_F(ParameterShardsTest, MoveNothingButTheirOwnRows) {
 
 TEST_F(ParameterShardsTest, OneOfTwoCopiesOfTheEmbeddingCounts) {
   for (const bool owns : {true, false}) {
-    const ParameterShards shards(stream_, store_, owns, mesh_, 600);
+    const ParameterShards shards(stream_, store_, owns, mesh_, {600});
     ASSERT_NE(shards.embedding(), nullptr);
     EXPECT_EQ(shards.embedding()->parameter->spec.name, "embedding.weight");
     for (const ParameterShard& shard : shards.shards()) {
@@ -179,7 +179,7 @@ TEST_F(ParameterShardsTest, OneOfTwoCopiesOfTheEmbeddingCounts) {
     }
   }
   const model::ParameterStore without({{"one_row", 1, 9, 0.1}}, {}, true);
-  EXPECT_EQ(ParameterShards(stream_, without, true, mesh_, 600).embedding(), nullptr);
+  EXPECT_EQ(ParameterShards(stream_, without, true, mesh_, {600}).embedding(), nullptr);
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ struct Rank {
                                          layout.decoder_stages)),
         store(model::stage_parameters(kModel, placement.stages[mesh.at().stage]),
               {layout.tensor, mesh.at().tensor}, true),
-        shards(stream, store, placement.stages[mesh.at().stage].owns_embedding(), mesh, 600),
+        shards(stream, store, placement.stages[mesh.at().stage].owns_embedding(), mesh, {600}),
         tied(stream, shards.embedding(), placement.embedding_holders, placement.embedding_owner,
              mesh.pipeline()) {}
 

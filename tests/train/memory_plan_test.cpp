@@ -48,10 +48,10 @@ TEST(MemoryPlan, OfATinyModelByHand) {
   EXPECT_EQ(use.buckets, 0U);
   EXPECT_EQ(use.whole_gradients, 0U);
   EXPECT_EQ(use.tied_embedding, 0U);
-  // Eight vectors of the batch; input, log-probability; head: x, inv_rms, gradient; attention:
+  // Nine vectors of the batch; input, log-probability; head: x, inv_rms, gradient; attention:
   // query-key-value (128), x, o, five statistics; feed-forward: x, inv_rms, gate-up (128).
   EXPECT_EQ(plan.slots, std::vector<int>{1});
-  EXPECT_EQ(use.activations, 8U * 64 + 2 * 64 + 3 * 64 + (128 + 7 * 64) + (2 * 64 + 128));
+  EXPECT_EQ(use.activations, 9U * 64 + 2 * 64 + 3 * 64 + (128 + 7 * 64) + (2 * 64 + 128));
   // Three of the forward pass, two gradients of the stream, loss; attention's gradients are the most on top.
   EXPECT_EQ(use.temporaries, 3U * 64 + 2 * 64 + 64 + (128 + 3 * 64));
   EXPECT_EQ(rank.logits, 128U + 64);

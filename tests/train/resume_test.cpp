@@ -5,7 +5,10 @@
 #include <cmath>
 #include <fstream>
 
+#include "support/event_reader.hpp"
+#include "train/event_file.hpp"
 #include "train/small_run.hpp"
+#include "train/step_metrics.hpp"
 
 namespace red::test {
 namespace {
@@ -126,24 +129,34 @@ TEST_F(ResumeTest, InterleavedChunks) {
   check(config);
 }
 
-TEST_F(ResumeTest, MetricsBehindTheCheckpointAreMovedAway) {
+TEST_F(ResumeTest, MetricsBehindTheCheckpointAreCalledOff) {
   config::RunConfig config = small_config(model::Kind::dec);
   config.train.steps = 2;
   const parallel::Layout layout{mpi_.size(), 1, 0, 1};
   const std::filesystem::path dir = folder_.path() / "metrics";
   run(mpi_.world(), layout, config, dir);
   if (mpi_.rank() == 0) {
-    std::ofstream(dir / "metrics.jsonl", std::ios::app)
-        << "{\"step\":3,\"loss\":1.0}\n{\"step\":4,\"lo";  // a crash
+    // A crash after two more steps.
+    std::ofstream(dir / "metrics.jsonl", std::ios::app) << "{\"step\":3,\"loss\":1.0}\n{\"step\":4,\"lo";
+    train::EventFile events(dir, 2);
+    for (const int64_t step : {3, 4}) events.write(step_metrics(step));
   }
   folder_.barrier();
   config.train.steps = 4;
   run(mpi_.world(), layout, config, dir);
   folder_.barrier();
   std::ifstream in(dir / "metrics.jsonl");
-  std::vector<int> steps;
+  const std::vector<int64_t> expected = {1, 2, 3, 4};
+  std::vector<int64_t> steps;
   for (std::string line; std::getline(in, line);) steps.push_back(std::stoi(line.substr(line.find(':') + 1)));
-  EXPECT_EQ(steps, (std::vector{1, 2, 3, 4}));
+  EXPECT_EQ(steps, expected);
+  steps.clear();
+  const auto curves = curves_of(dir);
+  for (const auto& [step, loss] : curves.at("train/loss")) {
+    steps.push_back(step);
+    EXPECT_NE(loss, static_cast<float>(step_metrics(3).result.loss)) << "of the crash";
+  }
+  EXPECT_EQ(steps, expected);
   EXPECT_TRUE(std::filesystem::exists(dir / "metrics.jsonl.after-step-2.removed"));
   folder_.barrier();
 }

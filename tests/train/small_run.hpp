@@ -91,7 +91,8 @@ class SharedFolder {
 /// Runs to config.train.steps in `layout`, going on from what the run's folder holds. Returns the last step's
 /// loss.
 inline double run(parallel::Communicator& world, const parallel::Layout& layout, config::RunConfig config,
-                  const std::filesystem::path& run_dir) {
+                  const std::filesystem::path& run_dir,
+                  std::function<std::vector<train::ValidationLoss>(train::Engine&)> validate = {}) {
   config.parallel = layout;
   config.train.run_dir = run_dir;
   config.train.micro_batch =
@@ -102,7 +103,8 @@ inline double run(parallel::Communicator& world, const parallel::Layout& layout,
   const data::SyntheticProvider provider = small_provider(config.model.kind);
   config::Loaded loaded;
   loaded.config = config;
-  train::Trainer trainer({config, config::print_effective(loaded), provider, ""}, mesh, stream);
+  train::Trainer trainer({config, config::print_effective(loaded), provider, "", std::move(validate)}, mesh,
+                         stream);
   trainer.run();
   return trainer.last_loss();
 }
