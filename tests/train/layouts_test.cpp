@@ -39,7 +39,6 @@ config::RunConfig odd_config(model::Kind kind, const parallel::Layout& layout) {
   m.decoder_layers = std::max(5, layout.decoder_stages);
   config.train.micro_batch = 2;
   config.train.global_batch = kBatch * layout.data;
-  config.train.dropout = (layout.num_stages() + layout.tensor) % 2 == 0 ? 0.1 : 0.0;
   config.optimizer.factored = layout.data % 2 == 0;
   config.optimizer.min_dim_to_factor = 16;
   config.parallel = layout;
