@@ -178,24 +178,23 @@ TEST_F(EngineTest, NothingIsAllocatedAfterTheSecondStep) {
   });
 }
 
-// At least half of the gradients have arrived when the backward pass ends, in some step: in others a rank is
-// ahead and nothing can have come. The embedding and gains, a tenth of this model, come at the end anyway.
+// At least half of the gradients have arrived when the backward pass ends, in every step: buckets share two
+// staging memories, so all but two of the buckets that were begun have arrived. The embedding and gains, a
+// fiftieth of this model, come at the end anyway.
 TEST_F(EngineTest, GradientsTravelUnderTheBackwardPass) {
   config::RunConfig config = small_config(model::Kind::dec);
-  config.model.d_model = 64;
-  config.model.d_ff = 256;
+  config.model.d_model = 128;
+  config.model.d_ff = 512;
+  config.model.num_heads = 16;
   config.model.decoder_layers = 8;
-  config.train.bucket_mib = 1;
+  config.train.bucket_mib = 1;  // about a layer
   const parallel::Layout layout{mpi_.size(), 1, 0, 1};
   config.train.global_batch = 2 * layout.data;
   Setup setup(mpi_, stream_, layout, config);
-  double hidden = 0.0;
-  for (uint64_t t = 0; t < 200 && hidden <= 0.5; ++t) {
+  for (uint64_t t = 0; t < 3; ++t) {
     setup.engine.train_step(setup.loader.load(config.train.global_batch * t), 0.01);
-    hidden = setup.engine.shards().hidden_share();
-    reduce(&hidden, 1, parallel::ReduceOp::max);
+    EXPECT_GT(setup.engine.shards().hidden_share(), 0.5);
   }
-  EXPECT_GT(hidden, 0.5);
 }
 
 // Training drops, evaluation does not; and the same elements of a sample whatever micro-batch it is in.

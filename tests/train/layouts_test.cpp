@@ -15,15 +15,17 @@ constexpr double kLoss = 1e-5;  // relative, at every step
 constexpr double kGradient =
     2e-5;  // relative to max(own norm, 1e-3 x global norm): both are within 1e-5 of float64
 // After ten steps parameters differ by rounding, some by more: where a gradient is zero but for rounding,
-// Adafactor takes its sign. The small rate keeps that small.
+// Adafactor takes its sign, and the parameter moves by the rate. At a rate of 1e-3 one such parameter changed
+// all gradients by up to 7e-4; a matrix that is not updated changes them by more than 1e-3 at this one.
 constexpr double kLaterGradient = 1e-4;
+constexpr double kRate = 3e-5;
 // In bf16 layouts round parts of sums apart, and weights that differ by fp32 rounding may be rounded apart
 // after a step. So a layout is held to fp32, to be as exact as one rank in bf16 is.
 constexpr double kLossBf16 = 3e-3;      // relative, at every step
 constexpr double kGradientBf16 = 6e-2;  // relative to the global norm: tens of roundings of 2^-9
 constexpr double kLessExactBf16 = 2.0;
 constexpr double kRoundedApartBf16 = 2e-3;  // a rounding of 2^-9 here and there
-constexpr double kRate = 1e-3;
+constexpr double kRateBf16 = 1e-3;  // to move weights by more than bf16 rounds them
 constexpr int kSteps = 10, kStepsBf16 = 3;
 constexpr int64_t kBatch = 8;
 
@@ -89,11 +91,12 @@ Outcome train(const config::RunConfig& config, int num_steps, parallel::Communic
   const auto batch = [&](int step) {
     return loader.load(static_cast<uint64_t>(step * config.train.global_batch));
   };
+  const double rate = config.train.precision == model::Precision::bf16 ? kRateBf16 : kRate;
   Outcome outcome;
   engine.gradients(batch(0), 0.0);
   outcome.first = whole_gradients(engine, mesh, config.model);
   for (int step = 0; step < num_steps; ++step)
-    outcome.losses.push_back(engine.train_step(batch(step), kRate).loss);
+    outcome.losses.push_back(engine.train_step(batch(step), rate).loss);
   outcome.losses.push_back(engine.gradients(batch(num_steps), 0.0).loss);
   outcome.last = whole_gradients(engine, mesh, config.model);
   stream.set_progress_hook({});
@@ -144,7 +147,7 @@ class LayoutsTest : public testing::Test {
 
   /// f(name, layout, its run, the same on one rank in the same precision, and in fp32) for each one.
   template <class F>
-  void for_each_layout(model::Precision precision, int num_steps, F f) {
+  void for_each_layout(model::Precision precision, double dropout, int num_steps, F f) {
     for (const model::Kind kind : {model::Kind::red, model::Kind::dec}) {
       // Reference runs differ by layers and batch, which follow from the layout.
       std::map<std::vector<int64_t>, std::pair<Outcome, Outcome>> references;
@@ -153,6 +156,7 @@ class LayoutsTest : public testing::Test {
         config::RunConfig config = odd_config(kind, layout);
         // The norm of a head of four elements is now and then near zero, where bf16 is off by any factor.
         if (precision == model::Precision::bf16) config.model.head_dim = 12;
+        config.train.dropout = dropout;
         auto& [same, exact] =
             references[{config.model.encoder_layers, config.model.decoder_layers, config.train.global_batch}];
         if (exact.losses.empty()) {
@@ -180,7 +184,7 @@ class LayoutsTest : public testing::Test {
 };
 
 TEST_F(LayoutsTest, EveryOneTrainsAsOneRankDoes) {
-  for_each_layout(model::Precision::fp32, kSteps,
+  for_each_layout(model::Precision::fp32, 0.0, kSteps,
                   [&](const std::string& name, const parallel::Layout&, const Outcome& got,
                       const Outcome& expected, const Outcome&) {
                     const double loss = largest_loss_error(got, expected),
@@ -195,8 +199,18 @@ TEST_F(LayoutsTest, EveryOneTrainsAsOneRankDoes) {
                   });
 }
 
+TEST_F(LayoutsTest, EveryOneDropsWhatOneRankDrops) {
+  for_each_layout(model::Precision::fp32, 0.1, 1,
+                  [&](const std::string&, const parallel::Layout&, const Outcome& got,
+                      const Outcome& expected, const Outcome&) {
+                    EXPECT_LT(largest_loss_error(got, expected), kLoss);
+                    EXPECT_LT(worst_error(got.first, expected.first), kGradient);
+                    EXPECT_LT(worst_error(got.last, expected.last), kLaterGradient);
+                  });
+}
+
 TEST_F(LayoutsTest, EveryOneIsAsExactInBf16AsOneRank) {
-  for_each_layout(model::Precision::bf16, kStepsBf16,
+  for_each_layout(model::Precision::bf16, 0.0, kStepsBf16,
                   [&](const std::string& name, const parallel::Layout& layout, const Outcome& got,
                       const Outcome& same, const Outcome& exact) {
                     const double loss = largest_loss_error(got, exact),
