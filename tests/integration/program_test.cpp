@@ -258,6 +258,36 @@ TEST_P(ProgramTestOf, PromptsMayBeManyAndLongerThanAWindow) {
     EXPECT_NE(text.find(head), std::string::npos) << text;
 }
 
+TEST_P(ProgramTestOf, GenerationAsJsonIsTheSameInAnyBatch) {
+  write_bytes(path("prompts.txt"), "A\nThe quiet garden of the old river\r\nThe old");
+  write_bytes(path("prompts.jsonl"),
+              "{\"text\": \"A\"}\n{\"prompt\": \"The quiet garden of the old river\"}\n");
+  const std::vector<std::string> args = {"generate", "--checkpoint", trained(GetParam()), "--max-tokens",
+                                         "5",        "--json",       "--prompts"};
+  const auto lines_of = [&](std::vector<std::string> more, int num_ranks = 0) {
+    std::vector<std::string> all = args;
+    all.insert(all.end(), more.begin(), more.end());
+    std::istringstream text(succeeds(all, num_ranks));
+    std::vector<json> lines;
+    for (std::string line; std::getline(text, line);) lines.push_back(json::parse(line));
+    return lines;
+  };
+  const std::vector<json> lines = lines_of({"prompts.txt"});
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(lines[1].at("prompt"), "The quiet garden of the old river");
+  for (const json& line : lines) {
+    const std::size_t num_new = line.at("tokens").size();
+    EXPECT_EQ(line.at("new_tokens"), num_new);
+    EXPECT_EQ(line.at("finish_reason"), num_new < 5 ? "stop" : "length");
+    EXPECT_GT(line.at("prompt_tokens"), 0);
+    EXPECT_TRUE(line.at("continuation").is_string());
+  }
+  EXPECT_EQ(lines_of({"prompts.txt", "--batch", "1"}), lines);
+  EXPECT_EQ(lines_of({"prompts.txt", "--batch", "2"}, 2), lines);
+  EXPECT_EQ(lines_of({"prompts.jsonl", "--batch", "100"}),
+            std::vector<json>(lines.begin(), lines.begin() + 2));
+}
+
 TEST_P(ProgramTestOf, InspectionShowsTheWholeModel) {
   const json shown =
       json::parse(succeeds({"inspect", "checkpoint", trained(GetParam()), "--json", "--tensors"}));
