@@ -343,6 +343,46 @@ TEST_P(ProgramTestOf, BenchmarkPrintsOneJsonObject) {
   EXPECT_GT(phases, 0.0);
 }
 
+TEST_P(ProgramTestOf, GenerationBenchmarkPrintsOneJsonObject) {
+  std::vector<std::string> args = {"bench",
+                                   "generate",
+                                   "--config",
+                                   GetParam() + ".ini",
+                                   "--json",
+                                   "--batch",
+                                   "3",
+                                   "--prompt-tokens",
+                                   "20",
+                                   "--new-tokens",
+                                   "5",
+                                   "--bench.steps=2",
+                                   "--bench.warmup_steps=1",
+                                   "--parallel.data=2",
+                                   "--train.precision=fp32"};
+  if (GetParam() == "red") args.emplace_back("--parallel.encoder_stages=1");
+  const std::string line = succeeds(args, ranks_of(GetParam()));
+  EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1) << line;
+  const json figures = json::parse(line);
+  EXPECT_EQ(figures.at("kind"), GetParam());
+  EXPECT_EQ(figures.at("ranks"), ranks_of(GetParam()));
+  EXPECT_EQ(figures.at("batch"), 3);
+  EXPECT_EQ(figures.at("prompt_tokens"), 20);
+  EXPECT_EQ(figures.at("new_tokens"), 5);
+  const auto value = [&](const char* name) { return figures.at(name).get<double>(); };
+  // Two data ranks continue three prompts each.
+  EXPECT_NEAR(value("prefill_tokens_per_s") * value("prefill_s"), 2 * 3 * 20, 1e-6);
+  EXPECT_NEAR(value("decode_tokens_per_s") * value("decode_s"), 2 * 3 * 4, 1e-6);
+  EXPECT_NEAR(value("ms_per_token") * 4, 1e3 * value("decode_s"), 1e-6);
+  // Keys and values, one layer of 2 heads, fp32; a RedLLM's prompt has those of cross-attention, its
+  // decoder 5.
+  const double row = 2.0 * 64 * sizeof(float), positions = 3 * (20 + 5);
+  EXPECT_NEAR(value("cache_mib") * 1024 * 1024, positions * row, 8192);
+  EXPECT_GT(value("peak_rss_mib"), value("cache_mib"));
+  const std::string table = succeeds({"bench", "generate", "--config", GetParam() + ".ini", "--new-tokens",
+                                      "2", "--bench.steps=1", "--bench.warmup_steps=0"});
+  EXPECT_NE(table.find("\ndecode_tokens_per_s "), std::string::npos) << table;
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, ProgramTestOf, testing::Values("red", "dec"),
                          [](const auto& kind) { return kind.param; });
 
