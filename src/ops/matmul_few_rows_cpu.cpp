@@ -74,43 +74,43 @@ HWY_ATTR HWY_INLINE void prefetch_row(const T* next, int64_t cols) {
   for (int64_t col = 0; col < cols; col += line) hwy::Prefetch(next + col);
 }
 
-/// sums += a b of `rows` rows of a and `vectors` vectors of columns.
-template <int64_t rows, int64_t vectors, class T, class Access>
+/// sums += a b of kRows rows of a and kVectors vectors of columns.
+template <int64_t kRows, int64_t kVectors, class T, class Access>
 HWY_ATTR HWY_INLINE void add_block(const Panel<T>& panel, const Access& access, int64_t row, int64_t col) {
   const FloatTag d;
   const int64_t lanes = float_lanes();
   const float* a = panel.a + row * kDepth;
   float* sums = panel.sums + row * kStripCols + col;
   const T* b = panel.b + col;
-  FloatVec s[rows][vectors], w[vectors];
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t v = 0; v < vectors; ++v) s[r][v] = hn::Load(d, sums + r * kStripCols + v * lanes);
+  FloatVec s[kRows][kVectors], w[kVectors];
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t v = 0; v < kVectors; ++v) s[r][v] = hn::Load(d, sums + r * kStripCols + v * lanes);
   }
   for (int64_t p = 0; p < panel.depth; ++p, b += panel.stride) {
-    for (int64_t v = 0; v < vectors; ++v) w[v] = access.load(d, b + v * lanes);
-    if (panel.prefetch) prefetch_row(b + panel.depth * panel.stride, vectors * lanes);
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t v = 0; v < kVectors; ++v) w[v] = access.load(d, b + v * lanes);
+    if (panel.prefetch) prefetch_row(b + panel.depth * panel.stride, kVectors * lanes);
+    for (int64_t r = 0; r < kRows; ++r) {
       const FloatVec x = hn::Set(d, a[r * kDepth + p]);
-      for (int64_t v = 0; v < vectors; ++v) s[r][v] = hn::MulAdd(x, w[v], s[r][v]);
+      for (int64_t v = 0; v < kVectors; ++v) s[r][v] = hn::MulAdd(x, w[v], s[r][v]);
     }
   }
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t v = 0; v < vectors; ++v) hn::Store(s[r][v], d, sums + r * kStripCols + v * lanes);
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t v = 0; v < kVectors; ++v) hn::Store(s[r][v], d, sums + r * kStripCols + v * lanes);
   }
 }
 
-template <int64_t rows, class T>
+template <int64_t kRows, class T>
 HWY_ATTR void add_group(const Panel<T>& panel, int64_t row, int64_t cols) {
   const int64_t lanes = float_lanes();
   int64_t col = 0;
   for (; col + kWide * lanes <= cols; col += kWide * lanes)
-    add_block<rows, kWide>(panel, WholeVector(), row, col);
-  for (; col + lanes <= cols; col += lanes) add_block<rows, 1>(panel, WholeVector(), row, col);
-  if (col < cols) add_block<rows, 1>(panel, FirstElements{cols - col}, row, col);
+    add_block<kRows, kWide>(panel, WholeVector(), row, col);
+  for (; col + lanes <= cols; col += lanes) add_block<kRows, 1>(panel, WholeVector(), row, col);
+  if (col < cols) add_block<kRows, 1>(panel, FirstElements{cols - col}, row, col);
 }
 
-template <int64_t n>
-using Constant = std::integral_constant<int64_t, n>;
+template <int64_t kNumber>
+using Constant = std::integral_constant<int64_t, kNumber>;
 
 /// f(Constant<number>(), first row) for groups of at most kGroup rows: loops over them are unrolled.
 template <class F>
@@ -173,24 +173,24 @@ HWY_ATTR void strip_of(const Strip& strip) {
   for (int64_t r = 0; r < rows; ++r) store_row(strip, r, sums + r * kStripCols);
 }
 
-/// (rows, cols) dot products of rows of a with rows of b, both k long, into sums, whose rows are kStripRows
+/// (kRows, kCols) dot products of rows of a with rows of b, both k long, into sums, whose rows are kStripRows
 /// apart.
-template <int64_t rows, int64_t cols, class T>
+template <int64_t kRows, int64_t kCols, class T>
 HWY_ATTR HWY_INLINE void dot_block(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t k,
                                    float* sums) {
-  FloatVec s[rows][cols], w[cols];
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t j = 0; j < cols; ++j) s[r][j] = hn::Zero(FloatTag());
+  FloatVec s[kRows][kCols], w[kCols];
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t j = 0; j < kCols; ++j) s[r][j] = hn::Zero(FloatTag());
   }
   for_each_vector(k, [&](auto access, int64_t i) HWY_ATTR {
-    for (int64_t j = 0; j < cols; ++j) w[j] = access.load(FloatTag(), b + j * b_stride + i);
-    for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = 0; j < kCols; ++j) w[j] = access.load(FloatTag(), b + j * b_stride + i);
+    for (int64_t r = 0; r < kRows; ++r) {
       const FloatVec x = access.load(FloatTag(), a + r * a_stride + i);
-      for (int64_t j = 0; j < cols; ++j) s[r][j] = hn::MulAdd(x, w[j], s[r][j]);
+      for (int64_t j = 0; j < kCols; ++j) s[r][j] = hn::MulAdd(x, w[j], s[r][j]);
     }
   });
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t j = 0; j < cols; ++j) sums[r * kStripRows + j] = sum_of_lanes(s[r][j]);
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t j = 0; j < kCols; ++j) sums[r * kStripRows + j] = sum_of_lanes(s[r][j]);
   }
 }
 
@@ -254,8 +254,9 @@ void matmul_few_rows(Stream& stream, const Tensor& c, const Tensor& a, const Ten
 
 bool few_rows_pay(Stream& stream, int64_t rows, DType dtype, Transpose transpose_b) {
   const bool arithmetic = dtype == DType::bf16 && stream.gemm().has_bf16_arithmetic();
-  constexpr int64_t least_for_arithmetic = 9;  // where the processor's own dot products of bf16 win
-  return rows <= (arithmetic && transpose_b == Transpose::yes ? least_for_arithmetic - 1 : kFewRows);
+  // The processor's own dot products of bf16 are hard to beat.
+  if (arithmetic && transpose_b == Transpose::yes) return rows >= 2 && rows <= 8;
+  return rows <= kFewRows;
 }
 
 }  // namespace red::ops

@@ -148,7 +148,7 @@ TEST(MatmulFewRows, PayForFewRowsAlone) {
   Stream stream(1);
   for (const DType dtype : {DType::fp32, DType::bf16}) {
     for (const Transpose tb : kTransposes) {
-      EXPECT_TRUE(few_rows_pay(stream, 1, dtype, tb));
+      EXPECT_TRUE(few_rows_pay(stream, 2, dtype, tb));
       EXPECT_FALSE(few_rows_pay(stream, kFewRows + 1, dtype, tb));
     }
   }
