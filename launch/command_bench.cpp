@@ -1,16 +1,14 @@
-// redllm bench step: real training steps on synthetic tokens, timed.
-#include <fmt/format.h>
-
-#include <algorithm>
+// redllm bench: its list of benchmarks, and bench step: real training steps on synthetic tokens, timed.
 #include <array>
 #include <chrono>
-#include <nlohmann/json.hpp>
 
 #include "config/command_line.hpp"
 #include "config/validate.hpp"
 #include "data/synthetic_provider.hpp"
 #include "data/window_provider.hpp"
+#include "launch/bench_generate.hpp"
 #include "launch/commands.hpp"
+#include "launch/figures.hpp"
 #include "launch/ranks.hpp"
 #include "train/batch_loader.hpp"
 #include "train/bubble.hpp"
@@ -33,11 +31,6 @@ config::CommandSpec step_spec() {
           .options = {{"json", "", "one JSON object on one line", false}},
           .takes_config = true,
           .example = "build/release/redllm bench step --config configs/bench/red_tiny.ini --json"};
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 struct Measured {
@@ -91,39 +84,23 @@ Measured measure(const Ranks& ranks, const config::RunConfig& config) {
 
 void print(const Measured& measured, const config::RunConfig& config, const Ranks& ranks, bool as_json) {
   const train::StepMetrics& m = measured.step;
-  nlohmann::ordered_json json = {{"model", config.model.name},
-                                 {"kind", config.model.kind == model::Kind::red ? "red" : "dec"},
-                                 {"parameters", model::num_parameters(config.model)},
-                                 {"dtype", name_of(config.train.precision)},
-                                 {"ranks", ranks.world.size()},
-                                 {"layout", ranks.mesh.layout().to_string()},
-                                 {"schedule", name_of(config.pipeline_schedule)},
-                                 {"threads", ranks.stream.threads().num_threads()},
-                                 {"gemm", ranks.stream.gemm().description},
-                                 {"micro_batch", config.train.micro_batch},
-                                 {"global_batch", config.train.global_batch},
-                                 {"window", config.data.window},
-                                 {"steps", config.bench.steps},
-                                 {"step_s", m.step_s},
-                                 {"tokens_per_s", m.tokens_per_s},
-                                 {"model_gflops_per_s", m.model_gflops_per_s},
-                                 {"peak_share", m.peak_share},
-                                 {"peak_rss_mib", m.peak_rss_mib},
-                                 {"bubble", measured.bubble.measured},
-                                 {"bubble_simulated", measured.bubble.simulated},
-                                 {"loss", m.result.loss}};
+  nlohmann::ordered_json figures = figures_of_run(config, ranks);
+  figures.update({{"schedule", name_of(config.pipeline_schedule)},
+                  {"micro_batch", config.train.micro_batch},
+                  {"global_batch", config.train.global_batch},
+                  {"window", config.data.window},
+                  {"steps", config.bench.steps},
+                  {"step_s", m.step_s},
+                  {"tokens_per_s", m.tokens_per_s},
+                  {"model_gflops_per_s", m.model_gflops_per_s},
+                  {"peak_share", m.peak_share},
+                  {"peak_rss_mib", m.peak_rss_mib},
+                  {"bubble", measured.bubble.measured},
+                  {"bubble_simulated", measured.bubble.simulated},
+                  {"loss", m.result.loss}});
   for (std::size_t i = 0; i < m.phase_s.size(); ++i)
-    json["phase_s"][std::string(train::kPhaseNames[i])] = m.phase_s[i];
-  if (as_json) {
-    fmt::print("{}\n", json.dump());
-    return;
-  }
-  for (const auto& [key, value] : json.items()) {
-    if (key != "phase_s")
-      fmt::print("{:<20} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
-  }
-  for (const auto& [key, value] : json["phase_s"].items())
-    fmt::print("  {:<18} {:.4f} s\n", key, value.get<double>());
+    figures["phase_s"][std::string(train::kPhaseNames[i])] = m.phase_s[i];
+  print_figures(figures, as_json);
 }
 
 int step(std::span<const std::string> args) {
@@ -150,6 +127,7 @@ int step(std::span<const std::string> args) {
 int run_bench(std::span<const std::string> args) {
   static constexpr std::array list = {
       Command{"step", "time training steps on synthetic tokens", step},
+      Command{"generate", "time prompts and new tokens on synthetic tokens", bench_generate},
   };
   return dispatch("redllm bench", list, args);
 }

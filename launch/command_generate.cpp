@@ -47,7 +47,10 @@ config::CommandSpec spec() {
         false},
        {"seed", "N", "of sampling; a token depends on it, the prompt's number and the token's (default 1)",
         false},
-       {"json", "", "one JSON object per prompt and line: prompt, continuation, counts of tokens", false}});
+       {"json", "",
+        "one JSON object per prompt and line, nothing else: prompt, continuation, tokens (its ids), "
+        "finish_reason (stop: the model ended it; length: --max-tokens did), prompt_tokens, new_tokens",
+        false}});
   return spec;
 }
 
@@ -105,10 +108,14 @@ void print(const Request& request, const eval::Generation& result, const data::T
   for (std::size_t i = 0; i < result.tokens.size(); ++i) {
     const std::string text = tokenizer.decode(result.tokens[i]);
     if (as_json) {
-      const nlohmann::ordered_json json = {{"prompt", request.texts[i]},
-                                           {"continuation", text},
-                                           {"prompt_tokens", request.prompts[i].size()},
-                                           {"new_tokens", result.tokens[i].size()}};
+      const auto num_new = static_cast<int64_t>(result.tokens[i].size());
+      const nlohmann::ordered_json json = {
+          {"prompt", request.texts[i]},
+          {"continuation", text},
+          {"tokens", result.tokens[i]},
+          {"finish_reason", num_new < request.generation.max_tokens ? "stop" : "length"},
+          {"prompt_tokens", request.prompts[i].size()},
+          {"new_tokens", num_new}};
       // Sampling may cut a character in two.
       fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
       continue;

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "base/error.hpp"
+#include "data/utf8.hpp"
 
 namespace red::launch {
 namespace {
@@ -16,22 +17,32 @@ std::ifstream open(const std::string& option, const std::string& file) {
   return in;
 }
 
+void check(const std::string& prompt, const std::string& place) {
+  if (prompt.empty()) throw DataError("{}: the prompt is empty: give some text", place);
+  const std::size_t invalid = data::find_invalid_utf8(prompt);
+  if (invalid != std::string_view::npos) throw DataError("{}: invalid UTF-8 at byte {}", place, invalid);
+}
+
 std::string whole_file(const std::string& file) {
   std::ifstream in = open("prompt-file", file);
   std::ostringstream text;
   text << in.rdbuf();
-  if (text.str().empty()) throw DataError("--prompt-file {}: is empty", file);
+  check(text.str(), "--prompt-file " + file);
   return text.str();
 }
 
-/// The prompt of one line of JSON Lines.
-std::string json_prompt(const std::string& text, const std::string& place) {
-  const auto json = nlohmann::json::parse(text, nullptr, false);
+/// The prompt of one line of JSON Lines. Never one of two.
+std::string json_prompt(const std::string& line, const std::string& place) {
+  const auto json = nlohmann::json::parse(line, nullptr, false);
   if (!json.is_object()) throw DataError("{}: not a JSON object", place);
-  const auto prompt = json.find("prompt");
-  if (prompt == json.end() || !prompt->is_string())
-    throw DataError("{}: needs a string named \"prompt\", as in {{\"prompt\": \"In the beginning\"}}", place);
-  return *prompt;
+  const auto text = json.find("text"), prompt = json.find("prompt");
+  if (text != json.end() && prompt != json.end())
+    throw DataError("{}: has both \"text\" and \"prompt\": keep the one that is the prompt", place);
+  const auto found = text != json.end() ? text : prompt;
+  if (found == json.end() || !found->is_string())
+    throw DataError("{}: needs a string \"text\" or \"prompt\", as in {{\"text\": \"In the beginning\"}}",
+                    place);
+  return *found;
 }
 
 bool is_json_lines(const std::string& file) {
@@ -48,7 +59,7 @@ void append_lines(const std::string& file, std::vector<std::string>& prompts) {
     if (!text.empty() && text.back() == '\r') text.pop_back();
     const std::string place = fmt::format("{}:{}", file, line);
     prompts.push_back(json ? json_prompt(text, place) : text);
-    if (prompts.back().empty()) throw DataError("{}: the prompt is empty: give some text", place);
+    check(prompts.back(), place);
   }
   if (prompts.size() == before) throw DataError("--prompts {}: is empty", file);
 }
@@ -60,16 +71,14 @@ std::vector<config::CommandOption> prompt_options() {
       {"prompt", "TEXT", "a prompt", true},
       {"prompt-file", "FILE", "a file that is one prompt", true},
       {"prompts", "FILE",
-       "a file of prompts: one on each line, or with .jsonl or .ndjson the \"prompt\" of each line's JSON "
-       "object",
+       "a file of prompts: one on each line, or with .jsonl or .ndjson the \"text\" or \"prompt\" of each "
+       "line's JSON object",
        true}};
 }
 
 std::vector<std::string> read_prompts(const config::CommandLine& line) {
   std::vector<std::string> prompts = line.get_all("prompt");
-  for (const std::string& prompt : prompts) {
-    if (prompt.empty()) throw DataError("a prompt is empty: give some text");
-  }
+  for (const std::string& prompt : prompts) check(prompt, "--prompt");
   for (const std::string& file : line.get_all("prompt-file")) prompts.push_back(whole_file(file));
   for (const std::string& file : line.get_all("prompts")) append_lines(file, prompts);
   if (prompts.empty())

@@ -180,9 +180,11 @@ void add_train(std::vector<RunOption>& table) {
            "A wait for another rank that takes longer ends the run.")
       .in("seconds")
       .aka({"timeout", "nccl_timeout"});
-  s.choice("gemm", FIELD(train.gemm),
-           {{"auto", "auto"}, {"openblas", "openblas"}, {"onednn", "onednn"}, {"plain", "plain"}},
-           "Library of matrix products; auto: the fastest here that computes rightly.");
+  s.choice(
+      "gemm", FIELD(train.gemm),
+      {{"auto", "auto"}, {"openblas", "openblas"}, {"onednn", "onednn"}, {"plain", "plain"}},
+      "Library of matrix products; auto: the fastest here that computes rightly. In generation, products "
+      "of up to 16 rows have their own kernel.");
   s.path("run_dir", FIELD(train.run_dir), "Folder of the run: metrics, effective configuration, checkpoints.")
       .needed(kTrainUse)
       .aka({"output_dir", "save", "save_dir", "out_dir"});

@@ -23,7 +23,7 @@ struct GenerationConfig {
 };
 
 struct Generation {
-  std::vector<std::vector<int32_t>> tokens;  ///< new ones of each prompt
+  std::vector<std::vector<int32_t>> tokens;  ///< new ones of each prompt; fewer than max_tokens: it stopped
   int64_t prompt_tokens = 0;                 ///< of all prompts
   int64_t decoded_tokens = 0;  ///< new ones but the first of each prompt, which come with the prompt's pass
   double prefill_s = 0.0;      ///< seconds for the prompts, of the slowest rank

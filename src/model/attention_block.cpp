@@ -137,10 +137,10 @@ void AttentionBlock::project(const PassContext& context, const DeviceBatch& batc
   Stream& s = context.stream;
   const auto epsilon = static_cast<float>(context.config.norm_epsilon);
   if (kind_ == AttentionKind::cross) {
-    matmul(s, saved.q, normed, Transpose::no, query_->value, Transpose::no);
-    if (any_keys) matmul(s, saved.qkv, memory, Transpose::no, key_value_->value, Transpose::no);
+    multiply(context, saved.q, normed, query_->value);
+    if (any_keys) multiply(context, saved.qkv, memory, key_value_->value);
   } else {
-    matmul(s, saved.qkv, normed, Transpose::no, key_value_->value, Transpose::no);
+    multiply(context, saved.qkv, normed, key_value_->value);
   }
   ops::head_norm_rope(s, saved.q, saved.inv_q, heads_, epsilon, context.rope, queries(batch).positions);
   if (!any_keys) return;
@@ -191,7 +191,7 @@ void AttentionBlock::forward(const PassContext& context, const DeviceBatch& batc
   if (cached.new_rows != nullptr) store(context, saved, cached);
   attend(context, batch, saved, cached, read);
   normalise_output(context, saved);
-  matmul(s, scratch.branch, saved.o, Transpose::no, output_.value, Transpose::no);
+  multiply(context, scratch.branch, saved.o, output_.value);
   tensor_.leave(scratch.branch);
   stream.branch = tensor_.local(scratch.branch);
   if (output_norm_ == AttentionOutputNorm::after_wo) {

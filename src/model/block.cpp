@@ -1,9 +1,19 @@
 #include "model/block.hpp"
 
 #include "model/dropout.hpp"
+#include "ops/matmul_few_rows.hpp"
 #include "ops/norm.hpp"
 
 namespace red::model {
+
+void multiply(const PassContext& context, const Tensor& c, const Tensor& a, const Tensor& weight,
+              ops::Transpose transpose, float alpha) {
+  if (context.generating && ops::few_rows_pay(context.stream, a.rows, weight.dtype, transpose)) {
+    ops::matmul_few_rows(context.stream, c, a, weight, transpose, alpha);
+  } else {
+    ops::matmul(context.stream, c, a, ops::Transpose::no, weight, transpose, alpha);
+  }
+}
 
 void begin_block(const PassContext& context, ResidualStream& stream, const Tensor& x_out,
                  const Tensor& normed, const Tensor& inv_rms, const Tensor& gain) {

@@ -11,6 +11,7 @@
 #include "model/tensor_axis.hpp"
 #include "ops/dropout.hpp"
 #include "ops/head_norm_rope.hpp"
+#include "ops/matmul.hpp"
 
 namespace red::model {
 
@@ -34,8 +35,14 @@ struct PassContext {
   Stream& stream;
   const ModelConfig& config;
   const ops::RopeTable& rope;
-  bool training = false;  ///< whether dropout drops
+  bool training = false;    ///< whether dropout drops
+  bool generating = false;  ///< whether products of few rows have a kernel of their own
 };
+
+/// c (T, n) = alpha a (T, k) op(weight) (k, n), in a forward pass. In generation few rows have their own
+/// kernel; elsewhere a row's sums are those of the library however few rows a micro-batch has.
+void multiply(const PassContext& context, const Tensor& c, const Tensor& a, const Tensor& weight,
+              ops::Transpose transpose = ops::Transpose::no, float alpha = 1.0F);
 
 /// Scratch that one forward pass hands from block to block, (T, ...) for the largest T of the stage.
 struct ForwardScratch {

@@ -52,7 +52,7 @@ void FfnBlock::reserve_backward(Arena& arena, int64_t tokens) const {
 
 void FfnBlock::project(const PassContext& context, const Saved& saved, const Tensor& normed) const {
   tensor_.enter(normed);
-  matmul(context.stream, saved.gate_up, normed, Transpose::no, gate_up_.value, Transpose::no);
+  multiply(context, saved.gate_up, normed, gate_up_.value);
 }
 
 void FfnBlock::forward_saved(const PassContext& context, Saved& saved, ForwardScratch& scratch,
@@ -73,7 +73,7 @@ void FfnBlock::forward(const PassContext& context, const DeviceSequences& tokens
   forward_saved(context, saved, scratch, stream);
   ops::swiglu(context.stream, scratch.hidden, saved.gate_up);
   hidden_dropout_.drop_columns(context, tokens, scratch.hidden, first_column_);
-  matmul(context.stream, scratch.branch, scratch.hidden, Transpose::no, down_.value, Transpose::no);
+  multiply(context, scratch.branch, scratch.hidden, down_.value);
   tensor_.leave(scratch.branch);
   stream.branch = tensor_.local(scratch.branch);
   dropout_.drop(context, tensor_, tokens, stream.branch, stream.branch);

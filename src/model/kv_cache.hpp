@@ -2,7 +2,7 @@
 // token, and of cross-attention, those of the encoder's output, made once per prompt. A stage keeps them for
 // its own decoder layers and its tensor rank's heads, normalised and rotated, in memory that is taken when
 // the stage is made. A sequence has a place in the cache; of each place and head the keys lie one after
-// another (docs/architecture.md). Shapes: h own heads, k head width, B sequences of a pass.
+// another (docs/generation.md). Shapes: h own heads, k head width, B sequences of a pass.
 #pragma once
 
 #include <span>

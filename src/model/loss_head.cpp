@@ -90,7 +90,7 @@ void LossHead::backward(const PassContext& context, const DeviceBatch& batch, co
 }
 
 void LossHead::logits(const PassContext& context, const Tensor& logits, const Tensor& normed) const {
-  matmul(context.stream, logits, normed, Transpose::no, embedding_.value, Transpose::yes, scale_);
+  multiply(context, logits, normed, embedding_.value, Transpose::yes, scale_);
 }
 
 }  // namespace red::model

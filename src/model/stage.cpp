@@ -120,6 +120,7 @@ void Stage::forward(int index, ForwardMode mode) {
   RED_CHECK(options_.train || mode != ForwardMode::train, "the stage was built for evaluation");
   Slot& slot = slots_[index];
   context_.training = mode == ForwardMode::train;
+  context_.generating = mode == ForwardMode::prefill || mode == ForwardMode::decode;
   if (placement_.has_encoder_part() && mode != ForwardMode::decode) forward_encoder(slot, mode);
   if (placement_.has_decoder_part()) forward_decoder(slot, mode);
 }

@@ -105,7 +105,7 @@ class GenerateTest : public testing::Test {
 };
 
 TEST_F(GenerateTest, TokensAreThoseWithoutACache) {
-  for (const int64_t places : {1, 3, 7}) {
+  for (const int64_t places : {1, 3, 7, 9}) {  // the last: more than prompts
     for_each_case(places, [&](Case& c) {
       expect_as_without_cache(c);
       const std::vector<Tokens> greedy = c.run();
@@ -166,7 +166,10 @@ void expect_logits(const Case& c, double tolerance) {
     compare(t + 1);
   }
   EXPECT_LT(worst, tolerance);
-  EXPECT_EQ(worst > 0.0, has_head);  // another path, not the same twice
+  // Another path, not the same twice. Rounding to bf16 may hide all that differs.
+  if (c.engine.dtype() == DType::fp32) {
+    EXPECT_EQ(worst > 0.0, has_head);
+  }
 }
 
 /// All three prompts in one pass: capacity for the third, the longest, and the others.

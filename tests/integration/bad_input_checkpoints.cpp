@@ -110,6 +110,59 @@ std::vector<BadInput> of_another_model() {
   };
 }
 
+/// A file for --prompts. Options and files are looked at before ranks start.
+BadInput prompts(std::string name, const std::string& file, std::string bytes,
+                 std::vector<std::string> message, ExitCode code = ExitCode::data) {
+  return {std::move(name),
+          {{file, std::move(bytes)}},
+          {"generate", "--checkpoint", "run", "--prompts", file},
+          std::move(message),
+          code,
+          copy_good_inputs};
+}
+
+std::vector<BadInput> wrong_prompt_files() {
+  const std::string good = "{\"text\": \"The\"}\n";
+  return {
+      prompts("EmptyFileOfPrompts", "x.txt", "", {"--prompts x.txt", "empty"}),
+      prompts("BlankLineAmongPrompts", "x.txt", "The\n\nA\n", {"x.txt:2", "prompt is empty"}),
+      prompts("PromptLineThatIsNoUtf8", "x.txt", "The\ncaf\xe9\n", {"x.txt:2", "invalid UTF-8 at byte 3"}),
+      prompts("PromptLineThatIsNoJson", "x.jsonl", good + "The\n", {"x.jsonl:2", "not a JSON object"}),
+      prompts("PromptLineThatIsCutOff", "x.jsonl", good + good + "{\"text\": \"Th",
+              {"x.jsonl:3", "JSON object"}),
+      prompts("BlankLineAmongJsonPrompts", "x.jsonl", good + "\n" + good, {"x.jsonl:2", "not a JSON object"}),
+      prompts("PromptLineWithoutText", "x.jsonl", good + "{\"body\": \"The\"}\n", {"x.jsonl:2", "\"text\""}),
+      prompts("PromptTextThatIsNoString", "x.jsonl", "{\"text\": 3}\n", {"x.jsonl:1", "string \"text\""}),
+      prompts("PromptTextThatIsEmpty", "x.jsonl", good + "{\"text\": \"\"}\n",
+              {"x.jsonl:2", "prompt is empty"}),
+      prompts("TwoPromptsInOneLine", "x.ndjson", good + "{\"text\": \"The\", \"prompt\": \"A\"}\n",
+              {"x.ndjson:2", "both \"text\" and \"prompt\""}),
+      command("MissingFileOfPrompts", {"generate", "--checkpoint", "run", "--prompts", "gone.jsonl"},
+              {"--prompts gone.jsonl", "cannot be read"}, ExitCode::data),
+      command("FolderOfPrompts", {"generate", "--checkpoint", "run", "--prompts", "run"},
+              {"--prompts run", "cannot be read"}, ExitCode::data),
+  };
+}
+
+std::vector<BadInput> wrong_sampling() {
+  const auto row = [](std::string name, const std::string& option, const std::string& value) {
+    return command(std::move(name), with(kGenerate, {option, value}), {option, "'" + value + "'"},
+                   ExitCode::configuration);
+  };
+  return {
+      row("NegativeTemperature", "--temperature", "-1"),
+      row("TemperatureThatIsNoNumber", "--temperature", "nan"),
+      row("NegativeTopK", "--top-k", "-1"),
+      row("TopPAboveOne", "--top-p", "1.5"),
+      row("NegativeTopP", "--top-p", "-0.1"),
+      row("BatchOfNothing", "--batch", "0"),
+      row("NoNewTokens", "--max-tokens", "0"),
+      row("NegativeSeed", "--seed", "-1"),
+      command("TopPOfZero", with(kGenerate, {"--top-p", "0"}), {"top-p 0", "above 0"},
+              ExitCode::configuration),
+  };
+}
+
 std::vector<BadInput> wrong_prompts() {
   const std::vector<std::string> generate = {"generate", "--checkpoint", "run"};
   return {
@@ -119,8 +172,6 @@ std::vector<BadInput> wrong_prompts() {
               ExitCode::data),
       command("PromptThatIsNoUtf8", with(generate, {"--prompt", "caf\xe9"}), {"invalid UTF-8", "byte 3"},
               ExitCode::data),
-      command("NegativeTemperature", with(kGenerate, {"--temperature", "-1"}), {"--temperature", "'-1'"},
-              ExitCode::configuration),
       command("GenerationWithoutCheckpoint", {"generate", "--prompt", "The"}, {"--checkpoint DIR"},
               ExitCode::configuration),
   };
@@ -130,7 +181,8 @@ std::vector<BadInput> wrong_prompts() {
 
 std::vector<BadInput> bad_checkpoints() {
   std::vector<BadInput> all;
-  for (const auto& group : {missing(), damages(), of_another_model(), wrong_prompts()})
+  for (const auto& group :
+       {missing(), damages(), of_another_model(), wrong_prompts(), wrong_prompt_files(), wrong_sampling()})
     all.insert(all.end(), group.begin(), group.end());
   return all;
 }

@@ -83,6 +83,10 @@ std::vector<BadInput> wrong_values() {
       file("EmptyValue", "[train]\nsteps =\n", {"x.ini:2: train.steps = : is not a whole number"}),
       line("BadValueOnTheCommandLine", {"config", "show", "--train.steps=ten"},
            {"command line: train.steps = ten: is not a whole number"}),
+      line("BenchmarkOfOneNewToken",
+           {"bench", "generate", "--config", "{configs}/models/red_8b.ini", "--new-tokens", "1"},
+           {"--new-tokens", "'1'", "2 to "}),
+      line("BenchmarkOfNoModel", {"bench", "generate"}, {"not given, and without a default: model.d_model"}),
       line("BadUse", {"config", "show", "--for=trian"},
            {"--for=trian is none of train, bench, model", "did you mean 'train'?"}),
   };

@@ -258,6 +258,36 @@ TEST_P(ProgramTestOf, PromptsMayBeManyAndLongerThanAWindow) {
     EXPECT_NE(text.find(head), std::string::npos) << text;
 }
 
+TEST_P(ProgramTestOf, GenerationAsJsonIsTheSameInAnyBatch) {
+  write_bytes(path("prompts.txt"), "A\nThe quiet garden of the old river\r\nThe old");
+  write_bytes(path("prompts.jsonl"),
+              "{\"text\": \"A\"}\n{\"prompt\": \"The quiet garden of the old river\"}\n");
+  const std::vector<std::string> args = {"generate", "--checkpoint", trained(GetParam()), "--max-tokens",
+                                         "5",        "--json",       "--prompts"};
+  const auto lines_of = [&](std::vector<std::string> more, int num_ranks = 0) {
+    std::vector<std::string> all = args;
+    all.insert(all.end(), more.begin(), more.end());
+    std::istringstream text(succeeds(all, num_ranks));
+    std::vector<json> lines;
+    for (std::string line; std::getline(text, line);) lines.push_back(json::parse(line));
+    return lines;
+  };
+  const std::vector<json> lines = lines_of({"prompts.txt"});
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(lines[1].at("prompt"), "The quiet garden of the old river");
+  for (const json& line : lines) {
+    const std::size_t num_new = line.at("tokens").size();
+    EXPECT_EQ(line.at("new_tokens"), num_new);
+    EXPECT_EQ(line.at("finish_reason"), num_new < 5 ? "stop" : "length");
+    EXPECT_GT(line.at("prompt_tokens"), 0);
+    EXPECT_TRUE(line.at("continuation").is_string());
+  }
+  EXPECT_EQ(lines_of({"prompts.txt", "--batch", "1"}), lines);
+  EXPECT_EQ(lines_of({"prompts.txt", "--batch", "2"}, 2), lines);
+  EXPECT_EQ(lines_of({"prompts.jsonl", "--batch", "100"}),
+            std::vector<json>(lines.begin(), lines.begin() + 2));
+}
+
 TEST_P(ProgramTestOf, InspectionShowsTheWholeModel) {
   const json shown =
       json::parse(succeeds({"inspect", "checkpoint", trained(GetParam()), "--json", "--tensors"}));
@@ -311,6 +341,46 @@ TEST_P(ProgramTestOf, BenchmarkPrintsOneJsonObject) {
   double phases = 0.0;
   for (const auto& [name, seconds] : figures.at("phase_s").items()) phases += seconds.get<double>();
   EXPECT_GT(phases, 0.0);
+}
+
+TEST_P(ProgramTestOf, GenerationBenchmarkPrintsOneJsonObject) {
+  std::vector<std::string> args = {"bench",
+                                   "generate",
+                                   "--config",
+                                   GetParam() + ".ini",
+                                   "--json",
+                                   "--batch",
+                                   "3",
+                                   "--prompt-tokens",
+                                   "20",
+                                   "--new-tokens",
+                                   "5",
+                                   "--bench.steps=2",
+                                   "--bench.warmup_steps=1",
+                                   "--parallel.data=2",
+                                   "--train.precision=fp32"};
+  if (GetParam() == "red") args.emplace_back("--parallel.encoder_stages=1");
+  const std::string line = succeeds(args, ranks_of(GetParam()));
+  EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1) << line;
+  const json figures = json::parse(line);
+  EXPECT_EQ(figures.at("kind"), GetParam());
+  EXPECT_EQ(figures.at("ranks"), ranks_of(GetParam()));
+  EXPECT_EQ(figures.at("batch"), 3);
+  EXPECT_EQ(figures.at("prompt_tokens"), 20);
+  EXPECT_EQ(figures.at("new_tokens"), 5);
+  const auto value = [&](const char* name) { return figures.at(name).get<double>(); };
+  // Two data ranks continue three prompts each.
+  EXPECT_NEAR(value("prefill_tokens_per_s") * value("prefill_s"), 2 * 3 * 20, 1e-6);
+  EXPECT_NEAR(value("decode_tokens_per_s") * value("decode_s"), 2 * 3 * 4, 1e-6);
+  EXPECT_NEAR(value("ms_per_token") * 4, 1e3 * value("decode_s"), 1e-6);
+  // Keys and values, one layer of 2 heads, fp32; a RedLLM's prompt has those of cross-attention, its
+  // decoder 5.
+  const double row = 2.0 * 64 * sizeof(float), positions = 3 * (20 + 5);
+  EXPECT_NEAR(value("cache_mib") * 1024 * 1024, positions * row, 8192);
+  EXPECT_GT(value("peak_rss_mib"), value("cache_mib"));
+  const std::string table = succeeds({"bench", "generate", "--config", GetParam() + ".ini", "--new-tokens",
+                                      "2", "--bench.steps=1", "--bench.warmup_steps=0"});
+  EXPECT_NE(table.find("\ndecode_tokens_per_s "), std::string::npos) << table;
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, ProgramTestOf, testing::Values("red", "dec"),

@@ -1,0 +1,44 @@
+#include "launch/figures.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "model/parameter.hpp"
+
+namespace red::launch {
+
+double median(std::vector<double> values) {
+  RED_CHECK(!values.empty());
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+nlohmann::ordered_json figures_of_run(const config::RunConfig& config, const Ranks& ranks) {
+  return {{"model", config.model.name},
+          {"kind", config.model.kind == model::Kind::red ? "red" : "dec"},
+          {"parameters", model::num_parameters(config.model)},
+          {"dtype", name_of(config.train.precision)},
+          {"ranks", ranks.world.size()},
+          {"layout", ranks.mesh.layout().to_string()},
+          {"threads", ranks.stream.threads().num_threads()},
+          {"gemm", ranks.stream.gemm().description}};
+}
+
+void print_figures(const nlohmann::ordered_json& figures, bool as_json) {
+  if (as_json) {
+    fmt::print("{}\n", figures.dump());
+    return;
+  }
+  for (const auto& [key, value] : figures.items()) {
+    if (!value.is_object())
+      fmt::print("{:<24} {}\n", key, value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  for (const auto& group : figures) {
+    if (!group.is_object()) continue;
+    for (const auto& [key, value] : group.items())
+      fmt::print("  {:<22} {:.4f} s\n", key, value.get<double>());
+  }
+}
+
+}  // namespace red::launch

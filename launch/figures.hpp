@@ -1,0 +1,22 @@
+// What the benchmarks of `redllm bench` share: medians, and how figures are printed.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "config/run_config.hpp"
+#include "launch/ranks.hpp"
+
+namespace red::launch {
+
+/// Of an odd number of values the middle one, of an even number the larger of the two. Not of none.
+double median(std::vector<double> values);
+
+/// What every benchmark says first: model, kind, parameters, dtype, ranks, layout, threads, gemm. The
+/// precision has to be settled.
+nlohmann::ordered_json figures_of_run(const config::RunConfig& config, const Ranks& ranks);
+
+/// One line of JSON, or a line per figure; objects of seconds come last.
+void print_figures(const nlohmann::ordered_json& figures, bool as_json);
+
+}  // namespace red::launch

@@ -1,0 +1,23 @@
+// Matrix product with a few rows, as generation has: what takes time there is reading the matrix, so it is
+// read once, in its order, for all rows. Shapes: a (m, k), op(b) (k, n), c (m, n); any row strides. a and b
+// are both fp32 or both bf16, c is either; sums are fp32, bf16 results are rounded once.
+#pragma once
+
+#include "device/stream.hpp"
+#include "device/tensor.hpp"
+#include "ops/matmul.hpp"
+
+namespace red::ops {
+
+/// The most rows.
+inline constexpr int64_t kFewRows = 16;
+
+/// c = alpha a op(b), whatever was in c, for 1 ... kFewRows rows; n or k may be 0. A row's bits depend on
+/// neither the other rows nor the number of threads.
+void matmul_few_rows(Stream& stream, const Tensor& c, const Tensor& a, const Tensor& b, Transpose transpose_b,
+                     float alpha = 1.0F);
+
+/// Whether it is faster than matmul() with the stream's library (measured: docs/generation.md).
+bool few_rows_pay(Stream& stream, int64_t rows, DType dtype, Transpose transpose_b);
+
+}  // namespace red::ops

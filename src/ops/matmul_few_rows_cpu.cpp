@@ -1,0 +1,263 @@
+// Tasks are strips of c's columns; a task keeps its sums in fp32 on its stack. With b as it is (k, n), panels
+// of some of b's rows are taken to the L1 cache by the first rows of a and read there by the others, while
+// the next panel is on its way from memory. With b^T (n, k), c's elements are dot products of rows.
+#include <hwy/cache_control.h>
+
+#include <algorithm>
+#include <type_traits>
+
+#include "ops/matmul_few_rows.hpp"
+#include "ops/rows.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "ops/matmul_few_rows_cpu.cpp"
+#include <hwy/foreach_target.h>  // compiles this file again for each target
+
+#include "ops/simd-inl.hpp"
+
+#ifndef RED_OPS_MATMUL_FEW_ROWS_ARGS
+#define RED_OPS_MATMUL_FEW_ROWS_ARGS
+namespace red::ops {
+namespace {
+
+constexpr int64_t kStripCols = 256;  // of b, at most: 1 KiB of a row of fp32
+constexpr int64_t kDepth = 16;       // rows of b in a panel: 16 KiB
+constexpr int64_t kStripRows = 32;   // of b^T
+constexpr int64_t kGroup = 6;        // rows of a that share what is loaded of b
+
+/// Some columns of c.
+struct Strip {
+  const Tensor &c, &a, &b;
+  int64_t col, cols;
+  float alpha;
+};
+
+}  // namespace
+}  // namespace red::ops
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace red::ops {
+namespace HWY_NAMESPACE {
+namespace {
+
+// So that kGroup x kWide sums and what they are made of fit the registers: 32 of AVX-512, 16 of AVX2.
+constexpr int64_t kWide = hn::MaxLanes(FloatTag()) >= 16 ? 4 : 2;
+
+/// A row of the strip of c.
+void store_row(const Strip& strip, int64_t row, const float* sums) {
+  with_element(strip.c.dtype, [&](auto e) HWY_ATTR {
+    using T = decltype(e);
+    const FloatTag d;
+    const FloatVec alpha = hn::Set(d, strip.alpha);
+    T* to = strip.c.as<T>() + row * strip.c.row_stride + strip.col;
+    for_each_vector(strip.cols, [&](auto access, int64_t i) HWY_ATTR {
+      access.store(hn::Mul(alpha, access.load(d, sums + i)), d, to + i);
+    });
+  });
+}
+
+/// Some rows of a strip of b, and the columns of a that they meet.
+template <class T>
+struct Panel {
+  const T* b;
+  int64_t stride, depth;  ///< of b's rows
+  const float* a;         ///< (rows, kDepth)
+  float* sums;            ///< (rows, kStripCols)
+  bool prefetch;          ///< whether to ask for the next panel while this one is read
+};
+
+/// Asks for what lies behind a panel's row, as far ahead as the next panel.
+template <class T>
+HWY_ATTR HWY_INLINE void prefetch_row(const T* next, int64_t cols) {
+  constexpr int64_t line = 64 / sizeof(T);
+  for (int64_t col = 0; col < cols; col += line) hwy::Prefetch(next + col);
+}
+
+/// sums += a b of kRows rows of a and kVectors vectors of columns.
+template <int64_t kRows, int64_t kVectors, class T, class Access>
+HWY_ATTR HWY_INLINE void add_block(const Panel<T>& panel, const Access& access, int64_t row, int64_t col) {
+  const FloatTag d;
+  const int64_t lanes = float_lanes();
+  const float* a = panel.a + row * kDepth;
+  float* sums = panel.sums + row * kStripCols + col;
+  const T* b = panel.b + col;
+  FloatVec s[kRows][kVectors], w[kVectors];
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t v = 0; v < kVectors; ++v) s[r][v] = hn::Load(d, sums + r * kStripCols + v * lanes);
+  }
+  for (int64_t p = 0; p < panel.depth; ++p, b += panel.stride) {
+    for (int64_t v = 0; v < kVectors; ++v) w[v] = access.load(d, b + v * lanes);
+    if (panel.prefetch) prefetch_row(b + panel.depth * panel.stride, kVectors * lanes);
+    for (int64_t r = 0; r < kRows; ++r) {
+      const FloatVec x = hn::Set(d, a[r * kDepth + p]);
+      for (int64_t v = 0; v < kVectors; ++v) s[r][v] = hn::MulAdd(x, w[v], s[r][v]);
+    }
+  }
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t v = 0; v < kVectors; ++v) hn::Store(s[r][v], d, sums + r * kStripCols + v * lanes);
+  }
+}
+
+template <int64_t kRows, class T>
+HWY_ATTR void add_group(const Panel<T>& panel, int64_t row, int64_t cols) {
+  const int64_t lanes = float_lanes();
+  int64_t col = 0;
+  for (; col + kWide * lanes <= cols; col += kWide * lanes)
+    add_block<kRows, kWide>(panel, WholeVector(), row, col);
+  for (; col + lanes <= cols; col += lanes) add_block<kRows, 1>(panel, WholeVector(), row, col);
+  if (col < cols) add_block<kRows, 1>(panel, FirstElements{cols - col}, row, col);
+}
+
+template <int64_t kNumber>
+using Constant = std::integral_constant<int64_t, kNumber>;
+
+/// f(Constant<number>(), first row) for groups of at most kGroup rows: loops over them are unrolled.
+template <class F>
+HWY_ATTR void for_each_group(int64_t rows, const F& f) {
+  static_assert(kGroup == 6);
+  for (int64_t row = 0; row < rows; row += kGroup) {
+    switch (std::min(kGroup, rows - row)) {
+      case 1:
+        f(Constant<1>(), row);
+        break;
+      case 2:
+        f(Constant<2>(), row);
+        break;
+      case 3:
+        f(Constant<3>(), row);
+        break;
+      case 4:
+        f(Constant<4>(), row);
+        break;
+      case 5:
+        f(Constant<5>(), row);
+        break;
+      default:
+        f(Constant<kGroup>(), row);
+    }
+  }
+}
+
+/// Columns p ... of a as fp32.
+template <class T>
+HWY_ATTR void load_columns(float* to, const Tensor& a, int64_t p, int64_t depth) {
+  for (int64_t r = 0; r < a.rows; ++r) {
+    const T* from = a.as<T>() + r * a.row_stride + p;
+    for_each_vector(depth, [&](auto access, int64_t i) HWY_ATTR {
+      access.store(access.load(FloatTag(), from + i), FloatTag(), to + r * kDepth + i);
+    });
+  }
+}
+
+template <class T>
+HWY_ATTR void strip_of(const Strip& strip) {
+  HWY_ALIGN float sums[kFewRows * kStripCols];
+  HWY_ALIGN float a[kFewRows * kDepth];
+  const int64_t rows = strip.c.rows, k = strip.a.cols;
+  std::fill_n(sums, rows * kStripCols, 0.0F);
+  for (int64_t p = 0; p < k; p += kDepth) {
+    const int64_t depth = std::min(kDepth, k - p);
+    load_columns<T>(a, strip.a, p, depth);
+    Panel<T> panel{strip.b.as<T>() + p * strip.b.row_stride + strip.col,
+                   strip.b.row_stride,
+                   depth,
+                   a,
+                   sums,
+                   p + 2 * depth <= k};
+    for_each_group(rows, [&](auto group, int64_t row) HWY_ATTR {
+      add_group<decltype(group)::value>(panel, row, strip.cols);
+      panel.prefetch = false;  // the first group has
+    });
+  }
+  for (int64_t r = 0; r < rows; ++r) store_row(strip, r, sums + r * kStripCols);
+}
+
+/// (kRows, kCols) dot products of rows of a with rows of b, both k long, into sums, whose rows are kStripRows
+/// apart.
+template <int64_t kRows, int64_t kCols, class T>
+HWY_ATTR HWY_INLINE void dot_block(const T* a, int64_t a_stride, const T* b, int64_t b_stride, int64_t k,
+                                   float* sums) {
+  FloatVec s[kRows][kCols], w[kCols];
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t j = 0; j < kCols; ++j) s[r][j] = hn::Zero(FloatTag());
+  }
+  for_each_vector(k, [&](auto access, int64_t i) HWY_ATTR {
+    for (int64_t j = 0; j < kCols; ++j) w[j] = access.load(FloatTag(), b + j * b_stride + i);
+    for (int64_t r = 0; r < kRows; ++r) {
+      const FloatVec x = access.load(FloatTag(), a + r * a_stride + i);
+      for (int64_t j = 0; j < kCols; ++j) s[r][j] = hn::MulAdd(x, w[j], s[r][j]);
+    }
+  });
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t j = 0; j < kCols; ++j) sums[r * kStripRows + j] = sum_of_lanes(s[r][j]);
+  }
+}
+
+template <class T>
+HWY_ATTR void transposed_strip_of(const Strip& strip) {
+  HWY_ALIGN float sums[kFewRows * kStripRows];
+  const int64_t rows = strip.c.rows, k = strip.a.cols;
+  int64_t j = 0;
+  const auto dots = [&](auto cols) HWY_ATTR {
+    const T* b = strip.b.as<T>() + (strip.col + j) * strip.b.row_stride;
+    for_each_group(rows, [&](auto group, int64_t row) HWY_ATTR {
+      dot_block<decltype(group)::value, decltype(cols)::value>(strip.a.as<T>() + row * strip.a.row_stride,
+                                                               strip.a.row_stride, b, strip.b.row_stride, k,
+                                                               sums + row * kStripRows + j);
+    });
+    j += decltype(cols)::value;
+  };
+  while (j + kWide <= strip.cols) dots(Constant<kWide>());
+  while (j < strip.cols) dots(Constant<1>());
+  for (int64_t r = 0; r < rows; ++r) store_row(strip, r, sums + r * kStripRows);
+}
+
+void few_rows_strip(const Strip& strip) {
+  with_element(strip.b.dtype, [&](auto e) HWY_ATTR { strip_of<decltype(e)>(strip); });
+}
+
+void few_rows_transposed_strip(const Strip& strip) {
+  with_element(strip.b.dtype, [&](auto e) HWY_ATTR { transposed_strip_of<decltype(e)>(strip); });
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace red::ops
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace red::ops {
+
+HWY_EXPORT(few_rows_strip);
+HWY_EXPORT(few_rows_transposed_strip);
+
+void matmul_few_rows(Stream& stream, const Tensor& c, const Tensor& a, const Tensor& b, Transpose transpose_b,
+                     float alpha) {
+  const bool transposed = transpose_b == Transpose::yes;
+  const int64_t n = c.cols, k = a.cols;
+  RED_CHECK(c.rows == a.rows && (transposed ? b.rows : b.cols) == n && (transposed ? b.cols : b.rows) == k,
+            "c ({}, {}), a ({}, {}), b ({}, {}){}", c.rows, n, a.rows, k, b.rows, b.cols,
+            transposed ? "^T" : "");
+  RED_CHECK(c.rows <= kFewRows, "{} rows, at most {} are few", c.rows, kFewRows);
+  RED_CHECK(is_element(c.dtype) && is_element(a.dtype) && a.dtype == b.dtype, "{} = {} {}", name_of(c.dtype),
+            name_of(a.dtype), name_of(b.dtype));
+  if (c.rows == 0) return;
+  // Narrower strips where there would be few of them: more threads find work.
+  const int64_t width = transposed ? kStripRows : std::clamp<int64_t>((n + 511) / 512 * 64, 64, kStripCols);
+  stream.parallel_for((n + width - 1) / width, [&](int64_t i) {
+    const Strip strip{c, a, b, i * width, std::min(width, n - i * width), alpha};
+    transposed ? HWY_DYNAMIC_DISPATCH(few_rows_transposed_strip)(strip)
+               : HWY_DYNAMIC_DISPATCH(few_rows_strip)(strip);
+  });
+}
+
+bool few_rows_pay(Stream& stream, int64_t rows, DType dtype, Transpose transpose_b) {
+  const bool arithmetic = dtype == DType::bf16 && stream.gemm().has_bf16_arithmetic();
+  // The processor's own dot products of bf16 are hard to beat.
+  if (arithmetic && transpose_b == Transpose::yes) return rows >= 2 && rows <= 8;
+  return rows <= kFewRows;
+}
+
+}  // namespace red::ops
+#endif  // HWY_ONCE

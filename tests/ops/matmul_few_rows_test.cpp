@@ -1,0 +1,158 @@
+#include "ops/matmul_few_rows.hpp"
+
+#include <limits>
+
+#include "support/compare.hpp"
+#include "support/every_cpu_target.hpp"
+#include "support/reference_ops.hpp"
+
+namespace red::ops {
+namespace {
+
+using test::as_bf16;
+using test::Bf16Tensor;
+using test::close;
+using test::FloatTensor;
+using test::Matrix;
+using test::random_matrix;
+using test::reference_matmul;
+using test::transposed;
+
+constexpr Transpose kTransposes[] = {Transpose::no, Transpose::yes};
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+/// As matmul_test.cpp has it: fp32 sums of k products of N(0, 1).
+test::Tolerance tolerance(int64_t k) {
+  return {.absolute = 3e-7 * static_cast<double>(k + 1)};
+}
+test::Tolerance bf16_tolerance(int64_t k) {
+  return {tolerance(k).absolute, test::kBf16Rounding};
+}
+
+/// b as it is stored, with padded rows.
+template <class OwnedTensor>
+OwnedTensor stored(const Matrix& b, Transpose transpose) {
+  return OwnedTensor(transpose == Transpose::yes ? transposed(b) : b, 3);
+}
+
+TEST(MatmulFewRows, ByHand) {
+  Stream stream(1);
+  const FloatTensor a(Matrix(2, 3, {1, 2, 3, 4, 5, 6})), c(2, 2);
+  const Matrix b(3, 2, {7, 8, 9, 10, 11, 12});
+  for (const Transpose tb : kTransposes) {
+    matmul_few_rows(stream, c, a, stored<FloatTensor>(b, tb), tb);
+    EXPECT_TRUE(close(c.read(), Matrix(2, 2, {58, 64, 139, 154}), {}));
+    matmul_few_rows(stream, c, a, stored<FloatTensor>(b, tb), tb, 0.5F);
+    EXPECT_TRUE(close(c.read(), Matrix(2, 2, {29, 32, 69.5, 77}), {}));
+  }
+}
+
+// Smaller than a vector, a vector and more, a strip and more; whole panels, a panel and more.
+constexpr int64_t kColsAndDepths[][2] = {{1, 1},    {7, 5},    {1, 33},   {33, 16},   {65, 31},
+                                         {130, 77}, {321, 65}, {259, 48}, {2100, 19}, {600, 130}};
+
+TEST(MatmulFewRows, EqualsFloat64AtOddSizesInAllForms) {
+  test::for_every_cpu_target([] {
+    Stream stream(2);
+    for (int64_t m = 1; m <= kFewRows; ++m) {
+      for (const auto& [n, k] : kColsAndDepths) {
+        for (const Transpose tb : kTransposes) {
+          const Matrix a = random_matrix(m, k, 1), b = random_matrix(k, n, 2);
+          const FloatTensor c(Matrix(m, n, kNan), 5);
+          matmul_few_rows(stream, c, FloatTensor(a, 2), stored<FloatTensor>(b, tb), tb, 0.5F);
+          EXPECT_TRUE(close(c.read(), reference_matmul(a, b, 0.5), tolerance(k)))
+              << m << " " << n << " " << k;
+          EXPECT_TRUE(c.padding_untouched());
+        }
+      }
+    }
+    EXPECT_EQ(stream.scratch().peak(), 0U);
+  });
+}
+
+TEST(MatmulFewRows, Bf16EqualsFloat64AtOddSizesInAllForms) {
+  test::for_every_cpu_target([] {
+    Stream stream(2);
+    for (int64_t m = 1; m <= kFewRows; ++m) {
+      for (const auto& [n, k] : kColsAndDepths) {
+        for (const Transpose tb : kTransposes) {
+          const Matrix a = as_bf16(random_matrix(m, k, 3)), b = as_bf16(random_matrix(k, n, 4));
+          const Bf16Tensor given_a(a, 1), rounded(Matrix(m, n, kNan), 3);
+          const auto given_b = stored<Bf16Tensor>(b, tb);
+          const FloatTensor sums(Matrix(m, n, kNan), 2);
+          matmul_few_rows(stream, sums, given_a, given_b, tb);
+          matmul_few_rows(stream, rounded, given_a, given_b, tb);
+          const Matrix expected = reference_matmul(a, b);
+          EXPECT_TRUE(close(sums.read(), expected, tolerance(k))) << m << " " << n << " " << k;
+          EXPECT_TRUE(close(rounded.read(), expected, bf16_tolerance(k))) << m << " " << n << " " << k;
+          EXPECT_EQ(as_bf16(sums.read()).values, rounded.read().values);  // rounded once
+          EXPECT_TRUE(sums.padding_untouched() && rounded.padding_untouched());
+        }
+      }
+    }
+  });
+}
+
+TEST(MatmulFewRows, ARowsBitsDependOnNeitherOtherRowsNorThreads) {
+  test::for_every_cpu_target([] {
+    const int64_t n = 1031, k = 203;
+    const Matrix a = random_matrix(kFewRows, k, 5), b = random_matrix(k, n, 6);
+    for (const Transpose tb : kTransposes) {
+      const FloatTensor all(kFewRows, n), given_a(a), given_b = stored<FloatTensor>(b, tb);
+      Stream one(1);
+      matmul_few_rows(one, all, given_a, given_b, tb);
+      for (const int threads : {1, 2, 3}) {
+        Stream stream(threads);
+        for (int64_t m = 1; m <= kFewRows; ++m) {
+          const FloatTensor some(m, n);
+          const Tensor last = static_cast<const Tensor&>(given_a).row_range(kFewRows - m, m);
+          matmul_few_rows(stream, some, last, given_b, tb);
+          const auto whole = all.elements(), part = some.elements();
+          EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.end() - m * n)) << m << " rows";
+        }
+      }
+    }
+  });
+}
+
+TEST(MatmulFewRows, EmptySizes) {
+  Stream stream(2);
+  matmul_few_rows(stream, FloatTensor(0, 3), FloatTensor(0, 2), FloatTensor(2, 3), Transpose::no);
+  matmul_few_rows(stream, FloatTensor(3, 0), FloatTensor(3, 2), FloatTensor(2, 0), Transpose::no);
+  const FloatTensor zero(Matrix(2, 3, kNan)), also(Matrix(2, 3, kNan));
+  matmul_few_rows(stream, zero, FloatTensor(2, 0), FloatTensor(0, 3), Transpose::no);
+  matmul_few_rows(stream, also, FloatTensor(2, 0), FloatTensor(3, 0), Transpose::yes);
+  EXPECT_TRUE(close(zero.read(), Matrix(2, 3, 0.0), {}));
+  EXPECT_TRUE(close(also.read(), Matrix(2, 3, 0.0), {}));
+}
+
+TEST(MatmulFewRows, CallsTheProgressHookBetweenStrips) {
+  Stream stream(1);
+  int64_t calls = 0;
+  stream.set_progress_hook([&] { ++calls; });
+  matmul_few_rows(stream, FloatTensor(2, 4096), FloatTensor(2, 64), FloatTensor(64, 4096), Transpose::no);
+  EXPECT_EQ(calls, 16);
+}
+
+TEST(MatmulFewRows, RefusesWhatItCannotDo) {
+  Stream stream(1);
+  const auto product = [&](const Tensor& c, const Tensor& a, const Tensor& b) {
+    matmul_few_rows(stream, c, a, b, Transpose::no);
+  };
+  EXPECT_THROW(product(FloatTensor(2, 2), FloatTensor(2, 3), FloatTensor(2, 2)), LogicError);
+  EXPECT_THROW(product(FloatTensor(2, 2), Bf16Tensor(2, 2), FloatTensor(2, 2)), LogicError);
+  EXPECT_THROW(product(FloatTensor(17, 2), FloatTensor(17, 2), FloatTensor(2, 2)), LogicError);
+}
+
+TEST(MatmulFewRows, PayForFewRowsAlone) {
+  Stream stream(1);
+  for (const DType dtype : {DType::fp32, DType::bf16}) {
+    for (const Transpose tb : kTransposes) {
+      EXPECT_TRUE(few_rows_pay(stream, 2, dtype, tb));
+      EXPECT_FALSE(few_rows_pay(stream, kFewRows + 1, dtype, tb));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace red::ops
