@@ -135,7 +135,8 @@ void add_train(std::vector<RunOption>& table) {
       .in("steps")
       .aka({"validation_interval", "val_interval", "eval_interval", "eval_every", "eval_steps"});
   s.number("validation_windows", FIELD(train.validation_windows), {.low = 0, .high = int64_t{1} << 40},
-           "Windows of each source that validation takes, from the beginning of its held-out text; 0: all.")
+           "Windows or pairs of each source that validation takes, from the beginning of its held-out text; "
+           "0: all.")
       .in("windows")
       .aka({"eval_iters", "eval_samples", "max_windows"});
   s.number("max_skipped_steps", FIELD(train.max_skipped_steps), {.low = 0},
@@ -236,10 +237,25 @@ void add_schedule(std::vector<RunOption>& table) {
 
 void add_data(std::vector<RunOption>& table) {
   using data::MissingEod;
+  using data::SampleKind;
   RunSection s("data", table);
   s.path("tokenizer", FIELD(data.tokenizer), "SentencePiece model that the token files were made with.")
       .needed(kTrainUse)
       .aka({"tokenizer_model", "tokenizer_path", "vocab_file"});
+  s.choice("samples", FIELD(data.samples), {{SampleKind::windows, "windows"}, {SampleKind::pairs, "pairs"}},
+           "What a sample is: a window of text, or a pair of inputs and targets with the loss on the targets "
+           "(redllm data build --pairs).")
+      .aka({"objective", "task"});
+  s.number("input_length", FIELD(data.input_length), {.low = 2, .high = int64_t{1} << 24},
+           "Longest inputs of a pair; of longer ones the beginning is kept.")
+      .in("tokens")
+      .aka({"max_source_length", "max_input_length", "encoder_seq_length"});
+  s.number("target_length", FIELD(data.target_length), {.low = 2, .high = int64_t{1} << 24},
+           "Longest targets of a pair, their </s> included; of longer ones the beginning is kept.")
+      .in("tokens")
+      .aka({"max_target_length", "decoder_seq_length"});
+  s.boolean("end_input", FIELD(data.end_input), "The inputs of a pair end with </s>, as its targets do.")
+      .aka({"add_eos"});
   s.number("window", FIELD(data.window), {.low = 2, .high = int64_t{1} << 24},
            "Tokens of one window cut from the documents; a RedLLM's encoder sees the first half.")
       .in("tokens")
@@ -247,7 +263,8 @@ void add_data(std::vector<RunOption>& table) {
   s.boolean("document_mask", FIELD(data.document_mask), "Attention stays inside a document.")
       .aka({"reset_attention_mask"});
   s.boolean("bidirectional_input", FIELD(data.bidirectional_input),
-            "DecLLM alone: the first half of the window is input whose tokens all see each other.")
+            "DecLLM alone: the first half of the window, or the inputs of a pair, are input whose tokens all "
+            "see each other.")
       .aka({"biattn", "prefix_lm"});
   s.choice("missing_eod", FIELD(data.missing_eod), {{MissingEod::refuse, "refuse"}, {MissingEod::add, "add"}},
            "Token files whose documents do not end with [EOD]: refuse them, or add it while reading.");

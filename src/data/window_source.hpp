@@ -1,16 +1,13 @@
-// Samples as windows: each source's documents, one after another, are cut into windows of W tokens that do
-// not overlap. For training, sources are mixed and every epoch of a source is a new order of all its windows;
-// for evaluation, the windows of one file come as they lie.
+// Samples as windows: a source's documents, one after another, are cut into windows of W tokens that do not
+// overlap.
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
-#include <vector>
 
-#include "data/mixture.hpp"
-#include "data/sample.hpp"
-#include "data/token_stream.hpp"
+#include "data/item_source.hpp"
 
 namespace red::data {
 
@@ -29,6 +26,7 @@ struct WindowShape {
 
   int64_t encoder_length() const { return objective == Objective::prefix_lm ? input : 0; }
   int64_t decoder_length() const { return window - encoder_length(); }
+  SampleLengths lengths() const { return {encoder_length(), decoder_length()}; }
 };
 
 /// The shape the configuration asks for: half of the window is input. Throws ConfigError for a window that is
@@ -36,75 +34,24 @@ struct WindowShape {
 WindowShape window_shape(const DataConfig& config, bool has_encoder);
 
 /// The windows of one token file. Tokens after the last whole window are left out, and counted.
-class WindowSource {
+class WindowSource final : public ItemSource {
  public:
   /// Throws DataError when the file has no whole window.
   WindowSource(std::string name, TokenStream stream, const SpecialIds& ids, const WindowShape& shape);
 
-  const std::string& name() const { return name_; }
-  const TokenStream& stream() const { return stream_; }
-  int64_t num_windows() const { return stream_.num_tokens() / shape_.window; }
-  int64_t num_tail_tokens() const { return stream_.num_tokens() % shape_.window; }
-  /// Everything of the sample but id and source.
-  void cut(int64_t window, Sample& sample) const;
+  int64_t num_items() const override { return stream().num_tokens() / shape_.window; }
+  void cut(int64_t item, Sample& sample) const override;
+  std::string describe() const override;
 
  private:
-  std::string name_;
-  TokenStream stream_;
   int32_t bos_;
   WindowShape shape_;
 };
 
-/// For training: endless. Sample `index` is drawn by the mixture, then by the source's permutation of its
-/// epoch.
-class MixtureProvider final : public SampleProvider {
- public:
-  MixtureProvider(std::vector<WindowSource> sources, Mixture mixture, const WindowShape& shape,
-                  uint64_t seed);
-
-  void get(uint64_t index, Sample& sample) const override;
-  int64_t max_encoder_length() const override { return shape_.encoder_length(); }
-  int64_t max_decoder_length() const override { return shape_.decoder_length(); }
-  std::vector<std::string> source_names() const override;
-
-  const Mixture& mixture() const { return mixture_; }
-  const std::vector<WindowSource>& sources() const { return sources_; }
-  /// One line per source for the log: documents, tokens, windows, tail, share.
-  std::vector<std::string> describe() const;
-
- private:
-  std::vector<WindowSource> sources_;
-  std::vector<uint64_t>
-      keys_;  ///< (sources), of the permutations; by name, so that other sources do not matter
-  Mixture mixture_;
-  WindowShape shape_;
-};
-
-/// For evaluation: window i of one file is sample i.
-class FixedWindowProvider final : public SampleProvider {
- public:
-  FixedWindowProvider(WindowSource source, const WindowShape& shape)
-      : source_(std::move(source)), shape_(shape) {}
-
-  void get(uint64_t index, Sample& sample) const override;
-  int64_t max_encoder_length() const override { return shape_.encoder_length(); }
-  int64_t max_decoder_length() const override { return shape_.decoder_length(); }
-  std::vector<std::string> source_names() const override { return {source_.name()}; }
-  int64_t num_samples() const { return source_.num_windows(); }
-
- private:
-  WindowSource source_;
-  WindowShape shape_;
-};
-
-/// All sources of the configuration, opened and mixed. Throws ConfigError and DataError as its parts do.
-std::unique_ptr<MixtureProvider> make_training_provider(const DataConfig& config, const SpecialIds& ids,
-                                                        bool has_encoder);
-/// The windows of the token files at `prefix`, named `name`.
-std::unique_ptr<FixedWindowProvider> make_evaluation_provider(const DataConfig& config,
-                                                              const std::string& name,
-                                                              const std::filesystem::path& prefix,
-                                                              const SpecialIds& ids,
-                                                              const WindowShape& shape);
+/// The windows of the token files at `prefix`. Throws DataError as TokenFile and TokenStream do, and for
+/// files of another tokenizer.
+std::unique_ptr<WindowSource> open_windows(const DataConfig& config, const std::string& name,
+                                           const std::filesystem::path& prefix, const SpecialIds& ids,
+                                           const WindowShape& shape);
 
 }  // namespace red::data

@@ -1,4 +1,4 @@
-#include "data/window_provider.hpp"
+#include "data/source_provider.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,6 +8,7 @@
 #include "base/philox.hpp"
 #include "data/sample_digest.hpp"
 #include "data/test_files.hpp"
+#include "data/window_source.hpp"
 #include "support/count_allocations.hpp"
 
 namespace red::data {
@@ -19,12 +20,13 @@ const SpecialIds kIds{.pad = 0, .bos = kBos, .eos = 2, .eod = kEod, .vocabulary_
 
 class Windows : public testing::Test {
  protected:
-  std::unique_ptr<FixedWindowProvider> fixed(const Documents& documents, const WindowShape& shape,
-                                             MissingEod missing = MissingEod::refuse) {
+  std::unique_ptr<FixedProvider> fixed(const Documents& documents, const WindowShape& shape,
+                                       MissingEod missing = MissingEod::refuse) {
     write_tokens(folder_ / "f", documents);
     DataConfig config;
     config.missing_eod = missing;
-    return make_evaluation_provider(config, "f", folder_ / "f", kIds, shape);
+    return std::make_unique<FixedProvider>(open_windows(config, "f", folder_ / "f", kIds, shape),
+                                           shape.lengths());
   }
   /// `count` documents of about `mean` tokens whose tokens say where they lie: 10 + position % 990.
   Documents numbered(int64_t count, uint32_t mean, uint64_t seed) const {
@@ -245,8 +247,8 @@ TEST_F(Windows, EachWindowOncePerEpochInTheOrderOfSamples) {
     const auto provider = make_training_provider(config, kIds, true);
     const auto windows = windows_by_source(*provider, 20000 / static_cast<uint64_t>(block) * block);
     for (std::size_t s = 0; s < windows.size(); ++s) {
-      SCOPED_TRACE(provider->sources()[s].name());
-      const auto num_windows = static_cast<std::size_t>(provider->sources()[s].num_windows());
+      SCOPED_TRACE(provider->sources()[s]->name());
+      const auto num_windows = static_cast<std::size_t>(provider->sources()[s]->num_items());
       EXPECT_GE(check_epochs(windows[s], num_windows), 3U);
       EXPECT_EQ(static_cast<int64_t>(windows[s].size()), 20000 / block * provider->mixture().quotas()[s]);
     }
