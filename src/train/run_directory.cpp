@@ -35,7 +35,60 @@ bool may_change_silently(const config::OptionInfo& option) {
   return option.section == "train" && std::find(keys.begin(), keys.end(), option.key) != keys.end();
 }
 
+std::string names_of(const std::vector<data::SourceConfig>& sources) {
+  std::string names;
+  for (const data::SourceConfig& source : sources) names += (names.empty() ? "" : ", ") + source.name;
+  return names.empty() ? "none" : names;
+}
+
+/// What differs and must not between the sources: their names, in this order, and weights decide which source
+/// a sample is of. Where their files lie may change; what is in them, check_contents() compares.
+std::string source_differences(const std::vector<data::SourceConfig>& saved,
+                               const std::vector<data::SourceConfig>& now) {
+  const std::string names = names_of(now), names_before = names_of(saved);
+  if (names != names_before)
+    return fmt::format("\n  [data.source.NAME] of {}, in the checkpoint of {}, in this order", names,
+                       names_before);
+  std::string wrong;
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    for (const config::SourceOption& option : config::source_options()) {
+      const std::string value = option.get(now[i]), before = option.get(saved[i]);
+      if (value == before) continue;
+      const std::string line = fmt::format("{}{}.{} = {}, in the checkpoint {}", config::kSourcePrefix,
+                                           now[i].name, option.key, value, before);
+      if (option.key == "weight") {
+        wrong += "\n  " + line;
+      } else {
+        log::warning("resume: {}", line);
+      }
+    }
+  }
+  return wrong;
+}
+
+constexpr const char* kContents = "contents of data.source.";
+
 }  // namespace
+
+void add_contents(const data::SampleProvider& provider, std::map<std::string, std::string>& extra) {
+  const std::vector<std::string> names = provider.source_names(), contents = provider.source_contents();
+  for (std::size_t i = 0; i < contents.size(); ++i) extra[kContents + names[i]] = contents[i];
+}
+
+void check_contents(const checkpoint::Metadata& metadata, const data::SampleProvider& provider,
+                    const std::filesystem::path& checkpoint) {
+  std::map<std::string, std::string> now;
+  add_contents(provider, now);
+  for (const auto& [key, contents] : now) {
+    const auto before = metadata.extra.find(key);
+    // Checkpoints by earlier builds do not say.
+    if (before == metadata.extra.end() || before->second == contents) continue;
+    throw DataError(
+        "{} was made with other data: {} are {}, there {}; give the files of then, or begin another "
+        "train.run_dir",
+        checkpoint.string(), key, contents, before->second);
+  }
+}
 
 std::filesystem::path checkpoints_dir(const std::filesystem::path& run_dir) {
   return run_dir / "checkpoints";
@@ -110,6 +163,7 @@ void check_resume(const checkpoint::Metadata& metadata, const config::RunConfig&
       log::warning("resume: {} = {}, in the checkpoint {}", option.name(), now, before);
     }
   }
+  wrong += source_differences(saved.data.sources, config.data.sources);
   if (!wrong.empty()) {
     throw ConfigError("{} was made with another configuration:{}\nUse its values, or another train.run_dir",
                       checkpoint.string(), wrong);

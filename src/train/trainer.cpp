@@ -57,6 +57,7 @@ void Trainer::start_or_resume() {
   }
   const checkpoint::Reader reader(*checkpoint);
   check_resume(reader.metadata(), config_, inputs_.tokenizer_digest, *checkpoint);
+  check_contents(reader.metadata(), inputs_.provider, *checkpoint);
   engine_.load(reader, true);
   steps_done_ = first_step_ = reader.metadata().step;
   first_sample_ = reader.metadata().sample_cursor;
@@ -166,6 +167,7 @@ void Trainer::save(int64_t step) {
   metadata.layout = mesh_.layout().to_string();
   metadata.tokenizer_digest = inputs_.tokenizer_digest;
   metadata.extra = engine_.checkpoint_extra();
+  add_contents(inputs_.provider, metadata.extra);
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<checkpoint::Shard> shards = engine_.checkpoint_shards();
   checkpoint::save(checkpoints_dir(config_.train.run_dir), metadata, shards, mesh_.world());
