@@ -284,6 +284,16 @@ void add_rest(std::vector<RunOption>& table) {
             "auto: go on from the run's newest checkpoint if there is one; must: there has to be one; never: "
             "begin anew; or the folder of a checkpoint.")
       .aka({"load", "resume_from"});
+  checkpoint
+      .path("initialize_from", FIELD(checkpoint.initialize_from),
+            "A checkpoint, or a run's folder (its newest), whose parameters a new run begins with at step 0, "
+            "on its "
+            "own data; a run that has checkpoints goes on from those. Empty: initial parameters.")
+      .aka({"pretrained", "finetune", "init_from", "init_checkpoint"});
+  checkpoint.choice(
+      "optimizer_state", FIELD(checkpoint.keep_optimizer_state), {{true, "continue"}, {false, "reset"}},
+      "With checkpoint.initialize_from: go on with its second moments and the count of its updates, or "
+      "begin them anew.");
   RunSection bench("bench", table);
   bench.number("steps", FIELD(bench.steps), {.low = 1, .high = 1000000}, "Steps that are measured.")
       .in("steps");

@@ -148,31 +148,67 @@ std::optional<std::filesystem::path> checkpoint_to_resume(const std::filesystem:
   return given;
 }
 
-void check_resume(const checkpoint::Metadata& metadata, const config::RunConfig& config,
-                  const std::string& tokenizer_digest, const std::filesystem::path& checkpoint) {
+namespace {
+
+/// Throws ConfigError where keys that `must_stay` differ from the checkpoint's, or the tokenizer does.
+/// Returns the checkpoint's configuration.
+template <class MustStay>
+config::RunConfig compare(const checkpoint::Metadata& metadata, const config::RunConfig& config,
+                          const std::string& tokenizer_digest, const std::filesystem::path& checkpoint,
+                          bool resumes, MustStay must_stay) {
   config::Sources sources;
   sources.base = {metadata.configuration, (checkpoint / "index.h5").string()};
-  const config::RunConfig saved = config::load(sources).config;
+  config::RunConfig saved = config::load(sources).config;
   std::string wrong;
   for (const config::RunOption& option : config::run_options()) {
     const std::string before = option.get(saved), now = option.get(config);
     if (before == now) continue;
     if (must_stay(option, saved)) {
       wrong += fmt::format("\n  {} = {}, in the checkpoint {}", option.name(), now, before);
-    } else if (!may_change_silently(option)) {
+    } else if (resumes && !may_change_silently(option)) {
       log::warning("resume: {} = {}, in the checkpoint {}", option.name(), now, before);
     }
   }
-  wrong += source_differences(saved.data.sources, config.data.sources);
+  if (resumes) wrong += source_differences(saved.data.sources, config.data.sources);
   if (!wrong.empty()) {
-    throw ConfigError("{} was made with another configuration:{}\nUse its values, or another train.run_dir",
-                      checkpoint.string(), wrong);
+    throw ConfigError("{} was made with another configuration:{}\nUse its values, or another {}",
+                      checkpoint.string(), wrong, resumes ? "train.run_dir" : "checkpoint");
   }
   if (!metadata.tokenizer_digest.empty() && metadata.tokenizer_digest != tokenizer_digest) {
     throw ConfigError("{} was made with another tokenizer: SHA-256 {} there, {} of data.tokenizer = {}",
                       checkpoint.string(), metadata.tokenizer_digest, tokenizer_digest,
                       config.data.tokenizer.string());
   }
+  return saved;
+}
+
+}  // namespace
+
+void check_resume(const checkpoint::Metadata& metadata, const config::RunConfig& config,
+                  const std::string& tokenizer_digest, const std::filesystem::path& checkpoint) {
+  compare(metadata, config, tokenizer_digest, checkpoint, true, must_stay);
+}
+
+void check_initialization(const checkpoint::Metadata& metadata, const config::RunConfig& config,
+                          const std::string& tokenizer_digest, const std::filesystem::path& checkpoint) {
+  compare(metadata, config, tokenizer_digest, checkpoint, false,
+          [&](const config::OptionInfo& option, const config::RunConfig& saved) {
+            if (option.section == "data") return false;
+            if (option.section == "optimizer" && !config.checkpoint.keep_optimizer_state) return false;
+            return must_stay(option, saved);
+          });
+}
+
+std::filesystem::path checkpoint_to_initialize_from(const std::filesystem::path& given) {
+  if (std::filesystem::exists(given / "index.h5")) return given;
+  const std::filesystem::path dir = checkpoints_dir(given);
+  if (std::filesystem::is_directory(dir)) {
+    if (const auto latest = checkpoint::find_latest(dir)) return *latest;
+  }
+  throw ConfigError(
+      "checkpoint.initialize_from = {}: is neither a checkpoint (no index.h5 in it) nor a run's folder with "
+      "one",
+      given.string());
 }
 
 }  // namespace red::train

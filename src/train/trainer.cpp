@@ -49,12 +49,7 @@ Trainer::Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stre
 void Trainer::start_or_resume() {
   prepare_run_directory(config_.train.run_dir, inputs_.configuration, mesh_.world());
   const auto checkpoint = checkpoint_to_resume(config_.train.run_dir, config_.checkpoint.resume);
-  if (!checkpoint) {
-    engine_.initialize_parameters();
-    log::info("starting at step 0: {} parameters, {}", model::num_parameters(config_.model),
-              mesh_.layout().to_string());
-    return;
-  }
+  if (!checkpoint) return start();
   const checkpoint::Reader reader(*checkpoint);
   check_resume(reader.metadata(), config_, inputs_.tokenizer_digest, *checkpoint);
   check_contents(reader.metadata(), inputs_.provider, *checkpoint);
@@ -64,6 +59,24 @@ void Trainer::start_or_resume() {
   last_saved_ = steps_done_;
   log::info("resuming {} at step {}, written by {}", checkpoint->string(), steps_done_,
             reader.metadata().layout);
+}
+
+void Trainer::start() {
+  std::string from = "initial ones";
+  if (config_.checkpoint.initialize_from.empty()) {
+    engine_.initialize_parameters();
+  } else {
+    const std::filesystem::path checkpoint =
+        checkpoint_to_initialize_from(config_.checkpoint.initialize_from);
+    const checkpoint::Reader reader(checkpoint);
+    check_initialization(reader.metadata(), config_, inputs_.tokenizer_digest, checkpoint);
+    engine_.load(reader, config_.checkpoint.keep_optimizer_state);
+    from =
+        fmt::format("those of {} at step {}, optimizer state {}", checkpoint.string(), reader.metadata().step,
+                    config_.checkpoint.keep_optimizer_state ? "continued" : "reset");
+  }
+  log::info("starting at step 0: {} parameters, {}, {}", model::num_parameters(config_.model), from,
+            mesh_.layout().to_string());
 }
 
 /// Samples are counted, not steps: a resume goes on behind the last sample even with another global batch.

@@ -2,6 +2,7 @@
 // several layouts, resumed, validated, scored and generated from.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -270,6 +271,32 @@ TEST_P(PairsTestOf, GenerationClosesThePromptAsTrainingDid) {
   int64_t count = 0;
   for (int id = 0; ids >> id;) ++count;
   EXPECT_EQ(result.at("prompt_tokens"), count + 1);
+}
+
+// The way of the recipe: text first, then pairs, with the optimizer's state.
+TEST_P(PairsTestOf, TuningBeginsFromPretrainedParameters) {
+  const std::string kind = GetParam();
+  if (!fs::exists(path("wiki_text_document.idx")))
+    succeeds({"data", "build", "--tokenizer", "t.model", "--out", "wiki", "wiki.jsonl"});
+  Words text = {"--data.samples=windows", "--data.window=32", "--train.steps=30", "--train.validate_every=0"};
+  for (const char* source : {"tasks", "more"})
+    text.push_back(fmt::format("--data.source.{}.tokens=wiki", source));
+  train(kind, "pretrained-" + kind, 0, text);
+  train(kind, "tuned-" + kind, 2,
+        {"--parallel.data=2", "--train.micro_batch=1", "--checkpoint.initialize_from=pretrained-" + kind});
+  train(kind, "reset-" + kind, 0,
+        {"--checkpoint.initialize_from=pretrained-" + kind, "--checkpoint.optimizer_state=reset"});
+  const std::vector<json> tuned = metrics_of("tuned-" + kind), reset = metrics_of("reset-" + kind),
+                          alone = metrics_of(trained(kind));
+  ASSERT_EQ(tuned.size(), static_cast<std::size_t>(kSteps));
+  EXPECT_EQ(tuned.front().at("step"), 1);
+  EXPECT_EQ(tuned.front().at("sample_digest"), alone.front().at("sample_digest"));
+  const auto loss = [](const json& step) { return step.at("cross_entropy").get<double>(); };
+  // The first loss is that of the parameters alone, the second that of an update with another state.
+  EXPECT_NEAR(loss(tuned[0]), loss(reset[0]), 1e-5);
+  EXPECT_GT(std::abs(loss(tuned[0]) - loss(alone[0])), 1e-3);
+  EXPECT_GT(std::abs(loss(tuned[1]) - loss(reset[1])), 1e-3);
+  EXPECT_LT(loss(tuned.back()), loss(tuned.front()) - 1.0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, PairsTestOf, testing::Values("red", "dec"),
