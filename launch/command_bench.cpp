@@ -4,8 +4,8 @@
 
 #include "config/command_line.hpp"
 #include "config/validate.hpp"
+#include "data/source_provider.hpp"
 #include "data/synthetic_provider.hpp"
-#include "data/window_provider.hpp"
 #include "launch/bench_generate.hpp"
 #include "launch/commands.hpp"
 #include "launch/figures.hpp"
@@ -59,11 +59,10 @@ Measured median_of(const std::vector<Measured>& steps) {
 }
 
 Measured measure(const Ranks& ranks, const config::RunConfig& config) {
-  const data::WindowShape shape = data::window_shape(config.data, config.model.has_encoder());
-  const data::SyntheticProvider provider(shape.encoder_length(), shape.decoder_length(),
-                                         config.model.vocab_size, config.data.seed);
-  train::Engine engine(train::training_options(config, {shape.encoder_length(), shape.decoder_length()}),
-                       ranks.mesh, ranks.stream);
+  const data::SampleLengths lengths = data::sample_lengths(config.data, config.model.has_encoder());
+  const data::SyntheticProvider provider(lengths.encoder, lengths.decoder, config.model.vocab_size,
+                                         config.data.seed);
+  train::Engine engine(train::training_options(config, lengths), ranks.mesh, ranks.stream);
   engine.initialize_parameters();
   train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
                             config.train.micro_batch, ranks.mesh.layout().data, ranks.mesh.at().data);

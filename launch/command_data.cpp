@@ -31,7 +31,9 @@ config::CommandSpec build_spec() {
           ".gz and\n"
           ".zst). Each document ends with [EOD]; documents are written in a seeded order. "
           "PREFIX_text_document.json\n"
-          "tells the tokenizer's digest, what went in, and the unigram entropy of the tokens. Files of that "
+          "tells the tokenizer's digest, what went in, and the unigram entropy of the tokens. With --pairs, "
+          "each line\n"
+          "holds inputs and targets for instruction tuning (data.samples = pairs). Files of that "
           "name are\n"
           "replaced when all is written. Uses at most 1 GiB of memory, and disk for the tokens twice.",
       .options = {{"tokenizer", "FILE", "the tokenizer's model file (required)", false},
@@ -40,6 +42,10 @@ config::CommandSpec build_spec() {
                    "of the documents that goes to PREFIX_heldout_text_document, 0 to 1 (default 0)", false},
                   {"seed", "N", "of the order and of what is held out (default 1)", false},
                   {"no-shuffle", "", "keep the documents' order", false},
+                  {"pairs", "", "each line of JSON is a pair; its documents have two sequences", false},
+                  {"inputs-field", "NAME", "with --pairs, the field of the inputs (default inputs)", false},
+                  {"targets-field", "NAME",
+                   "with --pairs, the field of the targets, never empty (default targets)", false},
                   {"workers", "N", "encoding threads (default: all cores)", false}},
       .min_positional = 1,
       .max_positional = kManyWords,
@@ -67,9 +73,32 @@ std::string progress_detail(const data::TokenBuildStage& stage, double seconds) 
                          static_cast<double>(std::max<uint64_t>(1, stage.done)));
 }
 
+/// Fields of pairs instead of one field; what is for texts alone is refused.
+void read_pair_options(const config::CommandLine& line, data::TokenBuildOptions& options) {
+  const bool pairs = line.has("pairs");
+  for (const char* option : {"inputs-field", "targets-field"}) {
+    if (!pairs && line.has(option)) throw ConfigError("command line: --{} is for --pairs", option);
+  }
+  if (!pairs) return;
+  for (const char* option : {"field", "split", "separator"}) {
+    if (line.has(option))
+      throw ConfigError("command line: --{} is for texts; --pairs has --inputs-field and --targets-field",
+                        option);
+  }
+  if (options.corpus.format == data::CorpusOptions::Format::text)
+    throw ConfigError("command line: --format text with --pairs: pairs are lines of JSON");
+  options.corpus.format = data::CorpusOptions::Format::jsonl;
+  options.corpus.field = line.get("inputs-field", "inputs");
+  options.targets_field = line.get("targets-field", "targets");
+  if (options.targets_field.empty()) throw ConfigError("command line: --targets-field is empty");
+  if (options.targets_field == options.corpus.field)
+    throw ConfigError("command line: inputs and targets are both the field '{}'", options.targets_field);
+}
+
 data::TokenBuildOptions build_options(const config::CommandLine& line) {
   data::TokenBuildOptions options;
   options.corpus = corpus_options(line);
+  read_pair_options(line, options);
   options.prefix = line.get("out");
   const auto cores = static_cast<int64_t>(std::max(1U, std::thread::hardware_concurrency()));
   options.workers = static_cast<int>(line.get_integer("workers", cores, 1, 1024));
@@ -141,8 +170,9 @@ int verify(std::span<const std::string> args) {
     std::string unknown;
     if (!report.has_sidecar) unknown += "; no .json beside it";
     if (!tokenizer) unknown += "; [EOD] not checked (--tokenizer)";
-    fmt::print("{}: whole; {} documents, {} tokens of type {}, largest id {}{}\n", prefix.string(),
-               report.documents, report.tokens, data::name_of(report.type), report.largest_id, unknown);
+    fmt::print("{}: whole; {} {}, {} tokens of type {}, largest id {}{}\n", prefix.string(), report.documents,
+               report.holds_pairs ? "pairs" : "documents", report.tokens, data::name_of(report.type),
+               report.largest_id, unknown);
   }
   return 0;
 }
@@ -156,9 +186,13 @@ config::CommandSpec show_spec() {
           "at\n"
           "random as the models see them: for a RedLLM the first half is the encoder's input, the second "
           "the\n"
-          "decoder's target; for a DecLLM both together are the target. Control symbols are shown by name.",
+          "decoder's target; for a DecLLM both together are the target. Of pairs it shows inputs and "
+          "targets. "
+          "Control\n"
+          "symbols are shown by name.",
       .options = {{"tokenizer", "FILE", "the tokenizer's model file", false},
-                  {"sample", "N", "windows to print; needs --tokenizer (default 1 with it)", false},
+                  {"sample", "N", "windows or pairs to print; needs --tokenizer (default 1 with it)", false},
+                  {"at", "I", "print window or pair I, counted from 0, instead of some at random", false},
                   {"window", "N", "tokens of a window, even (default 2048)", false},
                   {"seed", "N", "of the windows drawn (default 1)", false}},
       .min_positional = 1,
@@ -186,22 +220,50 @@ void print_lengths(const data::TokenFile& file) {
   }
 }
 
-void print_windows(const data::TokenFile& file, const data::Tokenizer& tokenizer, int64_t window,
-                   int64_t count, uint64_t seed) {
-  const int64_t num_windows = file.num_tokens() / window;
-  if (num_windows == 0) return;
-  const data::KeyedPermutation order(static_cast<uint64_t>(num_windows), seed, 0);
+void print_window(const data::TokenFile& file, const data::Tokenizer& tokenizer, int64_t window,
+                  int64_t index) {
   std::vector<int32_t> ids(static_cast<std::size_t>(window));
-  for (int64_t i = 0; i < std::min(num_windows, count); ++i) {
-    const auto chosen = static_cast<int64_t>(order(static_cast<uint64_t>(i)));
-    file.read(chosen * window, ids);
-    const std::span<const int32_t> all(ids);
-    fmt::print(
-        "--- window {}, first half (RedLLM: encoder input)\n{}\n--- window {}, second half (RedLLM: "
-        "target)\n{}\n",
-        chosen, tokenizer.decode_visibly(all.first(ids.size() / 2)), chosen,
-        tokenizer.decode_visibly(all.subspan(ids.size() / 2)));
+  file.read(index * window, ids);
+  const std::span<const int32_t> all(ids);
+  fmt::print(
+      "--- window {}, first half (RedLLM: encoder input)\n{}\n--- window {}, second half (RedLLM: "
+      "target)\n{}\n",
+      index, tokenizer.decode_visibly(all.first(ids.size() / 2)), index,
+      tokenizer.decode_visibly(all.subspan(ids.size() / 2)));
+}
+
+void print_pair(const data::TokenFile& file, const data::Tokenizer& tokenizer, int64_t pair) {
+  const auto text = [&](int64_t sequence) {
+    const int64_t begin = file.sequence_begin(sequence);
+    std::vector<int32_t> ids(static_cast<std::size_t>(file.sequence_begin(sequence + 1) - begin));
+    file.read(begin, ids);
+    return tokenizer.decode_visibly(ids);
+  };
+  fmt::print("--- pair {}, inputs\n{}\n--- pair {}, targets\n{}\n", pair, text(2 * pair), pair,
+             text(2 * pair + 1));
+}
+
+/// Prints the items that were asked for: windows, or pairs where the file holds them.
+void print_items(const data::TokenFile& file, const data::Tokenizer& tokenizer, int64_t window,
+                 const config::CommandLine& line) {
+  const bool pairs = file.holds_pairs();
+  const int64_t num_items = pairs ? file.num_documents() : file.num_tokens() / window;
+  const auto print = [&](int64_t index) {
+    pairs ? print_pair(file, tokenizer, index) : print_window(file, tokenizer, window, index);
+  };
+  if (line.has("at")) {
+    const int64_t index = line.get_integer("at", 0, 0, INT64_MAX);
+    if (index >= num_items)
+      throw ConfigError("command line: --at {}: {} has {} {}, counted from 0", index, file.prefix().string(),
+                        num_items, pairs ? "pairs" : "windows");
+    return print(index);
   }
+  if (num_items == 0) return;
+  const int64_t count = line.get_integer("sample", 1, 0, INT64_MAX);
+  const auto seed = static_cast<uint64_t>(line.get_integer("seed", 1, 0, INT64_MAX));
+  const data::KeyedPermutation order(static_cast<uint64_t>(num_items), seed, 0);
+  for (int64_t i = 0; i < std::min(num_items, count); ++i)
+    print(static_cast<int64_t>(order(static_cast<uint64_t>(i))));
 }
 
 int show(std::span<const std::string> args) {
@@ -210,15 +272,21 @@ int show(std::span<const std::string> args) {
   if (line.help()) return print_help(spec);
   std::optional<data::Tokenizer> tokenizer;
   if (line.has("tokenizer")) tokenizer.emplace(line.get("tokenizer"));
-  const int64_t count = line.get_integer("sample", tokenizer ? 1 : 0, 0, INT64_MAX);
-  if (count > 0 && !tokenizer) throw ConfigError("data show --sample needs --tokenizer FILE");
+  for (const char* option : {"sample", "at"}) {
+    if (line.has(option) && !tokenizer) throw ConfigError("data show --{} needs --tokenizer FILE", option);
+  }
+  if (line.has("sample") && line.has("at"))
+    throw ConfigError("command line: --sample draws at random, --at chooses: give one of them");
   const int64_t window = line.get_integer("window", 2048, 2, 1 << 24);
   if (window % 2 != 0)
     throw ConfigError("command line: --window {} is odd: its halves must be equal", window);
   const data::TokenFile file(data::resolve_token_prefix(line.positional().front()));
-  fmt::print("{}: {} documents, {} tokens of type {}; {} windows of {}, {} tokens left over\n",
-             file.prefix().string(), file.num_documents(), file.num_tokens(), data::name_of(file.type()),
-             file.num_tokens() / window, window, file.num_tokens() % window);
+  const std::string items = file.holds_pairs()
+                                ? "each a pair of inputs and targets"
+                                : fmt::format("{} windows of {}, {} tokens left over",
+                                              file.num_tokens() / window, window, file.num_tokens() % window);
+  fmt::print("{}: {} documents, {} tokens of type {}; {}\n", file.prefix().string(), file.num_documents(),
+             file.num_tokens(), data::name_of(file.type()), items);
   if (const auto sidecar = data::read_token_sidecar(file.prefix())) {
     print_statistics(file.prefix(), sidecar->statistics);
     fmt::print("built with the tokenizer of SHA-256 {}, {} pieces\n", sidecar->tokenizer_sha256,
@@ -226,10 +294,7 @@ int show(std::span<const std::string> args) {
   }
   if (tokenizer) data::check_tokenizer(file.prefix(), tokenizer->digest());
   print_lengths(file);
-  if (tokenizer) {
-    print_windows(file, *tokenizer, window, count,
-                  static_cast<uint64_t>(line.get_integer("seed", 1, 0, INT64_MAX)));
-  }
+  if (tokenizer) print_items(file, *tokenizer, window, line);
   return 0;
 }
 

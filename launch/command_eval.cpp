@@ -77,25 +77,25 @@ int evaluate_on(const Ranks& ranks, config::RunConfig config, const std::filesys
   config.train.precision =
       train::settle_precision(config.train.precision, std::nullopt, ranks.world, ranks.stream);
   const data::Tokenizer tokenizer = load_tokenizer(config);
-  const data::WindowShape shape = data::window_shape(config.data, config.model.has_encoder());
+  const bool has_encoder = config.model.has_encoder();
   eval::PerplexityOptions options;
-  options.window = shape.window;
+  options.num_late_targets = data::num_late_targets(config.data);
   options.micro_batch = line.get_integer("micro-batch", 8, 1, 1 << 16);
   options.max_windows = line.get_integer("max-windows", 0, 0, int64_t{1} << 40);
   options.positions = train::decoder_positions(config.model);
-  train::Engine engine(train::evaluation_options(config, {shape.encoder_length(), shape.decoder_length()},
+  train::Engine engine(train::evaluation_options(config, data::sample_lengths(config.data, has_encoder),
                                                  options.micro_batch, 1),
                        ranks.mesh, ranks.stream);
   const checkpoint::Reader reader(checkpoint);
   engine.load(reader, false);
   std::vector<eval::SourcePerplexity> results;
-  for (const auto& windows : eval::open_held_out(config.data, tokenizer.ids(), shape))
-    results.push_back(eval::perplexity(engine, *windows, options));
+  for (const auto& samples : eval::open_held_out(config.data, tokenizer.ids(), has_encoder))
+    results.push_back(eval::perplexity(engine, *samples, options));
   if (ranks.world.rank() != 0) return 0;
   if (line.has("json")) {
     print_json(results, reader.metadata().step);
   } else {
-    print_table(results, config.model.has_encoder());
+    print_table(results, has_encoder);
   }
   return 0;
 }

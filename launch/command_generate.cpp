@@ -77,8 +77,11 @@ Request read_request(const config::RunConfig& config, const data::Tokenizer& tok
   generation.bidirectional_input = !config.model.has_encoder() && config.data.bidirectional_input;
   request.room = {line.get_integer("batch", 16, 1, 1 << 20), 1, generation.max_tokens};
   request.texts = read_prompts(line);
+  // As the model was trained.
+  const bool ends_input = config.data.samples == data::SampleKind::pairs && config.data.end_input;
   for (const std::string& text : request.texts) {
     request.prompts.push_back(tokenizer.encode(text));
+    if (ends_input) request.prompts.back().push_back(tokenizer.ids().eos);
     request.room.longest_prompt =
         std::max(request.room.longest_prompt, static_cast<int64_t>(request.prompts.back().size()));
   }
@@ -87,9 +90,11 @@ Request read_request(const config::RunConfig& config, const data::Tokenizer& tok
 
 void warn_of_long_sequences(const config::RunConfig& config, const eval::GenerationRoom& room) {
   const int64_t positions = room.longest_prompt + room.max_tokens;
-  if (positions > config.data.window)
-    log::warning("prompt and continuation take up to {} tokens; the model was trained on windows of {}",
-                 positions, config.data.window);
+  const bool pairs = config.data.samples == data::SampleKind::pairs;
+  const int64_t longest = pairs ? config.data.input_length + config.data.target_length : config.data.window;
+  if (positions > longest)
+    log::warning("prompt and continuation take up to {} tokens; the model was trained on {} of up to {}",
+                 positions, pairs ? "pairs" : "windows", longest);
 }
 
 void report(const eval::Generation& result) {

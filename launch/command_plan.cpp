@@ -9,7 +9,7 @@
 
 #include "config/command_line.hpp"
 #include "config/validate.hpp"
-#include "data/window_provider.hpp"
+#include "data/source_provider.hpp"
 #include "launch/commands.hpp"
 #include "train/bubble.hpp"
 #include "train/memory_plan.hpp"
@@ -62,11 +62,16 @@ Plan make_plan(config::Loaded& loaded) {
   if (train.precision == model::Precision::automatic)
     train.precision = gemm_library().has_bf16_arithmetic() ? model::Precision::bf16 : model::Precision::fp32;
   config::validate(loaded, config::kBenchUse);
-  const data::WindowShape shape = data::window_shape(config.data, config.model.has_encoder());
   const train::EngineOptions options =
-      train::training_options(config, {shape.encoder_length(), shape.decoder_length()});
+      train::training_options(config, data::sample_lengths(config.data, config.model.has_encoder()));
   return {config, train::plan_memory(options, config.parallel, train.threads), options.max_micro_batches,
           train::modelled_bubble(options, config.parallel)};
+}
+
+std::string samples_text(const data::DataConfig& config) {
+  if (config.samples == data::SampleKind::windows) return fmt::format("windows of {} tokens", config.window);
+  return fmt::format("pairs of up to {} + {} tokens, planned as if all were so long", config.input_length,
+                     config.target_length);
 }
 
 /// "1.23 M"
@@ -216,8 +221,8 @@ void print_table(const Plan& plan) {
                   count_text(model::num_parameters(config.model)), name_of(config.train.precision)));
   line("layout", fmt::format("{}: {} ranks, {} thread(s) each", memory.layout.to_string(),
                              memory.ranks.size(), config.train.threads));
-  line("step", fmt::format("{} windows of {} tokens: on each of {} data ranks {} micro-batches of {}",
-                           config.train.global_batch, config.data.window, memory.layout.data,
+  line("step", fmt::format("{} {}: on each of {} data ranks {} micro-batches of {}",
+                           config.train.global_batch, samples_text(config.data), memory.layout.data,
                            plan.num_micro_batches, config.train.micro_batch));
   line("bubble",
        fmt::format(

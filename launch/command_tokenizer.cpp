@@ -2,7 +2,10 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -117,9 +120,15 @@ int train(std::span<const std::string> args) {
 std::string read_text(const config::CommandLine& line) {
   if (line.positional().empty()) return {std::istreambuf_iterator<char>(std::cin), {}};
   const std::string& path = line.positional().front();
+  if (std::filesystem::is_directory(path))
+    throw IoError("{}: cannot be read, it is a folder; give one file, or text on standard input", path);
   std::ifstream in(path, std::ios::binary);
-  if (!in) throw IoError("{}: cannot be read", path);
-  return {std::istreambuf_iterator<char>(in), {}};
+  if (!in) throw IoError("{}: cannot be read: {}", path, std::strerror(errno));
+  try {
+    return {std::istreambuf_iterator<char>(in), {}};
+  } catch (const std::ios_base::failure& error) {
+    throw IoError("{}: cannot be read: {}", path, error.what());
+  }
 }
 
 config::CommandSpec codec_spec(const std::string& name, const std::string& summary,

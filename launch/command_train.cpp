@@ -5,7 +5,7 @@
 #include "config/command_line.hpp"
 #include "config/print.hpp"
 #include "config/validate.hpp"
-#include "data/window_provider.hpp"
+#include "data/source_provider.hpp"
 #include "eval/held_out.hpp"
 #include "launch/commands.hpp"
 #include "launch/ranks.hpp"

@@ -6,6 +6,8 @@
 
 #include "base/error.hpp"
 #include "config/nearest_match.hpp"
+#include "launch/failure.hpp"
+#include "launch/mpi_run.hpp"
 
 namespace red::launch {
 namespace {
@@ -16,20 +18,31 @@ std::string usage(std::string_view parent, std::span<const Command> list) {
   return text + fmt::format("\n{} COMMAND --help tells more.\n", parent);
 }
 
+/// A command that works as one process, on any number of ranks.
+template <int (*run)(std::span<const std::string>)>
+int on_first_rank(std::span<const std::string> args) {
+  return run_on_first_rank([args] {
+    const int code = run(args);
+    finish_output();
+    return code;
+  });
+}
+
 }  // namespace
 
 std::span<const Command> commands() {
   static constexpr std::array list = {
-      Command{"tokenizer", "make a tokenizer, encode and decode with it", run_tokenizer},
-      Command{"data", "make, check and show token files", run_data},
+      Command{"tokenizer", "make a tokenizer, encode and decode with it", on_first_rank<run_tokenizer>},
+      Command{"data", "make, check and show token files", on_first_rank<run_data>},
       Command{"train", "train a model, or go on with a run", run_train},
       Command{"eval", "measure a trained model", run_eval},
       Command{"generate", "continue prompts with a trained model", run_generate},
       Command{"bench", "time training steps on synthetic tokens", run_bench},
       Command{"config", "check a configuration and print what comes out of it, or the list of keys",
-              run_config},
-      Command{"plan", "print what a layout asks of every rank: memory, layers, bubble", run_plan},
-      Command{"inspect", "show what a checkpoint holds", run_inspect},
+              on_first_rank<run_config>},
+      Command{"plan", "print what a layout asks of every rank: memory, layers, bubble",
+              on_first_rank<run_plan>},
+      Command{"inspect", "show what a checkpoint holds", on_first_rank<run_inspect>},
   };
   return list;
 }

@@ -1,7 +1,5 @@
 #include "launch/failure.hpp"
 
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -9,7 +7,7 @@
 #include <string>
 #include <system_error>
 
-#include "parallel/mpi_environment.hpp"
+#include "launch/mpi_run.hpp"
 
 namespace red::launch {
 
@@ -33,17 +31,17 @@ FailureText describe_failure(const std::exception_ptr& failure) {
 
 int report_failure(const std::exception_ptr& failure) {
   const FailureText text = describe_failure(failure);
-  const int rank = parallel::rank_from_launcher().value_or(0);
   std::fflush(stdout);
-  if (rank != 0) {
-    // mpirun ends the other ranks as soon as one leaves with an error, so rank 0 gets the time to speak
-    // first.
-    ::sleep(1);
-    // Every rank reads the same configuration and finds the same mistakes: said once.
-    if (text.code == ExitCode::configuration) return static_cast<int>(text.code);
+  if (parallel::num_ranks_from_launcher() > 1 && !parallel::mpi_was_started()) {
+    // The others found the same, or are on their way to a meeting: there it is told, by one rank.
+    try {
+      run_under_mpi({}, [&](parallel::MpiEnvironment&) -> int { std::rethrow_exception(failure); });
+    } catch (...) {
+      std::fprintf(stderr, "redllm: MPI does not start: %s\n",
+                   describe_failure(std::current_exception()).message.c_str());
+    }
   }
-  const std::string line = rank == 0 ? fmt::format("redllm: {}\n", text.message)
-                                     : fmt::format("redllm: rank {}: {}\n", rank, text.message);
+  const std::string line = fmt::format("redllm: {}\n", text.message);
   std::fputs(line.c_str(), stderr);
   return static_cast<int>(text.code);
 }

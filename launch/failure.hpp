@@ -1,5 +1,5 @@
-// How the program ends: which rank speaks, and with which exit code. Before MPI runs, ranks know each other
-// by the launcher's environment alone; while it runs, see ranks.hpp.
+// How the program ends when something failed outside of MPI's run (see mpi_run.hpp): with one message and, on
+// every rank, the same exit code.
 #pragma once
 
 #include <exception>
@@ -16,9 +16,9 @@ struct FailureText {
 };
 FailureText describe_failure(const std::exception_ptr& failure);
 
-/// For main, when MPI does not run: prints what went wrong and returns the exit code. Mistakes of the
-/// configuration, which every rank finds alike, are printed by rank 0 alone; other failures by each rank that
-/// is still there a second later.
+/// For main, when MPI does not run: prints what went wrong and returns the exit code. On several ranks it
+/// starts MPI, so that one of them prints the first failure, also one that only some ranks have; then it does
+/// not return.
 int report_failure(const std::exception_ptr& failure);
 
 /// Flushes standard output. Throws IoError when not all of it arrived (a full disk behind a redirection).

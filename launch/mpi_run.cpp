@@ -1,6 +1,9 @@
 #include "launch/mpi_run.hpp"
 
+#include <chrono>
 #include <exception>
+#include <limits>
+#include <thread>
 
 #include "base/log.hpp"
 #include "launch/failure.hpp"
@@ -18,6 +21,21 @@ int run_under_mpi(const parallel::MpiOptions& options,
     const FailureText failure = describe_failure(std::current_exception());
     environment.fail(static_cast<int>(failure.code), failure.message);
   }
+}
+
+int run_on_first_rank(const std::function<int()>& body) {
+  if (parallel::num_ranks_from_launcher() == 1) return body();
+  parallel::MpiOptions options;
+  options.deadline_s = std::numeric_limits<double>::infinity();
+  return run_under_mpi(options, [&](parallel::MpiEnvironment& environment) {
+    parallel::Communicator& world = environment.world();
+    int32_t code = environment.rank() == 0 ? body() : 0;
+    parallel::Request request = world.broadcast(make_tensor(&code, 1, 1), 0);
+    // Asleep in between: the cores are the first rank's.
+    while (!world.test(request)) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    world.wait(request, "the first rank's work");
+    return static_cast<int>(code);
+  });
 }
 
 }  // namespace red::launch

@@ -220,6 +220,14 @@ void AbortChannel::handle(Peer& peer, const MessageHead& head, std::string_view 
         changed_.notify_all();
       }
       break;
+    case SignalKind::ready:
+      if (is_hub()) {
+        peer.ready = true;
+      } else {
+        may_leave_ = true;
+      }
+      changed_.notify_all();
+      break;
     case SignalKind::goodbye:
       peer.orderly = true;
       break;
@@ -309,11 +317,27 @@ void AbortChannel::linger(double seconds) {
   const std::chrono::duration<double> time(seconds);
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, time, [this] { return told_; });
+  leave_together(lock, seconds);
   if (!is_hub()) return;
   changed_.wait_for(lock, time, [this] {
     return std::none_of(peers_.begin(), peers_.end(),
                         [](const Peer& p) { return static_cast<bool>(p.connection.socket); });
   });
+}
+
+/// Everybody tells rank 0 that it could leave; when all have, rank 0 tells them that all could.
+void AbortChannel::leave_together(std::unique_lock<std::mutex>& lock, double seconds) {
+  const std::chrono::duration<double> time(seconds);
+  if (!is_hub() && !peers_.empty()) {
+    send(peers_[0], SignalKind::ready, "");
+    changed_.wait_for(lock, time, [this] { return may_leave_ || !peers_[0].connection.socket; });
+    return;
+  }
+  changed_.wait_for(lock, time, [this] {
+    return std::all_of(peers_.begin(), peers_.end(),
+                       [](const Peer& p) { return p.ready || !p.connection.socket; });
+  });
+  for (Peer& peer : peers_) send(peer, SignalKind::ready, "");
 }
 
 void AbortChannel::close() noexcept {

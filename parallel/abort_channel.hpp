@@ -77,9 +77,9 @@ class AbortChannel {
   /// Whether the failure has been printed, here or elsewhere; told() says that it has.
   bool is_told() const;
   void told();
-  /// After a failure, before the process ends: waits until the failure has been printed, and on rank 0 until
-  /// the others have gone, whose news come through here; each at most this long. A launcher may end all ranks
-  /// as soon as one has left.
+  /// After a failure, before the process ends: waits until the failure has been printed, until every rank is
+  /// here, and on rank 0 until the others have gone, whose news come through here; each at most this long. A
+  /// launcher may end all ranks as soon as one has left, and the exit code of a rank that it ends is lost.
   void linger(double seconds);
   /// The orderly end: the others take the closed connection for no death.
   void close() noexcept;
@@ -90,6 +90,7 @@ class AbortChannel {
     StarConnection connection;
     RankState state;
     bool orderly = false;  ///< said goodbye
+    bool ready = false;    ///< could leave
   };
   struct Inquiry {
     int rank = 0;
@@ -113,6 +114,7 @@ class AbortChannel {
   void lost(Peer& peer);
   void decide(Failure failure);
   void spread_told();
+  void leave_together(std::unique_lock<std::mutex>& lock, double seconds);
   void begin_inquiry(int rank, std::string_view text);
   void finish_inquiry_if_due();
   void end_process_if_due();
@@ -135,6 +137,7 @@ class AbortChannel {
   Clock::time_point end_of_grace_;
   std::atomic<bool> failed_{false};
   bool told_ = false;
+  bool may_leave_ = false;  ///< on other ranks than 0: everybody could
   bool stop_ = false;
   FileDescriptor wake_;  ///< eventfd: something changed that the thread should look at
   std::thread thread_;

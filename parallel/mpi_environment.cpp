@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <initializer_list>
 
 #include "base/check.hpp"
 #include "base/log.hpp"
@@ -15,6 +17,16 @@ namespace {
 
 // Enough for everybody to hear why the run ends, on a busy machine too.
 constexpr double kLingerSeconds = 3;
+
+std::optional<int> first_number(std::initializer_list<const char*> variables) {
+  for (const char* name : variables) {
+    const char* value = std::getenv(name);
+    int number = 0;
+    if (value != nullptr && std::from_chars(value, value + std::strlen(value), number).ec == std::errc())
+      return number;
+  }
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -50,6 +62,8 @@ MpiEnvironment::~MpiEnvironment() {
 }
 
 void MpiEnvironment::fail(int exit_code, std::string_view text) {
+  // The launcher ends all ranks as soon as one has left. This one leaves by itself, and soon.
+  std::signal(SIGTERM, SIG_IGN);
   const Failure first = channel().abort(exit_code, text);
   std::fflush(nullptr);
   if (first.speaker == rank() && !channel().is_told()) {
@@ -68,13 +82,18 @@ void MpiEnvironment::fail(const std::exception& error) {
 }
 
 std::optional<int> rank_from_launcher() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
-    const char* value = std::getenv(name);
-    int rank = 0;
-    if (value != nullptr && std::from_chars(value, value + std::strlen(value), rank).ec == std::errc())
-      return rank;
-  }
-  return std::nullopt;
+  return first_number({"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"});
+}
+
+bool mpi_was_started() {
+  int initialized = 0;
+  MPI_Initialized(&initialized);
+  return initialized != 0;
+}
+
+int num_ranks_from_launcher() {
+  // Not SLURM_NTASKS: a batch script has it for the steps that it may start.
+  return first_number({"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"}).value_or(1);
 }
 
 }  // namespace red::parallel

@@ -43,4 +43,10 @@ class MpiEnvironment {
 /// This process's rank as mpirun or srun gives it, known before MPI starts; empty when neither started it.
 std::optional<int> rank_from_launcher();
 
+/// How many ranks they started, likewise; 1 when neither did.
+int num_ranks_from_launcher();
+
+/// Also true after MPI's end.
+bool mpi_was_started();
+
 }  // namespace red::parallel

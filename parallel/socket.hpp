@@ -61,6 +61,7 @@ enum class SignalKind : uint32_t {
   overdue,
   verdict,
   told,
+  ready,
   goodbye
 };
 

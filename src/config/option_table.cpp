@@ -135,7 +135,8 @@ void add_train(std::vector<RunOption>& table) {
       .in("steps")
       .aka({"validation_interval", "val_interval", "eval_interval", "eval_every", "eval_steps"});
   s.number("validation_windows", FIELD(train.validation_windows), {.low = 0, .high = int64_t{1} << 40},
-           "Windows of each source that validation takes, from the beginning of its held-out text; 0: all.")
+           "Windows or pairs of each source that validation takes, from the beginning of its held-out text; "
+           "0: all.")
       .in("windows")
       .aka({"eval_iters", "eval_samples", "max_windows"});
   s.number("max_skipped_steps", FIELD(train.max_skipped_steps), {.low = 0},
@@ -238,10 +239,25 @@ void add_schedule(std::vector<RunOption>& table) {
 
 void add_data(std::vector<RunOption>& table) {
   using data::MissingEod;
+  using data::SampleKind;
   RunSection s("data", table);
   s.path("tokenizer", FIELD(data.tokenizer), "SentencePiece model that the token files were made with.")
       .needed(kTrainUse)
       .aka({"tokenizer_model", "tokenizer_path", "vocab_file"});
+  s.choice("samples", FIELD(data.samples), {{SampleKind::windows, "windows"}, {SampleKind::pairs, "pairs"}},
+           "What a sample is: a window of text, or a pair of inputs and targets with the loss on the targets "
+           "(redllm data build --pairs).")
+      .aka({"objective", "task"});
+  s.number("input_length", FIELD(data.input_length), {.low = 2, .high = int64_t{1} << 24},
+           "Longest inputs of a pair; of longer ones the beginning is kept.")
+      .in("tokens")
+      .aka({"max_source_length", "max_input_length", "encoder_seq_length"});
+  s.number("target_length", FIELD(data.target_length), {.low = 2, .high = int64_t{1} << 24},
+           "Longest targets of a pair, their </s> included; of longer ones the beginning is kept.")
+      .in("tokens")
+      .aka({"max_target_length", "decoder_seq_length"});
+  s.boolean("end_input", FIELD(data.end_input), "The inputs of a pair end with </s>, as its targets do.")
+      .aka({"add_eos"});
   s.number("window", FIELD(data.window), {.low = 2, .high = int64_t{1} << 24},
            "Tokens of one window cut from the documents; a RedLLM's encoder sees the first half.")
       .in("tokens")
@@ -249,7 +265,8 @@ void add_data(std::vector<RunOption>& table) {
   s.boolean("document_mask", FIELD(data.document_mask), "Attention stays inside a document.")
       .aka({"reset_attention_mask"});
   s.boolean("bidirectional_input", FIELD(data.bidirectional_input),
-            "DecLLM alone: the first half of the window is input whose tokens all see each other.")
+            "DecLLM alone: the first half of the window, or the inputs of a pair, are input whose tokens all "
+            "see each other.")
       .aka({"biattn", "prefix_lm"});
   s.choice("missing_eod", FIELD(data.missing_eod), {{MissingEod::refuse, "refuse"}, {MissingEod::add, "add"}},
            "Token files whose documents do not end with [EOD]: refuse them, or add it while reading.");
@@ -269,6 +286,16 @@ void add_rest(std::vector<RunOption>& table) {
             "auto: go on from the run's newest checkpoint if there is one; must: there has to be one; never: "
             "begin anew; or the folder of a checkpoint.")
       .aka({"load", "resume_from"});
+  checkpoint
+      .path("initialize_from", FIELD(checkpoint.initialize_from),
+            "A checkpoint, or a run's folder (its newest), whose parameters a new run begins with at step 0, "
+            "on its "
+            "own data; a run that has checkpoints goes on from those. Empty: initial parameters.")
+      .aka({"pretrained", "finetune", "init_from", "init_checkpoint"});
+  checkpoint.choice(
+      "optimizer_state", FIELD(checkpoint.keep_optimizer_state), {{true, "continue"}, {false, "reset"}},
+      "With checkpoint.initialize_from: go on with its second moments and the count of its updates, or "
+      "begin them anew.");
   RunSection bench("bench", table);
   bench.number("steps", FIELD(bench.steps), {.low = 1, .high = 1000000}, "Steps that are measured.")
       .in("steps");

@@ -42,6 +42,9 @@ struct TrainConfig {
 struct CheckpointConfig {
   int64_t every = 0;            ///< steps between saves; 0: at the end alone
   std::string resume = "auto";  ///< auto: newest if there is one; must; never; or a checkpoint folder
+  /// Checkpoint or run whose parameters a new run begins with; empty: initial ones.
+  std::filesystem::path initialize_from;
+  bool keep_optimizer_state = true;  ///< of initialize_from; key checkpoint.optimizer_state
 };
 
 /// Section [bench].

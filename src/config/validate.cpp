@@ -6,7 +6,7 @@
 #include "base/error.hpp"
 #include "config/option_table.hpp"
 #include "data/mixture.hpp"
-#include "data/window_provider.hpp"
+#include "data/source_provider.hpp"
 #include "model/stage_parameters.hpp"
 
 namespace red::config {
@@ -147,9 +147,9 @@ void check_recompute(const Loaded& loaded) {
                       with_place(loaded, "train.recompute"));
 }
 
-void check_window(const Loaded& loaded) {
+void check_samples(const Loaded& loaded) {
   const RunConfig& c = loaded.config;
-  with_origin(loaded, [&] { data::window_shape(c.data, c.model.has_encoder()); });
+  with_origin(loaded, [&] { data::sample_lengths(c.data, c.model.has_encoder()); });
   if (c.model.has_encoder() && c.data.bidirectional_input)
     throw ConfigError("{}: a RedLLM's encoder is bidirectional anyway; this is for {} set to dec",
                       with_place(loaded, "data.bidirectional_input"), with_place(loaded, "model.kind"));
@@ -183,7 +183,7 @@ void validate(const Loaded& loaded, Use use) {
   check_needed(loaded, use);
   with_origin(loaded, [&] { model::validate(loaded.config.model); });
   check_parallel(loaded);
-  check_window(loaded);
+  check_samples(loaded);
   if (use == kModelUse) return;
   check_batch(loaded);
   check_recompute(loaded);

@@ -6,7 +6,6 @@
 
 #include "base/error.hpp"
 #include "base/philox.hpp"
-#include "data/keyed_permutation.hpp"
 
 namespace red::data {
 namespace {
@@ -56,6 +55,34 @@ std::vector<int64_t> quotas_of(std::span<const Mixture::Share> shares, int64_t b
   return quotas;
 }
 
+/// `num_slots` slots in a row, `num_marked` of them marked: whether one of them is, and how many before it.
+struct Marks {
+  bool here = false;
+  uint64_t before = 0;
+};
+
+/// The slots are halved until the one asked for stands alone or nothing is open any more. Each half gets its
+/// share of the marked ones, rounded down or up by the key with the chances that make all slots alike. So no
+/// slot has to be looked at but the one asked for, and marks are spread evenly.
+Marks find_marks(uint64_t slot, uint64_t num_slots, uint64_t num_marked, uint64_t key) {
+  uint64_t begin = 0, before = 0;
+  while (num_marked > 0 && num_marked < num_slots) {
+    const uint64_t left = num_slots / 2, share = num_marked * left;
+    const uint64_t die = philox(key, begin, num_slots)[0] * num_slots >> 32;  // 0 ... num_slots - 1
+    const uint64_t left_marked = share / num_slots + (die < share % num_slots ? 1 : 0);
+    if (slot < begin + left) {
+      num_slots = left;
+      num_marked = left_marked;
+    } else {
+      begin += left;
+      before += left_marked;
+      num_slots -= left;
+      num_marked -= left_marked;
+    }
+  }
+  return {num_marked > 0, num_marked > 0 ? before + slot - begin : before};
+}
+
 }  // namespace
 
 Mixture::Mixture(std::span<const Share> shares, int64_t block, uint64_t seed)
@@ -69,11 +96,20 @@ Mixture::Mixture(std::span<const Share> shares, int64_t block, uint64_t seed)
 Mixture::Draw Mixture::draw(uint64_t index) const {
   const auto size = static_cast<uint64_t>(block_);
   const uint64_t block = index / size;
-  const auto slot = static_cast<int64_t>(KeyedPermutation(size, key_, block)(index % size));
-  const auto after = std::upper_bound(first_slot_.begin(), first_slot_.end(), slot);
-  const auto source = static_cast<std::size_t>(after - first_slot_.begin()) - 1;
-  return {static_cast<int32_t>(source),
-          block * static_cast<uint64_t>(quotas_[source]) + static_cast<uint64_t>(slot - first_slot_[source])};
+  // Sources are told apart by halves as well: which half of them the slot belongs to, and its place among the
+  // slots of that half.
+  uint64_t slot = index % size;
+  std::size_t first = 0, last = quotas_.size();
+  while (last - first > 1) {
+    const std::size_t middle = first + (last - first) / 2;
+    const auto count = static_cast<uint64_t>(first_slot_[last] - first_slot_[first]);
+    const auto upper = static_cast<uint64_t>(first_slot_[last] - first_slot_[middle]);
+    const PhiloxBlock key = philox(key_, block, middle);
+    const Marks marks = find_marks(slot, count, upper, static_cast<uint64_t>(key[1]) << 32 | key[0]);
+    slot = marks.here ? marks.before : slot - marks.before;
+    (marks.here ? first : last) = middle;
+  }
+  return {static_cast<int32_t>(first), block * static_cast<uint64_t>(quotas_[first]) + slot};
 }
 
 }  // namespace red::data

@@ -1,5 +1,5 @@
-// Which source a global sample comes from, and which of the source's samples it is, in closed form. Every
-// block of K samples holds exactly the same number from each source, in an order of its own.
+// Which source a global sample comes from, and how many samples of that source come before it, in closed
+// form. Every block of K samples holds exactly the same number from each source, in an order of its own.
 #pragma once
 
 #include <cstdint>
@@ -17,13 +17,14 @@ class Mixture {
   };
   struct Draw {
     int32_t source = 0;
-    uint64_t ordinal = 0;  ///< how many samples of this source come before in the order of the blocks' slots
+    uint64_t ordinal = 0;  ///< how many samples of this source have a smaller index
   };
 
   /// Quotas are weights scaled to `block`, rounded by largest remainder. Throws ConfigError for no source,
   /// weights that are not positive, names used twice, and a share too small for one sample in a block.
   Mixture(std::span<const Share> shares, int64_t block, uint64_t seed);
 
+  /// In O(log block x log sources), without memory of other samples.
   Draw draw(uint64_t index) const;
   /// Samples of each source in every block; they add up to the block.
   std::span<const int64_t> quotas() const { return quotas_; }

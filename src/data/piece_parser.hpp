@@ -18,6 +18,10 @@ struct BadLine {
   std::string reason;
 };
 
+struct TextPair {
+  std::string_view inputs, targets;
+};
+
 /// One per thread; keeps its memory.
 class PieceParser {
  public:
@@ -32,6 +36,9 @@ class PieceParser {
   /// about the line. Text files that are not UTF-8 throw DataError with file and byte: a document cannot be
   /// dropped when half of it is written.
   std::optional<std::string_view> parse(RawPiece& piece, BadLine& bad);
+  /// Both texts of a line of JSON, likewise: `field` holds the inputs. Empty targets are bad, for nothing
+  /// would be learnt from them.
+  std::optional<TextPair> parse_pair(RawPiece& piece, const std::string& targets_field, BadLine& bad);
 
  private:
   struct Impl;

@@ -25,6 +25,12 @@ struct Sample {
   void clear();  ///< empties, keeps capacity
 };
 
+/// Lengths of the longest samples, in tokens; encoder 0 for a DecLLM.
+struct SampleLengths {
+  int64_t encoder = 0;
+  int64_t decoder = 0;
+};
+
 /// Samples by global index. A sample is a pure function of (provider, index): any rank may ask for any index,
 /// in any order, and gets the same; that is why layouts see the same data and a resume costs nothing.
 class SampleProvider {
@@ -35,6 +41,9 @@ class SampleProvider {
   virtual int64_t max_encoder_length() const = 0;
   virtual int64_t max_decoder_length() const = 0;
   virtual std::vector<std::string> source_names() const = 0;
+  /// By source, what it holds, in words that differ where its samples do; empty: nothing that could change. A
+  /// checkpoint keeps them, so that a resume on other data is noticed.
+  virtual std::vector<std::string> source_contents() const { return {}; }
 };
 
 /// One side of a packed micro-batch: all sequences one after another.

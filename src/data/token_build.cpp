@@ -27,6 +27,7 @@ using Batch = std::vector<RawPiece>;
 /// What a worker makes of a piece.
 struct EncodedPiece {
   std::vector<int32_t> ids;
+  std::size_t num_inputs = 0;  ///< of a pair: ids of its inputs, which come first
   std::optional<BadLine> bad;
   bool ends_document = true;
 };
@@ -49,24 +50,41 @@ class TemporaryTokens {
 };
 
 /// A worker's own tools.
-struct Worker {
-  PieceParser parser;
-  Encoder encoder;
+class Worker {
+ public:
+  /// `targets_field` empty: no pairs.
+  Worker(PieceParser parser, Encoder encoder, std::string targets_field)
+      : parser_(std::move(parser)), encoder_(std::move(encoder)), targets_field_(std::move(targets_field)) {}
 
   std::vector<EncodedPiece> encode(Batch& batch) {
     std::vector<EncodedPiece> out(batch.size());
     for (std::size_t i = 0; i < batch.size(); ++i) {
       out[i].ends_document = batch[i].ends_document;
       BadLine bad;
-      if (const auto text = parser.parse(batch[i], bad)) {
-        encoder.encode(*text, out[i].ids);
-      } else {
-        out[i].bad = std::move(bad);
-      }
+      if (!encode(batch[i], out[i], bad)) out[i].bad = std::move(bad);
       batch[i].bytes = {};
     }
     return out;
   }
+
+ private:
+  bool encode(RawPiece& piece, EncodedPiece& out, BadLine& bad) {
+    if (targets_field_.empty()) {
+      const auto text = parser_.parse(piece, bad);
+      if (text) encoder_.encode(*text, out.ids);
+      return text.has_value();
+    }
+    const auto pair = parser_.parse_pair(piece, targets_field_, bad);
+    if (!pair) return false;
+    encoder_.encode(pair->inputs, out.ids);
+    out.num_inputs = out.ids.size();
+    encoder_.encode(pair->targets, out.ids);
+    return true;
+  }
+
+  PieceParser parser_;
+  Encoder encoder_;
+  std::string targets_field_;
 };
 
 std::optional<Batch> next_batch(CorpusReader& reader) {
@@ -81,6 +99,14 @@ std::optional<Batch> next_batch(CorpusReader& reader) {
   return batch;
 }
 
+void write_pair(std::span<const int32_t> ids, std::size_t num_inputs, int32_t eod, TokenFileWriter& writer) {
+  writer.append(ids.first(num_inputs));
+  writer.end_sequence();
+  writer.append(ids.subspan(num_inputs));
+  writer.append({&eod, 1});
+  writer.end_document();
+}
+
 /// First pass: every document, in order of arrival. Returns the number of bad lines.
 int64_t encode_corpus(const Tokenizer& tokenizer, const TokenBuildOptions& options, TokenFileWriter& writer,
                       const TokenBuildProgress& progress) {
@@ -90,12 +116,15 @@ int64_t encode_corpus(const Tokenizer& tokenizer, const TokenBuildOptions& optio
   std::vector<Worker> workers;
   workers.reserve(static_cast<std::size_t>(options.workers));
   for (int i = 0; i < options.workers; ++i) {
-    workers.push_back({PieceParser(options.corpus.field, long_lines), Encoder(tokenizer)});
+    workers.emplace_back(PieceParser(options.corpus.field, long_lines), Encoder(tokenizer),
+                         options.targets_field);
   }
   const int32_t eod = tokenizer.ids().eod;
   bool open = false;  // a document of several pieces, some of them written
+  const bool pairs = !options.targets_field.empty();
   const auto write = [&](const EncodedPiece& piece) {
     if (piece.bad) return bad_lines.add(*piece.bad);
+    if (pairs) return write_pair(piece.ids, piece.num_inputs, eod, writer);
     open = open || !piece.ids.empty();
     writer.append(piece.ids);
     if (!piece.ends_document || !open) return;  // an empty text is no document
@@ -134,13 +163,12 @@ class Output {
         writer_(prefix, token_type_for(tokenizer.vocabulary_size())),
         counts_(static_cast<std::size_t>(tokenizer.vocabulary_size())) {}
 
+  /// Every document of `from` has as many sequences.
   void copy_document(const TokenFile& from, int64_t document) {
-    const int64_t end = from.document_begin(document + 1);
-    for (int64_t begin = from.document_begin(document); begin < end; begin += kCopyTokens) {
-      ids_.resize(static_cast<std::size_t>(std::min(kCopyTokens, end - begin)));
-      from.read(begin, ids_);
-      writer_.append(ids_);
-      for (const int32_t id : ids_) ++counts_[static_cast<std::size_t>(id)];
+    const int64_t sequences = from.num_sequences_of(document), first = sequences * document;
+    for (int64_t i = 0; i < sequences; ++i) {
+      if (i > 0) writer_.end_sequence();
+      copy_tokens(from, from.sequence_begin(first + i), from.sequence_begin(first + i + 1));
     }
     writer_.end_document();
   }
@@ -158,6 +186,7 @@ class Output {
     sidecar.vocabulary_size = tokenizer_.vocabulary_size();
     for (const auto& input : options.corpus.inputs) sidecar.inputs.push_back(input.string());
     sidecar.field = options.corpus.field;
+    sidecar.targets_field = options.targets_field;
     sidecar.seed = options.seed;
     sidecar.shuffled = options.shuffle;
     sidecar.held_out = options.held_out;
@@ -168,6 +197,15 @@ class Output {
   int64_t num_tokens() const { return writer_.num_tokens(); }
 
  private:
+  void copy_tokens(const TokenFile& from, int64_t begin, int64_t end) {
+    for (; begin < end; begin += kCopyTokens) {
+      ids_.resize(static_cast<std::size_t>(std::min(kCopyTokens, end - begin)));
+      from.read(begin, ids_);
+      writer_.append(ids_);
+      for (const int32_t id : ids_) ++counts_[static_cast<std::size_t>(id)];
+    }
+  }
+
   std::filesystem::path prefix_;
   const Tokenizer& tokenizer_;
   TokenFileWriter writer_;

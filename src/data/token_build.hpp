@@ -1,6 +1,6 @@
-// From text to token files: documents are read, encoded by several threads in order, each ended by [EOD],
-// then written in a seeded order of their own, a share of them as held-out files. Memory is bounded whatever
-// the input: what lies between the two passes lies on disk.
+// From text to token files: documents (or pairs, see data/pair_source.hpp) are read, encoded by several
+// threads in order, each ended by [EOD], then written in a seeded order of their own, a share of them as
+// held-out files. Memory is bounded whatever the input: what lies between the two passes lies on disk.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +15,9 @@ namespace red::data {
 
 struct TokenBuildOptions {
   CorpusOptions corpus;
+  /// Not empty: each line is a pair, corpus.field its inputs and this its targets. Then all inputs are JSON
+  /// Lines.
+  std::string targets_field;
   std::filesystem::path prefix;  ///< PREFIX_text_document.*, PREFIX_heldout_text_document.*
   int workers = 1;
   bool shuffle = true;  ///< documents in a seeded order; false: as they come

@@ -8,6 +8,7 @@
 
 #include "base/check.hpp"
 #include "base/error.hpp"
+#include "base/philox.hpp"
 
 namespace red::data {
 namespace {
@@ -163,9 +164,34 @@ void TokenFile::check_arrays(const std::filesystem::path& idx) const {
 
 int64_t TokenFile::document_begin(int64_t document) const {
   RED_CHECK(document >= 0 && document <= num_documents_, "document {} of {}", document, num_documents_);
-  const auto sequence = load<int64_t>(boundaries() + 8 * document);
+  return sequence_begin(load<int64_t>(boundaries() + 8 * document));
+}
+
+int64_t TokenFile::sequence_begin(int64_t sequence) const {
+  RED_CHECK(sequence >= 0 && sequence <= num_sequences_, "sequence {} of {}", sequence, num_sequences_);
   if (sequence == num_sequences_) return num_tokens_;
   return load<int64_t>(offsets() + 8 * sequence) / size_of(type_);
+}
+
+int64_t TokenFile::num_sequences_of(int64_t document) const {
+  RED_CHECK(document >= 0 && document < num_documents_, "document {} of {}", document, num_documents_);
+  return load<int64_t>(boundaries() + 8 * (document + 1)) - load<int64_t>(boundaries() + 8 * document);
+}
+
+bool TokenFile::holds_pairs() const {
+  for (int64_t document = 0; document < num_documents_; ++document) {
+    if (num_sequences_of(document) != 2) return false;
+  }
+  return num_documents_ > 0;
+}
+
+std::string TokenFile::contents() const {
+  constexpr int64_t looked_at = 4096;
+  const int64_t step = std::max<int64_t>(1, num_documents_ / looked_at);
+  uint64_t hash = 0;
+  for (int64_t document = 0; document < num_documents_; document += step)
+    hash = hash_name(fmt::format("{} {}", document_begin(document), num_sequences_of(document)), hash);
+  return fmt::format("{} documents, {} tokens, lengths {:016x}", num_documents_, num_tokens_, hash);
 }
 
 int64_t TokenFile::document_of(int64_t token) const {

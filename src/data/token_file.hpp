@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "data/file_io.hpp"
@@ -62,6 +63,14 @@ class TokenFile {
 
   /// First token of document d; num_tokens() for d = num_documents().
   int64_t document_begin(int64_t document) const;
+  /// Sequences of document d.
+  int64_t num_sequences_of(int64_t document) const;
+  /// First token of sequence s; num_tokens() for s = num_sequences().
+  int64_t sequence_begin(int64_t sequence) const;
+  /// Every document has two sequences, inputs and targets.
+  bool holds_pairs() const;
+  /// What the file holds, in words that differ where counts or lengths of documents do, by a sample of 4,096.
+  std::string contents() const;
   /// The document that holds a token, in O(log documents).
   int64_t document_of(int64_t token) const;
   /// Tokens first ... first + out.size() - 1, which must exist. Values are as stored, of any sign; those that

@@ -26,7 +26,7 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& prefix, TokenType 
 
 void TokenFileWriter::append(std::span<const int32_t> tokens) {
   const auto count = static_cast<int64_t>(tokens.size());
-  if (count > std::numeric_limits<int32_t>::max() - document_tokens_) {
+  if (count > std::numeric_limits<int32_t>::max() - sequence_tokens_) {
     throw DataError(
         "document {} of {}.bin has more than 2^31 - 1 tokens, which the index cannot say; split it",
         num_documents_, prefix_.string());
@@ -41,25 +41,34 @@ void TokenFileWriter::append(std::span<const int32_t> tokens) {
   } else {
     bin_.append(std::as_bytes(tokens));
   }
-  document_tokens_ += count;
+  sequence_tokens_ += count;
+}
+
+void TokenFileWriter::end_sequence() {
+  const auto length = static_cast<int32_t>(sequence_tokens_);
+  idx_.append(bytes_of(length));
+  num_tokens_ += sequence_tokens_;
+  sequence_tokens_ = 0;
+  ++num_sequences_;
 }
 
 void TokenFileWriter::end_document() {
-  const auto length = static_cast<int32_t>(document_tokens_);
-  idx_.append(bytes_of(length));
-  num_tokens_ += document_tokens_;
-  document_tokens_ = 0;
+  end_sequence();
   ++num_documents_;
+  if (sequences_per_document_ == 0) sequences_per_document_ = num_sequences_;
+  RED_CHECK(num_sequences_ == num_documents_ * sequences_per_document_, "{} sequences in {} documents",
+            num_sequences_, num_documents_);
 }
 
 void TokenFileWriter::complete() {
-  RED_CHECK(document_tokens_ == 0, "a document of {} tokens was not ended", document_tokens_);
+  RED_CHECK(sequence_tokens_ == 0 && num_sequences_ == num_documents_ * sequences_per_document_,
+            "a document was not ended; its last sequence has {} tokens", sequence_tokens_);
   // Offsets are running sums of the lengths, which are read back piece by piece.
   std::array<int32_t, 4096> lengths;
   std::array<int64_t, 4096> offsets;
   int64_t offset = 0;
-  for (int64_t done = 0; done < num_documents_;) {
-    const auto count = std::min<int64_t>(lengths.size(), num_documents_ - done);
+  for (int64_t done = 0; done < num_sequences_;) {
+    const auto count = std::min<int64_t>(lengths.size(), num_sequences_ - done);
     const auto part = std::span(lengths).first(static_cast<std::size_t>(count));
     idx_.read_at(TokenIndexLayout::kHeaderBytes + 4 * static_cast<uint64_t>(done),
                  std::as_writable_bytes(part));
@@ -70,7 +79,8 @@ void TokenFileWriter::complete() {
     idx_.append(std::as_bytes(std::span(offsets).first(part.size())));
     done += count;
   }
-  for (int64_t boundary = 0; boundary <= num_documents_; ++boundary) idx_.append(bytes_of(boundary));
+  for (int64_t document = 0; document <= num_documents_; ++document)
+    idx_.append(bytes_of(document * sequences_per_document_));
 
   std::vector<std::byte> header;
   const auto add = [&](std::span<const std::byte> bytes) {
@@ -79,7 +89,7 @@ void TokenFileWriter::complete() {
   add(std::as_bytes(std::span(TokenIndexLayout::kMagic)));
   add(bytes_of(TokenIndexLayout::kVersion));
   add(bytes_of(type_));
-  add(bytes_of(static_cast<uint64_t>(num_documents_)));
+  add(bytes_of(static_cast<uint64_t>(num_sequences_)));
   add(bytes_of(static_cast<uint64_t>(num_documents_ + 1)));
   idx_.write_at(0, header);
 

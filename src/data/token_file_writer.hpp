@@ -1,5 +1,6 @@
 // Megatron's token files, written: byte for byte what its IndexedDatasetBuilder makes of one sequence per
-// document. Lengths go straight into the index file, so memory does not grow with the number of documents.
+// document, or of several. Lengths go straight into the index file, so memory does not grow with the number
+// of documents.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +26,8 @@ class TokenFileWriter {
 
   /// A document may come in pieces: append(...) as often as needed, then end_document().
   void append(std::span<const int32_t> tokens);
+  /// What follows is another sequence of the same document. Every document has as many sequences.
+  void end_sequence();
   void end_document();
   /// Everything on disk, still aside. What can fail for want of room fails here.
   void complete();
@@ -43,7 +46,9 @@ class TokenFileWriter {
   TokenType type_;
   OutputFile bin_, idx_;
   std::vector<uint16_t> narrow_;  ///< tokens on their way to a u16 file
-  int64_t num_documents_ = 0, num_tokens_ = 0, document_tokens_ = 0;
+  int64_t num_documents_ = 0, num_tokens_ = 0, num_sequences_ = 0;
+  int64_t sequence_tokens_ = 0;         ///< of the sequence that is open
+  int64_t sequences_per_document_ = 0;  ///< 0: no document yet
 };
 
 }  // namespace red::data

@@ -28,7 +28,7 @@ double unigram_entropy(std::span<const int64_t> counts) {
 }
 
 void write_token_sidecar(const std::filesystem::path& prefix, const TokenSidecar& sidecar) {
-  const nlohmann::ordered_json json = {
+  nlohmann::ordered_json json = {
       {"format", kFormat},
       {"documents", sidecar.statistics.documents},
       {"tokens", sidecar.statistics.tokens},
@@ -44,6 +44,7 @@ void write_token_sidecar(const std::filesystem::path& prefix, const TokenSidecar
         {"held_out", sidecar.held_out},
         {"bad_lines", sidecar.bad_lines}}},
   };
+  if (!sidecar.targets_field.empty()) json["build"]["targets_field"] = sidecar.targets_field;
   OutputFile file(with_suffix(prefix, ".json"));
   // Names of files need not be UTF-8; JSON must.
   file.append(json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
@@ -70,6 +71,7 @@ std::optional<TokenSidecar> read_token_sidecar(const std::filesystem::path& pref
     const auto& build = json.at("build");
     build.at("inputs").get_to(sidecar.inputs);
     sidecar.field = build.at("field");
+    sidecar.targets_field = build.value("targets_field", "");
     sidecar.seed = build.at("seed");
     sidecar.shuffled = build.at("shuffled");
     sidecar.held_out = build.at("held_out");

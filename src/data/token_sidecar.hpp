@@ -26,6 +26,7 @@ struct TokenSidecar {
   // How it was built.
   std::vector<std::string> inputs;
   std::string field;
+  std::string targets_field;  ///< of pairs; empty: documents
   uint64_t seed = 0;
   bool shuffled = true;
   double held_out = 0.0;  ///< share of the documents

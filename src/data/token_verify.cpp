@@ -72,6 +72,9 @@ class Inspection {
 
 /// What can be compared before the tokens are read.
 void compare_counts(const TokenFile& file, const TokenSidecar& sidecar) {
+  if (!sidecar.targets_field.empty() && !file.holds_pairs())
+    throw DataError("{}.json: tells of pairs, but not every document of the .idx has two sequences",
+                    file.prefix().string());
   const TokenStatistics& told = sidecar.statistics;
   if (told.documents == file.num_documents() && told.tokens == file.num_tokens()) return;
   throw DataError(
@@ -108,7 +111,8 @@ TokenFileReport verify_token_file(const std::filesystem::path& prefix, const Spe
     inspection.look_at(first, tokens);
   }
   if (sidecar) compare_entropy(file, *sidecar, inspection.counts());
-  return {file.num_documents(), file.num_tokens(), file.type(), inspection.largest_id(), sidecar.has_value()};
+  return {file.num_documents(),    file.num_tokens(),   file.type(),
+          inspection.largest_id(), sidecar.has_value(), file.holds_pairs()};
 }
 
 }  // namespace red::data

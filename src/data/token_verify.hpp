@@ -15,12 +15,14 @@ struct TokenFileReport {
   TokenType type = TokenType::i32;
   int32_t largest_id = -1;
   bool has_sidecar = false;
+  bool holds_pairs = false;
 };
 
 /// Opens the file as TokenFile does and reads every token. Where there is a PREFIX.json, its counts, its
-/// vocabulary and its unigram entropy must be those of the file. With `ids`: every id lies in the vocabulary,
-/// every document ends with [EOD] and has it nowhere else, and the tokenizer is the one of PREFIX.json.
-/// Throws DataError at the first thing that is wrong, with its place.
+/// vocabulary and its unigram entropy must be those of the file, and it holds pairs where that tells of them.
+/// With `ids`: every id lies in the vocabulary, every document ends with [EOD] and has it nowhere else, and
+/// the tokenizer is the one of PREFIX.json. Throws DataError at the first thing that is wrong, with its
+/// place.
 TokenFileReport verify_token_file(const std::filesystem::path& prefix, const SpecialIds* ids);
 
 }  // namespace red::data

@@ -11,15 +11,15 @@
 namespace red::eval {
 
 /// By source; shared, so that what evaluates them may be copied.
-using HeldOutWindows = std::vector<std::shared_ptr<const data::FixedWindowProvider>>;
+using HeldOut = std::vector<std::shared_ptr<const data::FixedProvider>>;
 
-/// Windows of each source that has held-out token files ([data.source.NAME] held_out), in the order of the
-/// configuration; the log names the others. Throws ConfigError where no source has any, and what opening
-/// token files throws.
-HeldOutWindows open_held_out(const data::DataConfig& config, const data::SpecialIds& ids,
-                             const data::WindowShape& shape);
+/// Windows or pairs of each source that has held-out token files ([data.source.NAME] held_out), in the order
+/// of the configuration; the log names the others. Throws ConfigError where no source has any, and what
+/// opening token files throws.
+HeldOut open_held_out(const data::DataConfig& config, const data::SpecialIds& ids, bool has_encoder);
 
-/// Validation during training: the first train.validation_windows windows of each source's held-out text.
+/// Validation during training: the first train.validation_windows windows or pairs of each source's held-out
+/// data.
 class Validation {
  public:
   /// Throws as open_held_out does.
@@ -30,7 +30,7 @@ class Validation {
   std::vector<train::ValidationLoss> operator()(train::Engine& engine) const;
 
  private:
-  HeldOutWindows windows_;
+  HeldOut held_out_;
   PerplexityOptions options_;
 };
 

@@ -6,8 +6,8 @@
 namespace red::eval {
 namespace {
 
-/// Adds the targets of one micro-batch. Every window has its last `half` targets in its second half.
-void add_targets(std::span<const float> log_probability, const data::MicroBatch& batch, int64_t half,
+/// Adds the targets of one micro-batch. The last `num_late` of each sample count as its second half.
+void add_targets(std::span<const float> log_probability, const data::MicroBatch& batch, int64_t num_late,
                  SourcePerplexity& result) {
   for (int64_t s = 0; s < batch.num_sequences(); ++s) {
     const int64_t begin = batch.decoder.offsets[s], end = batch.decoder.offsets[s + 1];
@@ -16,7 +16,7 @@ void add_targets(std::span<const float> log_probability, const data::MicroBatch&
       const double nats = -static_cast<double>(log_probability[i]);
       result.all.sum += nats;
       ++result.all.count;
-      if (i < end - half) continue;
+      if (i < end - num_late) continue;
       result.second_half.sum += nats;
       ++result.second_half.count;
     }
@@ -29,22 +29,22 @@ double TokenLoss::perplexity() const {
   return std::exp(mean());
 }
 
-SourcePerplexity perplexity(train::Engine& engine, const data::FixedWindowProvider& windows,
+SourcePerplexity perplexity(train::Engine& engine, const data::FixedProvider& provider,
                             const PerplexityOptions& options) {
   const parallel::Mesh& mesh = engine.mesh();
-  const int64_t available = windows.num_samples();
+  const int64_t available = provider.num_samples();
   const int64_t total = options.max_windows > 0 ? std::min(options.max_windows, available) : available;
   const int64_t begin = total * mesh.at().data / mesh.layout().data;
   const int64_t end = total * (mesh.at().data + 1) / mesh.layout().data;
-  SourcePerplexity result{windows.source_names().front(), total, {}, {}};
+  SourcePerplexity result{provider.source_names().front(), total, {}, {}};
   std::vector<data::Sample> samples;
   data::MicroBatch batch;
   for (int64_t first = begin; first < end; first += options.micro_batch) {
     samples.resize(std::min(options.micro_batch, end - first));
-    for (std::size_t i = 0; i < samples.size(); ++i) windows.get(first + i, samples[i]);
+    for (std::size_t i = 0; i < samples.size(); ++i) provider.get(first + i, samples[i]);
     data::pack(samples, options.positions, batch);
     const std::span<const float> log_probability = engine.score(batch);
-    if (engine.speaks_for_samples()) add_targets(log_probability, batch, options.window / 2, result);
+    if (engine.speaks_for_samples()) add_targets(log_probability, batch, options.num_late_targets, result);
   }
   double sums[4] = {result.second_half.sum, static_cast<double>(result.second_half.count), result.all.sum,
                     static_cast<double>(result.all.count)};

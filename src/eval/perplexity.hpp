@@ -1,12 +1,12 @@
-// Perplexity of a model on fixed windows, per source (model-and-recipe "Evaluation", docs/numerics.md): a
-// RedLLM scores the second half of each window given the first; a DecLLM is reported on the same targets and
-// on all.
+// Perplexity of a model on fixed samples, per source (docs/numerics.md). Of
+// windows a RedLLM scores the second half given the first; a DecLLM is reported on the same targets and on
+// all. Of pairs both score the targets given the inputs.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
-#include "data/window_provider.hpp"
+#include "data/source_provider.hpp"
 #include "train/engine.hpp"
 
 namespace red::eval {
@@ -22,20 +22,20 @@ struct TokenLoss {
 
 struct SourcePerplexity {
   std::string source;
-  int64_t windows = 0;
-  TokenLoss second_half;  ///< targets in the second half of their window
+  int64_t windows = 0;    ///< or pairs
+  TokenLoss second_half;  ///< targets in the second half of their window; of a pair, all
   TokenLoss all;          ///< all targets: the same for a RedLLM
 };
 
 struct PerplexityOptions {
-  int64_t window = 2048;    ///< tokens of a window
-  int64_t micro_batch = 8;  ///< windows per forward pass
-  int64_t max_windows = 0;  ///< of the source, from its beginning; 0: all
+  int64_t num_late_targets = 1024;  ///< of each sample, see data::num_late_targets()
+  int64_t micro_batch = 8;          ///< samples per forward pass
+  int64_t max_windows = 0;          ///< of the source, from its beginning; 0: all
   data::DecoderPositions positions = data::DecoderPositions::after_encoder;
 };
 
-/// Collective; data ranks share the windows; the result is the same on every rank.
-SourcePerplexity perplexity(train::Engine& engine, const data::FixedWindowProvider& windows,
+/// Collective; data ranks share the samples; the result is the same on every rank.
+SourcePerplexity perplexity(train::Engine& engine, const data::FixedProvider& provider,
                             const PerplexityOptions& options);
 
 }  // namespace red::eval

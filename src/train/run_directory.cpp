@@ -35,7 +35,60 @@ bool may_change_silently(const config::OptionInfo& option) {
   return option.section == "train" && std::find(keys.begin(), keys.end(), option.key) != keys.end();
 }
 
+std::string names_of(const std::vector<data::SourceConfig>& sources) {
+  std::string names;
+  for (const data::SourceConfig& source : sources) names += (names.empty() ? "" : ", ") + source.name;
+  return names.empty() ? "none" : names;
+}
+
+/// What differs and must not between the sources: their names, in this order, and weights decide which source
+/// a sample is of. Where their files lie may change; what is in them, check_contents() compares.
+std::string source_differences(const std::vector<data::SourceConfig>& saved,
+                               const std::vector<data::SourceConfig>& now) {
+  const std::string names = names_of(now), names_before = names_of(saved);
+  if (names != names_before)
+    return fmt::format("\n  [data.source.NAME] of {}, in the checkpoint of {}, in this order", names,
+                       names_before);
+  std::string wrong;
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    for (const config::SourceOption& option : config::source_options()) {
+      const std::string value = option.get(now[i]), before = option.get(saved[i]);
+      if (value == before) continue;
+      const std::string line = fmt::format("{}{}.{} = {}, in the checkpoint {}", config::kSourcePrefix,
+                                           now[i].name, option.key, value, before);
+      if (option.key == "weight") {
+        wrong += "\n  " + line;
+      } else {
+        log::warning("resume: {}", line);
+      }
+    }
+  }
+  return wrong;
+}
+
+constexpr const char* kContents = "contents of data.source.";
+
 }  // namespace
+
+void add_contents(const data::SampleProvider& provider, std::map<std::string, std::string>& extra) {
+  const std::vector<std::string> names = provider.source_names(), contents = provider.source_contents();
+  for (std::size_t i = 0; i < contents.size(); ++i) extra[kContents + names[i]] = contents[i];
+}
+
+void check_contents(const checkpoint::Metadata& metadata, const data::SampleProvider& provider,
+                    const std::filesystem::path& checkpoint) {
+  std::map<std::string, std::string> now;
+  add_contents(provider, now);
+  for (const auto& [key, contents] : now) {
+    const auto before = metadata.extra.find(key);
+    // Checkpoints by earlier builds do not say.
+    if (before == metadata.extra.end() || before->second == contents) continue;
+    throw DataError(
+        "{} was made with other data: {} are {}, there {}; give the files of then, or begin another "
+        "train.run_dir",
+        checkpoint.string(), key, contents, before->second);
+  }
+}
 
 std::filesystem::path checkpoints_dir(const std::filesystem::path& run_dir) {
   return run_dir / "checkpoints";
@@ -95,30 +148,67 @@ std::optional<std::filesystem::path> checkpoint_to_resume(const std::filesystem:
   return given;
 }
 
-void check_resume(const checkpoint::Metadata& metadata, const config::RunConfig& config,
-                  const std::string& tokenizer_digest, const std::filesystem::path& checkpoint) {
+namespace {
+
+/// Throws ConfigError where keys that `must_stay` differ from the checkpoint's, or the tokenizer does.
+/// Returns the checkpoint's configuration.
+template <class MustStay>
+config::RunConfig compare(const checkpoint::Metadata& metadata, const config::RunConfig& config,
+                          const std::string& tokenizer_digest, const std::filesystem::path& checkpoint,
+                          bool resumes, MustStay must_stay) {
   config::Sources sources;
   sources.base = {metadata.configuration, (checkpoint / "index.h5").string()};
-  const config::RunConfig saved = config::load(sources).config;
+  config::RunConfig saved = config::load(sources).config;
   std::string wrong;
   for (const config::RunOption& option : config::run_options()) {
     const std::string before = option.get(saved), now = option.get(config);
     if (before == now) continue;
     if (must_stay(option, saved)) {
       wrong += fmt::format("\n  {} = {}, in the checkpoint {}", option.name(), now, before);
-    } else if (!may_change_silently(option)) {
+    } else if (resumes && !may_change_silently(option)) {
       log::warning("resume: {} = {}, in the checkpoint {}", option.name(), now, before);
     }
   }
+  if (resumes) wrong += source_differences(saved.data.sources, config.data.sources);
   if (!wrong.empty()) {
-    throw ConfigError("{} was made with another configuration:{}\nUse its values, or another train.run_dir",
-                      checkpoint.string(), wrong);
+    throw ConfigError("{} was made with another configuration:{}\nUse its values, or another {}",
+                      checkpoint.string(), wrong, resumes ? "train.run_dir" : "checkpoint");
   }
   if (!metadata.tokenizer_digest.empty() && metadata.tokenizer_digest != tokenizer_digest) {
     throw ConfigError("{} was made with another tokenizer: SHA-256 {} there, {} of data.tokenizer = {}",
                       checkpoint.string(), metadata.tokenizer_digest, tokenizer_digest,
                       config.data.tokenizer.string());
   }
+  return saved;
+}
+
+}  // namespace
+
+void check_resume(const checkpoint::Metadata& metadata, const config::RunConfig& config,
+                  const std::string& tokenizer_digest, const std::filesystem::path& checkpoint) {
+  compare(metadata, config, tokenizer_digest, checkpoint, true, must_stay);
+}
+
+void check_initialization(const checkpoint::Metadata& metadata, const config::RunConfig& config,
+                          const std::string& tokenizer_digest, const std::filesystem::path& checkpoint) {
+  compare(metadata, config, tokenizer_digest, checkpoint, false,
+          [&](const config::OptionInfo& option, const config::RunConfig& saved) {
+            if (option.section == "data") return false;
+            if (option.section == "optimizer" && !config.checkpoint.keep_optimizer_state) return false;
+            return must_stay(option, saved);
+          });
+}
+
+std::filesystem::path checkpoint_to_initialize_from(const std::filesystem::path& given) {
+  if (std::filesystem::exists(given / "index.h5")) return given;
+  const std::filesystem::path dir = checkpoints_dir(given);
+  if (std::filesystem::is_directory(dir)) {
+    if (const auto latest = checkpoint::find_latest(dir)) return *latest;
+  }
+  throw ConfigError(
+      "checkpoint.initialize_from = {}: is neither a checkpoint (no index.h5 in it) nor a run's folder with "
+      "one",
+      given.string());
 }
 
 }  // namespace red::train

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
 #include "checkpoint/checkpoint.hpp"
 #include "config/run_config.hpp"
+#include "data/sample.hpp"
 
 namespace red::train {
 
@@ -24,8 +26,23 @@ std::optional<std::filesystem::path> checkpoint_to_resume(const std::filesystem:
                                                           const std::string& resume);
 
 /// Throws ConfigError naming every key of the checkpoint's configuration that differs and must not: the
-/// model, the form of the optimizer's state, the meaning and order of samples. Other differences are logged.
+/// model, the form of the optimizer's state, the meaning and order of samples, the sources and their weights.
+/// Other differences are logged.
 void check_resume(const checkpoint::Metadata& metadata, const config::RunConfig& config,
                   const std::string& tokenizer_digest, const std::filesystem::path& checkpoint);
+
+/// The checkpoint that checkpoint.initialize_from means. Throws ConfigError when there is none.
+std::filesystem::path checkpoint_to_initialize_from(const std::filesystem::path& given);
+
+/// Throws ConfigError naming every key that differs and must not where a new run begins with the checkpoint's
+/// parameters: the model, and, unless the optimizer's state begins anew, its form.
+void check_initialization(const checkpoint::Metadata& metadata, const config::RunConfig& config,
+                          const std::string& tokenizer_digest, const std::filesystem::path& checkpoint);
+
+/// Adds what each source of the provider holds to what a checkpoint keeps.
+void add_contents(const data::SampleProvider& provider, std::map<std::string, std::string>& extra);
+/// Throws DataError naming the source that holds something else than when the checkpoint was made.
+void check_contents(const checkpoint::Metadata& metadata, const data::SampleProvider& provider,
+                    const std::filesystem::path& checkpoint);
 
 }  // namespace red::train

@@ -6,11 +6,7 @@
 
 namespace red::train {
 
-/// Lengths are the longest sequences that samples will have, in tokens.
-struct SampleLengths {
-  int64_t encoder = 0;
-  int64_t decoder = 0;
-};
+using data::SampleLengths;
 
 /// For training, with micro-batches of train.micro_batch.
 EngineOptions training_options(const config::RunConfig& config, const SampleLengths& lengths);

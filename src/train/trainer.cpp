@@ -49,20 +49,34 @@ Trainer::Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stre
 void Trainer::start_or_resume() {
   prepare_run_directory(config_.train.run_dir, inputs_.configuration, mesh_.world());
   const auto checkpoint = checkpoint_to_resume(config_.train.run_dir, config_.checkpoint.resume);
-  if (!checkpoint) {
-    engine_.initialize_parameters();
-    log::info("starting at step 0: {} parameters, {}", model::num_parameters(config_.model),
-              mesh_.layout().to_string());
-    return;
-  }
+  if (!checkpoint) return start();
   const checkpoint::Reader reader(*checkpoint);
   check_resume(reader.metadata(), config_, inputs_.tokenizer_digest, *checkpoint);
+  check_contents(reader.metadata(), inputs_.provider, *checkpoint);
   engine_.load(reader, true);
   steps_done_ = first_step_ = reader.metadata().step;
   first_sample_ = reader.metadata().sample_cursor;
   last_saved_ = steps_done_;
   log::info("resuming {} at step {}, written by {}", checkpoint->string(), steps_done_,
             reader.metadata().layout);
+}
+
+void Trainer::start() {
+  std::string from = "initial ones";
+  if (config_.checkpoint.initialize_from.empty()) {
+    engine_.initialize_parameters();
+  } else {
+    const std::filesystem::path checkpoint =
+        checkpoint_to_initialize_from(config_.checkpoint.initialize_from);
+    const checkpoint::Reader reader(checkpoint);
+    check_initialization(reader.metadata(), config_, inputs_.tokenizer_digest, checkpoint);
+    engine_.load(reader, config_.checkpoint.keep_optimizer_state);
+    from =
+        fmt::format("those of {} at step {}, optimizer state {}", checkpoint.string(), reader.metadata().step,
+                    config_.checkpoint.keep_optimizer_state ? "continued" : "reset");
+  }
+  log::info("starting at step 0: {} parameters, {}, {}", model::num_parameters(config_.model), from,
+            mesh_.layout().to_string());
 }
 
 /// Samples are counted, not steps: a resume goes on behind the last sample even with another global batch.
@@ -166,6 +180,7 @@ void Trainer::save(int64_t step) {
   metadata.layout = mesh_.layout().to_string();
   metadata.tokenizer_digest = inputs_.tokenizer_digest;
   metadata.extra = engine_.checkpoint_extra();
+  add_contents(inputs_.provider, metadata.extra);
   const auto begin = std::chrono::steady_clock::now();
   const std::vector<checkpoint::Shard> shards = engine_.checkpoint_shards();
   checkpoint::save(checkpoints_dir(config_.train.run_dir), metadata, shards, mesh_.world());

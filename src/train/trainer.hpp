@@ -28,7 +28,8 @@ struct TrainerInputs {
 
 class Trainer {
  public:
-  /// Builds the engine; loads the checkpoint that checkpoint.resume asks for, or makes initial parameters.
+  /// Builds the engine; loads the checkpoint that checkpoint.resume asks for, or takes the parameters of
+  /// checkpoint.initialize_from, or makes initial ones.
   /// Collective. Throws ConfigError when the checkpoint does not fit the configuration.
   Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stream);
 
@@ -40,6 +41,7 @@ class Trainer {
 
  private:
   void start_or_resume();
+  void start();
   void train_step(int64_t step);
   bool logs(int64_t step) const;
   bool validates(int64_t step) const;

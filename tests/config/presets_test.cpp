@@ -124,6 +124,9 @@ TEST(Presets, InstructionTuningIsThePapers) {
   EXPECT_EQ(c.schedule.kind, optim::ScheduleKind::constant);
   EXPECT_EQ(c.schedule.peak, 0.001);
   EXPECT_EQ(c.schedule.warmup_steps, 0);
+  EXPECT_EQ(c.data.samples, data::SampleKind::pairs);
+  EXPECT_EQ(c.data.input_length, 2048);
+  EXPECT_EQ(c.data.target_length, 512);
 }
 
 TEST(Presets, BenchmarksAreWhole) {

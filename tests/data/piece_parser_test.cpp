@@ -82,6 +82,31 @@ TEST_F(Parser, LongLines) {
   EXPECT_EQ(text(nested).substr(0, 33), "bad: f.jsonl:7 is no valid JSON: ");
 }
 
+TEST_F(Parser, PairsAreTwoFieldsOfALine) {
+  std::mutex mutex;
+  PieceParser parser("inputs", mutex);
+  BadLine bad;
+  const auto parse = [&](const std::string& line) {
+    RawPiece piece;
+    piece.file = "f.jsonl";
+    piece.is_json = true;
+    piece.line = 9;
+    piece.bytes = line;
+    const auto pair = parser.parse_pair(piece, "targets", bad);
+    return pair ? std::string(pair->inputs) + "|" + std::string(pair->targets)
+                : bad.place + ": " + bad.reason;
+  };
+  EXPECT_EQ(parse(R"({"targets":"b\n","x":1,"inputs":"a"})"), "a|b\n");
+  EXPECT_EQ(parse(R"({"inputs":"","targets":"b"})"), "|b");
+  EXPECT_EQ(parse(R"({"inputs":"a","targets":""})"), "f.jsonl:9: its field \"targets\" is empty");
+  EXPECT_EQ(parse(R"({"inputs":"a"})"), "f.jsonl:9: has no field \"targets\"");
+  EXPECT_EQ(parse(R"({"targets":"a"})"), "f.jsonl:9: has no field \"inputs\"");
+  EXPECT_EQ(parse(R"({"inputs":"a","targets":2})"), "f.jsonl:9: its field \"targets\" is no string");
+  // Longer than what parsers keep tables for.
+  const std::string inputs(1 << 20, 'i'), targets(1 << 20, 't');
+  EXPECT_EQ(parse("{\"inputs\":\"" + inputs + "\",\"targets\":\"" + targets + "\"}"), inputs + "|" + targets);
+}
+
 TEST_F(Parser, TextIsTakenAsItIs) {
   RawPiece piece;
   piece.file = "f.txt";

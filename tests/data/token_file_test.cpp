@@ -84,6 +84,39 @@ TEST(TokenFile, AnIndependentReaderAgrees) {
   EXPECT_EQ(file.document_begin(9000), token);
 }
 
+TEST(TokenFile, DocumentsOfTwoSequences) {
+  const TempFolder folder;
+  const Documents inputs = {{1, 2}, {}, {3}}, targets = {{4}, {5, 6}, {7, 8, 9}};
+  TokenFileWriter writer(folder / "p", TokenType::u16);
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    writer.append(inputs[i]);
+    writer.end_sequence();
+    writer.append(targets[i]);
+    writer.end_document();
+  }
+  writer.finish();
+  EXPECT_EQ(read_file(folder / "p.idx"),
+            index_bytes(8, {2, 1, 0, 2, 1, 3}, {0, 4, 6, 6, 10, 12}, {0, 2, 4, 6}));
+  EXPECT_EQ(python_reads(folder / "p"), as_text("uint16", {{1, 2, 4}, {5, 6}, {3, 7, 8, 9}}));
+  const TokenFile file(folder / "p");
+  EXPECT_TRUE(file.holds_pairs());
+  EXPECT_EQ(file.num_documents(), 3);
+  EXPECT_EQ(file.num_sequences(), 6);
+  const std::vector<int64_t> begins = {0, 2, 3, 3, 5, 6, 9};
+  for (std::size_t s = 0; s < begins.size(); ++s)
+    EXPECT_EQ(file.sequence_begin(static_cast<int64_t>(s)), begins[s]);
+  EXPECT_EQ(file.document_begin(2), 5);
+  write_tokens(folder / "t", {{1, 2, 4}, {5, 6}, {3, 7, 8, 9}});
+  const TokenFile text(folder / "t");
+  EXPECT_FALSE(text.holds_pairs());
+  EXPECT_EQ(text.num_sequences_of(1), 1);
+  // What a checkpoint remembers tells lengths and kinds apart.
+  EXPECT_EQ(text.contents(), TokenFile(folder / "t").contents());
+  EXPECT_NE(text.contents(), file.contents());
+  write_tokens(folder / "u", {{1, 2}, {4, 5, 6}, {3, 7, 8, 9}});
+  EXPECT_NE(TokenFile(folder / "u").contents(), text.contents());
+}
+
 TEST(TokenFile, TypeByVocabulary) {
   EXPECT_EQ(token_type_for(32768), TokenType::u16);
   EXPECT_EQ(token_type_for(65499), TokenType::u16);

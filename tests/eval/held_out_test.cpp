@@ -73,19 +73,19 @@ class HeldOutTest : public testing::Test {
     Stream stream(1);
     train::agree_on_gemm(mpi_.world(), stream);
     parallel::Mesh mesh(config.parallel, mpi_.world(), model::layout_limits(config.model));
-    const data::WindowShape shape = data::window_shape(config.data, config.model.has_encoder());
+    const bool has_encoder = config.model.has_encoder();
     train::Engine engine(
-        train::evaluation_options(config, {shape.encoder_length(), shape.decoder_length()}, 3, 1), mesh,
+        train::evaluation_options(config, data::sample_lengths(config.data, has_encoder), 3, 1), mesh,
         stream);
     engine.load(checkpoint::Reader(checkpoint::find_latest(run_dir / "checkpoints").value()), false);
     PerplexityOptions options;
-    options.window = config.data.window;
+    options.num_late_targets = data::num_late_targets(config.data);
     options.micro_batch = 3;
     options.max_windows = kTaken;
     options.positions = train::decoder_positions(config.model);
     std::vector<SourcePerplexity> results;
-    for (const auto& windows : open_held_out(config.data, ids_, shape))
-      results.push_back(perplexity(engine, *windows, options));
+    for (const auto& samples : open_held_out(config.data, ids_, has_encoder))
+      results.push_back(perplexity(engine, *samples, options));
     return results;
   }
 

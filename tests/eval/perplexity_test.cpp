@@ -41,8 +41,8 @@ class PerplexityTest : public testing::Test {
  protected:
   /// A source with these examples as its windows, and half a window behind them that does not count. Its
   /// documents' ends are added in reading; the one that is added lies behind the last window.
-  std::unique_ptr<data::FixedWindowProvider> source(const std::string& name, const GoldenStep& golden,
-                                                    std::span<const GoldenExample> examples) {
+  std::unique_ptr<data::FixedProvider> source(const std::string& name, const GoldenStep& golden,
+                                              std::span<const GoldenExample> examples) {
     const auto window = static_cast<int64_t>(window_of(golden.examples.front()).size());
     const std::filesystem::path prefix = folder_.path() / (golden.name + "-" + name);
     if (mpi_.rank() == 0) {
@@ -60,8 +60,7 @@ class PerplexityTest : public testing::Test {
     data::DataConfig config;
     config.window = window;
     config.missing_eod = data::MissingEod::add;
-    return data::make_evaluation_provider(config, name, prefix, ids,
-                                          data::window_shape(config, golden.model.has_encoder()));
+    return data::make_evaluation_provider(config, name, prefix, ids, golden.model.has_encoder());
   }
 
   /// f(golden file, engine, options) in every layout.
@@ -72,7 +71,7 @@ class PerplexityTest : public testing::Test {
       std::vector<data::Sample> samples;
       for (const GoldenExample& example : golden.examples) samples.push_back(example.sample);
       PerplexityOptions options;
-      options.window = static_cast<int64_t>(window_of(golden.examples.front()).size());
+      options.num_late_targets = static_cast<int64_t>(window_of(golden.examples.front()).size()) / 2;
       for (const parallel::Layout& layout : test::layouts_for(mpi_.size(), golden.model)) {
         SCOPED_TRACE(fmt::format("{} on {}", name, layout.to_string()));
         test::GoldenEngine engine(mpi_, layout, golden.model, golden.z_loss, {}, {samples},
@@ -99,7 +98,7 @@ TEST_F(PerplexityTest, IsTheMeanOfTheGoldenLogProbabilities) {
     data::Sample first;
     windows->get(0, first);
     EXPECT_EQ(first.decoder_input, golden.examples.front().sample.decoder_input);
-    const int64_t half = options.window / 2;
+    const int64_t half = options.num_late_targets;
     const auto all = static_cast<int64_t>(golden.examples.front().log_probability.size());
     EXPECT_EQ(all, golden.model.has_encoder() ? half : 2 * half);
     for (const int64_t micro_batch : {1, 2, 3}) {
@@ -134,7 +133,7 @@ TEST_F(PerplexityTest, IsTheSameOnEveryRank) {
 TEST_F(PerplexityTest, KeepsSourcesApartAndCountsTheFirstWindowsOnly) {
   for_each_case([&](const GoldenStep& golden, train::Engine& engine, PerplexityOptions options) {
     const std::span<const GoldenExample> examples(golden.examples);
-    const int64_t half = options.window / 2;
+    const int64_t half = options.num_late_targets;
     options.micro_batch = 2;
     const auto one = source("one", golden, examples.first(1)), two = source("two", golden, examples.last(2));
     expect_loss(perplexity(engine, *one, options).second_half, golden_loss(examples.first(1), half));

@@ -142,6 +142,11 @@ std::vector<BadInput> contradictions() {
                {"models/red_8b.ini:", "model.encoder_layers = 14: a DecLLM"}),
       training("BiAttnInARedLLM", "--data.bidirectional_input=yes",
                {"a RedLLM's encoder is bidirectional anyway"}),
+      training("DocumentMaskOfPairs",
+               std::vector<std::string>{"--data.samples=pairs", "--data.document_mask=yes"},
+               {"command line: data.document_mask = yes: a pair is one document"}),
+      training("EodAddedToPairs", std::vector<std::string>{"--data.samples=pairs", "--data.missing_eod=add"},
+               {"command line: data.missing_eod = add: pairs are built with [EOD]"}),
       training(
           "MoreStagesThanLayers", "--parallel.encoder_stages=15",
           {"parallel.encoder_stages = 15: each stage needs a layer, and model.encoder_layers = 14; nearest"}),

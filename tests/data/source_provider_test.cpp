@@ -1,4 +1,4 @@
-#include "data/window_provider.hpp"
+#include "data/source_provider.hpp"
 
 #include <gtest/gtest.h>
 
@@ -8,6 +8,7 @@
 #include "base/philox.hpp"
 #include "data/sample_digest.hpp"
 #include "data/test_files.hpp"
+#include "data/window_source.hpp"
 #include "support/count_allocations.hpp"
 
 namespace red::data {
@@ -19,12 +20,13 @@ const SpecialIds kIds{.pad = 0, .bos = kBos, .eos = 2, .eod = kEod, .vocabulary_
 
 class Windows : public testing::Test {
  protected:
-  std::unique_ptr<FixedWindowProvider> fixed(const Documents& documents, const WindowShape& shape,
-                                             MissingEod missing = MissingEod::refuse) {
+  std::unique_ptr<FixedProvider> fixed(const Documents& documents, const WindowShape& shape,
+                                       MissingEod missing = MissingEod::refuse) {
     write_tokens(folder_ / "f", documents);
     DataConfig config;
     config.missing_eod = missing;
-    return make_evaluation_provider(config, "f", folder_ / "f", kIds, shape);
+    return std::make_unique<FixedProvider>(open_windows(config, "f", folder_ / "f", kIds, shape),
+                                           shape.lengths());
   }
   /// `count` documents of about `mean` tokens whose tokens say where they lie: 10 + position % 990.
   Documents numbered(int64_t count, uint32_t mean, uint64_t seed) const {
@@ -204,46 +206,65 @@ TEST_F(Windows, TooShortAndOddWindows) {
   EXPECT_EQ(window_shape(config, false).decoder_length(), 8);
 }
 
-TEST_F(Windows, EachWindowOncePerEpochInANewOrder) {
-  const auto provider = make_training_provider(three_sources(8), kIds, true);
-  std::map<int32_t, std::vector<std::vector<uint64_t>>> epochs;  // source -> epoch -> windows in order
+/// The windows of each source in the order in which samples come: one after another, whatever the block.
+std::vector<std::vector<uint64_t>> windows_by_source(const MixtureProvider& provider, uint64_t num_samples) {
+  std::vector<std::vector<uint64_t>> windows(provider.sources().size());
   Sample sample;
-  for (uint64_t block = 0; block < 200; ++block) {
-    // Inside a block the slots come in any order; a source's ordinals follow the slots.
-    std::map<int32_t, std::vector<std::pair<uint64_t, uint64_t>>> items;
-    for (uint64_t i = 10 * block; i < 10 * block + 10; ++i) {
-      provider->get(i, sample);
-      ASSERT_EQ(sample.id, i);
-      const auto draw = provider->mixture().draw(i);
-      ASSERT_EQ(draw.source, sample.source);
-      items[sample.source].emplace_back(draw.ordinal, sample.source_item);
+  for (uint64_t i = 0; i < num_samples; ++i) {
+    provider.get(i, sample);
+    EXPECT_EQ(sample.id, i);
+    windows[static_cast<std::size_t>(sample.source)].push_back(sample.source_item);
+  }
+  return windows;
+}
+
+/// Each run of num_windows windows has each window once. Returns the number of whole epochs.
+std::size_t check_epochs(const std::vector<uint64_t>& windows, std::size_t num_windows) {
+  std::vector<uint64_t> before;
+  for (std::size_t first = 0; first + num_windows <= windows.size(); first += num_windows) {
+    const auto begin = windows.begin() + static_cast<std::ptrdiff_t>(first);
+    const std::vector<uint64_t> epoch(begin, begin + static_cast<std::ptrdiff_t>(num_windows));
+    const std::set<uint64_t> distinct(epoch.begin(), epoch.end());
+    EXPECT_EQ(distinct.size(), num_windows) << "from draw " << first;
+    EXPECT_LT(*distinct.rbegin(), num_windows);
+    if (num_windows > 4) {
+      EXPECT_NE(epoch, before) << "the epoch from draw " << first << " has the order of the one before";
     }
-    for (auto& [source, list] : items) {
-      std::sort(list.begin(), list.end());
-      const auto windows =
-          static_cast<uint64_t>(provider->sources()[static_cast<std::size_t>(source)].num_windows());
-      for (const auto& [ordinal, item] : list) {
-        auto& all = epochs[source];
-        if (ordinal % windows == 0) all.emplace_back();
-        ASSERT_EQ(all.size(), ordinal / windows + 1);
-        all.back().push_back(item);
-      }
+    before = epoch;
+  }
+  return windows.size() / num_windows;
+}
+
+TEST_F(Windows, EachWindowOncePerEpochInTheOrderOfSamples) {
+  // Blocks in which epochs end in the middle, several of them for the smallest source, and blocks inside one.
+  for (const int64_t block : {10, 97, 1024, 5000}) {
+    SCOPED_TRACE(block);
+    DataConfig config = three_sources(8);
+    config.block = block;
+    config.sources[0].weight = 7.3;
+    config.sources[1].weight = 1.9;
+    config.sources[2].weight = 0.8;
+    const auto provider = make_training_provider(config, kIds, true);
+    const auto windows = windows_by_source(*provider, 20000 / static_cast<uint64_t>(block) * block);
+    for (std::size_t s = 0; s < windows.size(); ++s) {
+      SCOPED_TRACE(provider->sources()[s]->name());
+      const auto num_windows = static_cast<std::size_t>(provider->sources()[s]->num_items());
+      EXPECT_GE(check_epochs(windows[s], num_windows), 3U);
+      EXPECT_EQ(static_cast<int64_t>(windows[s].size()), 20000 / block * provider->mixture().quotas()[s]);
     }
   }
-  for (const auto& [source, all] : epochs) {
-    const auto windows =
-        static_cast<std::size_t>(provider->sources()[static_cast<std::size_t>(source)].num_windows());
-    ASSERT_GE(all.size(), 3U) << "the test must see several epochs";
-    for (const auto& epoch : all) {
-      const std::set<uint64_t> distinct(epoch.begin(), epoch.end());
-      EXPECT_EQ(distinct.size(), epoch.size());
-      EXPECT_LT(*distinct.rbegin(), windows);
-      if (&epoch != &all.back()) {
-        EXPECT_EQ(distinct.size(), windows);
-      }
-    }
-    EXPECT_NE(all[0], all[1]);
-  }
+}
+
+TEST_F(Windows, NoWindowTwiceInABlockWhereAnEpochEnds) {
+  // One source of 288 windows under blocks of 1,024 samples.
+  Documents documents(1, Ints(288 * 8, 10));
+  documents[0].back() = kEod;
+  write_tokens(folder_ / "one", documents);
+  DataConfig config;
+  config.window = 8;
+  config.sources = {{"one", folder_ / "one", {}, 1.0}};
+  const auto windows = windows_by_source(*make_training_provider(config, kIds, true), 50 * 288);
+  EXPECT_EQ(check_epochs(windows[0], 288), 50U);
 }
 
 TEST_F(Windows, SamplesDependOnSeedAndIndexAlone) {
