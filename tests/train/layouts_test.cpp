@@ -18,15 +18,18 @@ constexpr double kGradient =
 // Adafactor takes its sign, and the parameter moves by the rate. At a rate of 1e-3 one such parameter changed
 // all gradients by up to 7e-4; a matrix that is not updated changes them by more than 1e-3 at this one.
 constexpr double kLaterGradient = 1e-4;
-constexpr double kRate = 3e-5;
 // In bf16 layouts round parts of sums apart, and weights that differ by fp32 rounding may be rounded apart
 // after a step. So a layout is held to fp32, to be as exact as one rank in bf16 is.
 constexpr double kLossBf16 = 3e-3;      // relative, at every step
 constexpr double kGradientBf16 = 6e-2;  // relative to the global norm: tens of roundings of 2^-9
 constexpr double kLessExactBf16 = 2.0;
 constexpr double kRoundedApartBf16 = 2e-3;  // a rounding of 2^-9 here and there
-constexpr double kRateBf16 = 1e-3;  // to move weights by more than bf16 rounds them
-constexpr int kSteps = 10, kStepsBf16 = 3;
+struct Steps {
+  int count;
+  double rate;
+};
+constexpr Steps kSteps{10, 3e-5};
+constexpr Steps kStepsBf16{3, 1e-3};  // weights move by more than bf16 rounds them
 constexpr int64_t kBatch = 8;
 
 /// Vocabulary and widths that no number of ranks divides; five layers, or one for each stage.
@@ -79,7 +82,8 @@ std::map<std::string, std::vector<double>> whole_gradients(train::Engine& engine
   return result;
 }
 
-Outcome train(const config::RunConfig& config, int num_steps, parallel::Communicator& world, Stream& stream) {
+/// At a constant learning rate.
+Outcome train(const config::RunConfig& config, Steps steps, parallel::Communicator& world, Stream& stream) {
   parallel::Mesh mesh(config.parallel, world, model::layout_limits(config.model));
   const data::SyntheticProvider provider = small_provider(config.model.kind);
   train::Engine engine(
@@ -91,13 +95,12 @@ Outcome train(const config::RunConfig& config, int num_steps, parallel::Communic
   const auto batch = [&](int step) {
     return loader.load(static_cast<uint64_t>(step * config.train.global_batch));
   };
-  const double rate = config.train.precision == model::Precision::bf16 ? kRateBf16 : kRate;
   Outcome outcome;
   engine.gradients(batch(0), 0.0);
   outcome.first = whole_gradients(engine, mesh, config.model);
-  for (int step = 0; step < num_steps; ++step)
-    outcome.losses.push_back(engine.train_step(batch(step), rate).loss);
-  outcome.losses.push_back(engine.gradients(batch(num_steps), 0.0).loss);
+  for (int step = 0; step < steps.count; ++step)
+    outcome.losses.push_back(engine.train_step(batch(step), steps.rate).loss);
+  outcome.losses.push_back(engine.gradients(batch(steps.count), 0.0).loss);
   outcome.last = whole_gradients(engine, mesh, config.model);
   stream.set_progress_hook({});
   return outcome;
@@ -147,7 +150,7 @@ class LayoutsTest : public testing::Test {
 
   /// f(name, layout, its run, the same on one rank in the same precision, and in fp32) for each one.
   template <class F>
-  void for_each_layout(model::Precision precision, double dropout, int num_steps, F f) {
+  void for_each_layout(model::Precision precision, double dropout, Steps steps, F f) {
     for (const model::Kind kind : {model::Kind::red, model::Kind::dec}) {
       // Reference runs differ by layers and batch, which follow from the layout.
       std::map<std::vector<int64_t>, std::pair<Outcome, Outcome>> references;
@@ -160,22 +163,22 @@ class LayoutsTest : public testing::Test {
         auto& [same, exact] =
             references[{config.model.encoder_layers, config.model.decoder_layers, config.train.global_batch}];
         if (exact.losses.empty()) {
-          exact = alone(config, num_steps, model::Precision::fp32);
-          same = precision == model::Precision::fp32 ? exact : alone(config, num_steps, precision);
+          exact = alone(config, steps, model::Precision::fp32);
+          same = precision == model::Precision::fp32 ? exact : alone(config, steps, precision);
         }
         config.train.precision = precision;
         const std::string name =
             fmt::format("{} | {}", kind == model::Kind::red ? "red" : "dec", layout.to_string());
-        f(name, layout, train(config, num_steps, mpi_.world(), stream_), same, exact);
+        f(name, layout, train(config, steps, mpi_.world(), stream_), same, exact);
       }
     }
   }
   bool prints() { return mpi_.world().rank() == 0; }
-  Outcome alone(config::RunConfig config, int num_steps, model::Precision precision) {
+  Outcome alone(config::RunConfig config, Steps steps, model::Precision precision) {
     config.train.precision = precision;
     config.parallel = {};
     config.split = {};
-    return train(config, num_steps, *alone_, stream_);
+    return train(config, steps, *alone_, stream_);
   }
 
   parallel::MpiEnvironment mpi_;
@@ -195,12 +198,12 @@ TEST_F(LayoutsTest, EveryOneTrainsAsOneRankDoes) {
                     EXPECT_LT(last, kLaterGradient);
                     if (prints())
                       fmt::print("| {:<80} | loss {:.1e} | gradients {:.1e}, after {} steps {:.1e} |\n", name,
-                                 loss, first, kSteps, last);
+                                 loss, first, kSteps.count, last);
                   });
 }
 
 TEST_F(LayoutsTest, EveryOneDropsWhatOneRankDrops) {
-  for_each_layout(model::Precision::fp32, 0.1, 1,
+  for_each_layout(model::Precision::fp32, 0.1, {1, kSteps.rate},
                   [&](const std::string&, const parallel::Layout&, const Outcome& got,
                       const Outcome& expected, const Outcome&) {
                     EXPECT_LT(largest_loss_error(got, expected), kLoss);
@@ -230,7 +233,7 @@ TEST_F(LayoutsTest, EveryOneIsAsExactInBf16AsOneRank) {
                           "| {:<80} | bf16: loss {:.1e} | gradients {:.1e}, one rank {:.1e}, after {} steps "
                           "{:.1e}, {:.1e} "
                           "|\n",
-                          name, loss, first, total_error(same.first, exact.first), kStepsBf16, last,
+                          name, loss, first, total_error(same.first, exact.first), kStepsBf16.count, last,
                           total_error(same.last, exact.last));
                   });
 }
