@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/check.hpp"
 #include "config/command_line.hpp"
 #include "config/validate.hpp"
 #include "data/source_provider.hpp"
@@ -110,6 +111,7 @@ int num_slots(const MemoryPlan& plan, int stage) {
   int sum = 0;
   for (std::size_t i = 0; i < plan.slots.size(); ++i)
     sum += plan.placement.stages[i].stage == stage ? plan.slots[i] : 0;
+  RED_CHECK(sum > 0, "stage {} has no slot for a micro-batch", stage);
   return sum;
 }
 

@@ -19,10 +19,10 @@ std::string usage(std::string_view parent, std::span<const Command> list) {
 }
 
 /// A command that works as one process, on any number of ranks.
-template <int (*run)(std::span<const std::string>)>
+template <int (*kRun)(std::span<const std::string>)>
 int on_first_rank(std::span<const std::string> args) {
   return run_on_first_rank([args] {
-    const int code = run(args);
+    const int code = kRun(args);
     finish_output();
     return code;
   });

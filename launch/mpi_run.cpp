@@ -5,6 +5,7 @@
 #include <limits>
 #include <thread>
 
+#include "base/error.hpp"
 #include "base/log.hpp"
 #include "launch/failure.hpp"
 
@@ -24,11 +25,18 @@ int run_under_mpi(const parallel::MpiOptions& options,
 }
 
 int run_on_first_rank(const std::function<int()>& body) {
-  if (parallel::num_ranks_from_launcher() == 1) return body();
+  const int launched = parallel::num_ranks_from_launcher();
+  if (launched == 1) return body();
   parallel::MpiOptions options;
   options.deadline_s = std::numeric_limits<double>::infinity();
   return run_under_mpi(options, [&](parallel::MpiEnvironment& environment) {
     parallel::Communicator& world = environment.world();
+    // Ranks that do not know each other would all be the first.
+    if (world.size() != launched)
+      throw ConfigError(
+          "the launcher started {} ranks, but MPI sees {}: use Open MPI's mpirun, srun --mpi=pmix, or one "
+          "process",
+          launched, world.size());
     int32_t code = environment.rank() == 0 ? body() : 0;
     parallel::Request request = world.broadcast(make_tensor(&code, 1, 1), 0);
     // Asleep in between: the cores are the first rank's.

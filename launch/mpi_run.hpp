@@ -15,7 +15,7 @@ int run_under_mpi(const parallel::MpiOptions& options,
 
 /// For commands that work as one process. Started on several ranks, the first one does the work, once, and
 /// the others wait, however long that takes; all leave with its exit code. Without a launcher no MPI is
-/// started.
+/// started. Throws ConfigError when MPI knows of other ranks than the launcher started.
 int run_on_first_rank(const std::function<int()>& body);
 
 }  // namespace red::launch

@@ -108,7 +108,8 @@ TEST(Mixture, SharesAreExactAndOrdinalsCountUpWithTheIndex) {
 }
 
 TEST(Mixture, AnyIndexIsDrawnWithoutThoseBefore) {
-  const Mixture mixture = mixture_of({67, 15, 4.5, 4.5, 4.5, 2.5, 2}, 1024), again = mixture;
+  const Mixture mixture = mixture_of({67, 15, 4.5, 4.5, 4.5, 2.5, 2}, 1024),
+                again = mixture_of({67, 15, 4.5, 4.5, 4.5, 2.5, 2}, 1024);
   std::vector<Mixture::Draw> draws;
   for (uint64_t i = 0; i < 5000; ++i) draws.push_back(mixture.draw(i));
   for (uint64_t i = 5000; i-- > 0;) {

@@ -26,6 +26,11 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, std::size_t size) {
       RED_CHECK(text.has_value() != !bad.reason.empty(), "a line is neither good nor bad");
       RED_CHECK(!text || data::find_invalid_utf8(*text) == std::string_view::npos,
                 "a text that is not UTF-8");
+      if (!piece->is_json) continue;
+      data::BadLine bad_pair;
+      const std::optional<data::TextPair> pair = parser.parse_pair(*piece, options.field, bad_pair);
+      RED_CHECK(pair.has_value() != !bad_pair.reason.empty(), "a pair is neither good nor bad");
+      RED_CHECK(!pair || !pair->targets.empty(), "a pair with empty targets");
     }
   });
   return 0;

@@ -202,6 +202,15 @@ TEST(ProgramOnRanks, TheFirstRankWorksForAll) {
   EXPECT_EQ(count_of(result.out, "wiki_text_document: whole"), 1U) << result.out;
 }
 
+TEST(ProgramOnRanks, RanksThatMpiDoesNotJoinAreRefused) {
+  const ChildResult result = run_child({"/usr/bin/env", "PMI_SIZE=4", kProgram, "config", "docs"}, ".");
+  EXPECT_EQ(result.exit_code, 2) << result.err;
+  EXPECT_EQ(result.out, "");
+  EXPECT_NE(result.err.find("the launcher started 4 ranks, but MPI sees 1: use Open MPI's mpirun"),
+            std::string::npos)
+      << result.err;
+}
+
 TEST(Program, HelpAndVersionAreQuickAndOnStandardOutput) {
   ChildResult best;
   for (int trial = 0; trial < 5; ++trial) {

@@ -25,7 +25,7 @@ class InitializeFrom : public testing::Test {
     return config;
   }
   fs::path pretrained(const parallel::Layout& layout) {
-    const fs::path dir = folder_.path() / "pretrained";
+    fs::path dir = folder_.path() / "pretrained";
     config::RunConfig config = small_config(model::Kind::red);
     config.train.steps = 3;
     run(mpi_.world(), layout, config, dir);
@@ -35,6 +35,8 @@ class InitializeFrom : public testing::Test {
   checkpoint::Metadata metadata_of(const fs::path& run_dir) const {
     return checkpoint::Reader(checkpoint::find_latest(run_dir / "checkpoints").value()).metadata();
   }
+  /// Rank 0 takes the folder away; the others may still read.
+  void TearDown() override { folder_.barrier(); }
   static bool is_parameter(const std::string& path) { return path.starts_with("parameters/"); }
 
   parallel::MpiEnvironment mpi_;
