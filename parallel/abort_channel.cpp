@@ -314,26 +314,26 @@ void AbortChannel::spread_told() {
 }
 
 void AbortChannel::linger(double seconds) {
-  const std::chrono::duration<double> time(seconds);
+  const auto end =
+      Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, time, [this] { return told_; });
-  leave_together(lock, seconds);
+  changed_.wait_until(lock, end, [this] { return told_; });
+  leave_together(lock, end);
   if (!is_hub()) return;
-  changed_.wait_for(lock, time, [this] {
+  changed_.wait_until(lock, end, [this] {
     return std::none_of(peers_.begin(), peers_.end(),
                         [](const Peer& p) { return static_cast<bool>(p.connection.socket); });
   });
 }
 
 /// Everybody tells rank 0 that it could leave; when all have, rank 0 tells them that all could.
-void AbortChannel::leave_together(std::unique_lock<std::mutex>& lock, double seconds) {
-  const std::chrono::duration<double> time(seconds);
+void AbortChannel::leave_together(std::unique_lock<std::mutex>& lock, Clock::time_point end) {
   if (!is_hub() && !peers_.empty()) {
     send(peers_[0], SignalKind::ready, "");
-    changed_.wait_for(lock, time, [this] { return may_leave_ || !peers_[0].connection.socket; });
+    changed_.wait_until(lock, end, [this] { return may_leave_ || !peers_[0].connection.socket; });
     return;
   }
-  changed_.wait_for(lock, time, [this] {
+  changed_.wait_until(lock, end, [this] {
     return std::all_of(peers_.begin(), peers_.end(),
                        [](const Peer& p) { return p.ready || !p.connection.socket; });
   });

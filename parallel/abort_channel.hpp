@@ -78,8 +78,8 @@ class AbortChannel {
   bool is_told() const;
   void told();
   /// After a failure, before the process ends: waits until the failure has been printed, until every rank is
-  /// here, and on rank 0 until the others have gone, whose news come through here; each at most this long. A
-  /// launcher may end all ranks as soon as one has left, and the exit code of a rank that it ends is lost.
+  /// here, and on rank 0 until the others have gone, whose news come through here; in all at most this long.
+  /// A launcher may end all ranks as soon as one has left, and the exit code of a rank that it ends is lost.
   void linger(double seconds);
   /// The orderly end: the others take the closed connection for no death.
   void close() noexcept;
@@ -114,7 +114,7 @@ class AbortChannel {
   void lost(Peer& peer);
   void decide(Failure failure);
   void spread_told();
-  void leave_together(std::unique_lock<std::mutex>& lock, double seconds);
+  void leave_together(std::unique_lock<std::mutex>& lock, Clock::time_point end);
   void begin_inquiry(int rank, std::string_view text);
   void finish_inquiry_if_due();
   void end_process_if_due();
