@@ -131,9 +131,9 @@ TEST(Interleaved, PassesOfFourMicroBatchesByHand) {
 
 /// `ahead`: micro-batches of which an encoder stage holds all its chunks besides.
 int bound_of(const PipelineShape& shape, int stage, int ahead) {
-  const int v = shape.virtual_stages, E = shape.encoder_stages, D = shape.decoder_stages;
-  if (stage >= E) return (v - 1) * D + 2 * (E + D - stage - 1) + 1;
-  return (v - 1) * E + 2 * (E - stage - 1) + 1 + v * ahead;
+  const int v = shape.virtual_stages, encoder = shape.encoder_stages, decoder = shape.decoder_stages;
+  if (stage >= encoder) return (v - 1) * decoder + 2 * (encoder + decoder - stage - 1) + 1;
+  return (v - 1) * encoder + 2 * (encoder - stage - 1) + 1 + v * ahead;
 }
 
 int max_chunks_in_flight(const Program& program) {
