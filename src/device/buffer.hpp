@@ -27,7 +27,9 @@ class Buffer {
   }
 
   std::byte* data() const { return data_; }
-  std::size_t num_bytes() const { return num_bytes_; }  // NOLINT(clang-analyzer-core.uninitialized.UndefReturn)
+  std::size_t num_bytes() const {
+    return num_bytes_;  // NOLINT(clang-analyzer-core.uninitialized.UndefReturn)
+  }
 
   /// Number of buffers made in this process so far; a test holds it constant over training steps.
   static std::size_t num_allocations();
