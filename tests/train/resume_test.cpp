@@ -114,8 +114,8 @@ TEST_F(ResumeTest, FactoredStateAndDropout) {
 }
 
 // Master weights come back whole. In another layout sums are rounded elsewhere, by 2^-9, and where a gradient
-// is small Adafactor's first steps take the rounding's sign. Farthest apart are its squared gradients, of keys:
-// up to 0.11 with AVX512-BF16's sums of pairs, 0.08 without.
+// is small Adafactor's first steps take the rounding's sign. Farthest apart are its squared gradients, of
+// keys: up to 0.11 with AVX512-BF16's sums of pairs, 0.08 without.
 TEST_F(ResumeTest, Bf16) {
   config::RunConfig config = small_config(model::Kind::red);
   config.train.precision = model::Precision::bf16;
