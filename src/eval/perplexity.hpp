@@ -1,6 +1,6 @@
-// Perplexity of a model on fixed samples, per source (docs/numerics.md). Of
-// windows a RedLLM scores the second half given the first; a DecLLM is reported on the same targets and on
-// all. Of pairs both score the targets given the inputs.
+// Perplexity of a model on fixed samples, per source (docs/numerics.md). Of windows a RedLLM scores the
+// second half given the first; a DecLLM is reported on the same targets and on all. Of pairs both score the
+// targets given the inputs.
 #pragma once
 
 #include <cstdint>

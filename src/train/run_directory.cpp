@@ -81,8 +81,12 @@ void check_contents(const checkpoint::Metadata& metadata, const data::SampleProv
   add_contents(provider, now);
   for (const auto& [key, contents] : now) {
     const auto before = metadata.extra.find(key);
-    // Checkpoints by earlier builds do not say.
-    if (before == metadata.extra.end() || before->second == contents) continue;
+    if (before == metadata.extra.end()) {
+      log::warning("resume: {} is of a build that did not keep {}; they are not compared",
+                   checkpoint.string(), key);
+      continue;
+    }
+    if (before->second == contents) continue;
     throw DataError(
         "{} was made with other data: {} are {}, there {}; give the files of then, or begin another "
         "train.run_dir",

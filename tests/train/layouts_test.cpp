@@ -16,7 +16,8 @@ constexpr double kGradient =
     2e-5;  // relative to max(own norm, 1e-3 x global norm): both are within 1e-5 of float64
 // After ten steps parameters differ by rounding, some by more: where a gradient is zero but for rounding,
 // Adafactor takes its sign, and the parameter moves by the rate. At a rate of 1e-3 one such parameter changed
-// all gradients by up to 7e-4; a matrix that is not updated changes them by more than 1e-3 at this one.
+// all gradients by up to 7e-4. At this one a single matrix that is not updated changes them by 2.5e-4
+// to 2.5e-3.
 constexpr double kLaterGradient = 1e-4;
 // In bf16 layouts round parts of sums apart, and weights that differ by fp32 rounding may be rounded apart
 // after a step. So a layout is held to fp32, to be as exact as one rank in bf16 is.
