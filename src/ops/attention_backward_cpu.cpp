@@ -101,7 +101,6 @@ class BackwardTile {
         scratch_(scratch),
         first_key_(task.block * kKeyBlock),
         num_keys_(std::min<int64_t>(kKeyBlock, task.sequence.num_keys() - first_key_)),
-        first_(first_query),
         count_(std::min<int64_t>(kQueryTile, task.sequence.num_queries() - first_query)),
         token_(task.sequence.first_query() + first_query) {
     for (int64_t i = 0; i < count_; ++i) {
@@ -233,7 +232,7 @@ class BackwardTile {
   const BackwardTask& task_;
   BackwardScratch at_;
   float* scratch_;
-  int64_t first_key_, num_keys_, first_, count_, token_;
+  int64_t first_key_, num_keys_, count_, token_;
   KeyRange rows_[kQueryTile];              // keys that a row sees, counted from the block's first
   KeyRange groups_[kQueryTile / kMr + 1];  // the same for kMr rows together
 };

@@ -40,7 +40,7 @@ HWY_INLINE void set_zero(Sums& sums) {
 /// Holds a vector in a register: GCC would rather load it again for every product, which costs a third of the
 /// speed.
 HWY_INLINE void keep_in_register(FloatVec& v) {
-#if HWY_ARCH_X86
+#if HWY_ARCH_X86 && HWY_COMPILER_GCC_ACTUAL  // clang 14 refuses the operand
   __asm__("" : "+v"(v.raw));
 #else
   (void)v;
