@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The one place that names the Debian packages redllm needs: launch/packages.sh [--check] GROUP...
 # Groups: build (compile and run), test (compile and run the tests), text (what quickstart.sh learns from), fuzz
-# (tests/fuzz/run.sh).
+# (tests/fuzz/run.sh), bench (tests/bench/run.sh).
 # Installs what is missing and nothing else. --check only lists it, and fails if there is any.
 set -euo pipefail
 
@@ -30,9 +30,13 @@ text=(
 )
 
 fuzz=(clang-14 libclang-rt-14-dev)
+bench=(
+  python3 python3-venv
+  python3-dev # PyTorch's compiler includes Python.h
+)
 
 usage() {
-  echo "usage: launch/packages.sh [--check] {build|test|text|fuzz}..." >&2
+  echo "usage: launch/packages.sh [--check] {build|test|text|fuzz|bench}..." >&2
   exit 2
 }
 
@@ -45,6 +49,7 @@ for argument in "$@"; do
     test) wanted+=("${test[@]}") ;;
     text) wanted+=("${text[@]}") ;;
     fuzz) wanted+=("${fuzz[@]}") ;;
+    bench) wanted+=("${bench[@]}") ;;
     *) usage ;;
   esac
 done

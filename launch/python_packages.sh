@@ -1,20 +1,34 @@
 #!/usr/bin/env bash
-# The one place that names Python packages: what tests read our files back with and Debian does not have. They go into a
-# virtual environment in the build folder, build/python; nothing else is touched. Does nothing when they are there.
+# The one place that names Python packages. They go into virtual environments in the build folder; nothing else is touched.
+# Does nothing when they are there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-packages=(tensorboard==2.21.0)
+usage() {
+  cat <<'END'
+usage: launch/python_packages.sh [GROUP...]
+  test   build/python: what tests read our files back with and Debian does not have (default)
+  bench  build/python-bench: PyTorch and Transformers, which benchmarks race. From PyPI, PyTorch brings CUDA's libraries
+         along; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu has it without
+END
+}
 
-if [ $# -gt 0 ]; then
-  echo "usage: launch/python_packages.sh" >&2
-  exit 2
-fi
-folder=build/python
-wanted="${packages[*]}"
-if [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
-echo "python packages: installing $wanted into $folder"
-rm -rf "$folder"
-/usr/bin/python3 -m venv "$folder"
-"$folder/bin/pip" install --quiet --no-input --disable-pip-version-check "${packages[@]}"
-echo "$wanted" >"$folder/installed"
+# environment FOLDER PACKAGE...
+environment() {
+  local folder=$1 wanted="${*:2}"
+  if [ "$(cat "$folder/installed" 2>/dev/null)" = "$wanted" ]; then return; fi
+  echo "python packages: installing $wanted into $folder"
+  rm -rf "$folder"
+  /usr/bin/python3 -m venv "$folder"
+  "$folder/bin/pip" install --quiet --no-input --disable-pip-version-check "${@:2}"
+  echo "$wanted" >"$folder/installed"
+}
+
+for group in "${@:-test}"; do
+  case $group in
+    test) environment build/python tensorboard==2.21.0 ;;
+    bench) environment build/python-bench torch==2.13.0 transformers==5.23.0 numpy ;;
+    --help | -h) usage; exit 0 ;;
+    *) usage >&2; exit 2 ;;
+  esac
+done

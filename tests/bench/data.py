@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""`redllm data build`: its speed beside SentencePiece alone, in turns, and its memory on an input of some GiB.
+
+Speed is of the text as it is; for memory the text is repeated until it is large enough."""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import engine
+
+WORK = engine.ROOT / "build" / "bench"
+ALONE = engine.ROOT / "build" / "release" / "tests" / "bench" / "sentencepiece_alone"
+MOST_MIB = 1024
+
+
+def run(*command) -> tuple[float, float]:
+    """Seconds and peak RSS in MiB of a command that must succeed."""
+    begin = time.perf_counter()
+    with open(WORK / "log", "w+b") as log:
+        process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status != 0:
+            log.seek(0)
+            sys.exit(f"{command} failed:\n{log.read().decode()}")
+    return time.perf_counter() - begin, usage.ru_maxrss / 1024
+
+
+def default_text() -> list[pathlib.Path]:
+    """What quickstart learns from."""
+    folder = WORK / "text"
+    if not folder.exists():
+        subprocess.run(["python3", "launch/quickstart_text.py", "--out", folder], cwd=engine.ROOT, check=True)
+    return sorted(folder.glob("*.jsonl"))
+
+
+def tokenizer(files: list[pathlib.Path], size: int) -> pathlib.Path:
+    path = WORK / f"tokenizer_{size}.model"
+    run(engine.PROGRAM, "tokenizer", "train", "--out", path, "--vocab-size", size, "--sample-mib", 16, *files)
+    return path
+
+
+def repeated(files: list[pathlib.Path], num_bytes: int) -> pathlib.Path:
+    path = WORK / "large.jsonl"
+    with open(path, "wb") as out:
+        while out.tell() < num_bytes:
+            for file in files:
+                out.write(file.read_bytes())
+    return path
+
+
+def speed(model: pathlib.Path, files: list[pathlib.Path], rounds: int, threads: int) -> dict:
+    build, alone, text = [], [], 0
+    for _ in range(rounds):
+        build.append(run(engine.PROGRAM, "data", "build", "--tokenizer", model, "--out", WORK / "tokens", "--workers", threads,
+                         *files)[0])
+        done = subprocess.run([ALONE, model, str(threads), *files], capture_output=True, text=True, check=True)
+        result = json.loads(done.stdout)
+        alone.append(result["seconds"])
+        text = result["bytes"]
+    ours, peer = (text / statistics.median(times) / 2**20 for times in (build, alone))
+    return {"text_mib": text / 2**20, "threads": threads, "rounds": rounds, "build_mib_per_s": ours,
+            "sentencepiece_mib_per_s": peer, "ratio": ours / peer}
+
+
+def memory(model: pathlib.Path, files: list[pathlib.Path], gib: float, threads: int) -> dict:
+    large = repeated(files, int(gib * 2**30))
+    seconds, mib = run(engine.PROGRAM, "data", "build", "--tokenizer", model, "--out", WORK / "tokens", "--workers", threads, large)
+    size = large.stat().st_size
+    large.unlink()
+    for path in WORK.glob("tokens*"):
+        path.unlink()
+    return {"input_mib": size / 2**20, "threads": threads, "seconds": seconds, "input_mib_per_s": size / 2**20 / seconds,
+            "peak_rss_mib": mib}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--text", nargs="+", type=pathlib.Path, help="JSON Lines (default: what quickstart learns from)")
+    parser.add_argument("--vocab-size", type=int, default=32768)
+    parser.add_argument("--gib", type=float, default=2.0, help="input for the memory figure")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--name", help="write the figures to tests/bench/results/NAME.json")
+    options = parser.parse_args()
+    WORK.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cmake", "--build", "build/release", "--target", "redllm", "sentencepiece_alone"], cwd=engine.ROOT,
+                   check=True, stdout=subprocess.DEVNULL)
+    files = options.text or default_text()
+    model = tokenizer(files, options.vocab_size)
+    threads = engine.cpu()["cores"]
+    rows = [{"measure": "speed", **speed(model, files, options.rounds, threads)},
+            {"measure": "memory", **memory(model, files, options.gib, threads)}]
+    for row in rows:
+        print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+    if options.name:
+        print(engine.write(options.name, rows))
+    return 0 if rows[0]["ratio"] >= 0.9 and rows[1]["peak_rss_mib"] <= MOST_MIB else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
