@@ -1,6 +1,6 @@
-// What `redllm data build` is compared with: SentencePiece alone on whole documents that are in memory already,
-// several threads, ids thrown away. Prints one JSON line.
-// usage: sentencepiece_alone MODEL THREADS FILE.jsonl...
+// What `redllm data build` is compared with: SentencePiece alone on whole documents that are in memory
+// already, several threads, ids thrown away. Prints one JSON line. usage: sentencepiece_alone MODEL THREADS
+// FILE.jsonl...
 #include <sentencepiece_processor.h>
 
 #include <atomic>
