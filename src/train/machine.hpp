@@ -18,8 +18,8 @@ double peak_rss_mib();
 /// that work on all, so that the bits of a result do not depend on which rank computes it. Collective.
 void agree_on_gemm(parallel::Communicator& world, Stream& stream);
 
-/// GFLOP/s of a large matrix product of this dtype on the stream's threads: the best of a few, some tens of
-/// milliseconds in all. Ranks of one machine must measure at the same time, as they will compute.
+/// GFLOP/s of a large matrix product of this dtype on the stream's threads: the best within 0.15 s. Ranks of
+/// one machine must measure at the same time, as they will compute.
 double measured_peak_gflops(Stream& stream, DType dtype);
 
 }  // namespace red::train

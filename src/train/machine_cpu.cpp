@@ -46,22 +46,36 @@ void agree_on_gemm(parallel::Communicator& world, Stream& stream) {
   stream.use_gemm(gemm_library_with_bf16(choices[best]));
 }
 
-double measured_peak_gflops(Stream& stream, DType dtype) {
-  constexpr int64_t n = 768;
-  constexpr int num_repeats = 4;
-  Arena arena("peak measurement", 3 * Arena::rounded(n * n * sizeof(float)));
+namespace {
+
+/// The best rate of products (n, n) (n, n) within `seconds`, of three at least.
+double best_gflops(Stream& stream, int64_t n, DType dtype, double seconds) {
+  Arena arena("peak measurement", 3 * Arena::rounded(static_cast<std::size_t>(n * n) * size_of(dtype)));
   const Tensor a = arena.allocate(n, n, dtype), b = arena.allocate(n, n, dtype),
                c = arena.allocate(n, n, dtype);
   ops::fill(stream, a, 1.0F);
   ops::fill(stream, b, 1.0F);
+  using Clock = std::chrono::steady_clock;
+  const auto since = [](Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+  };
   double best = 0.0;
-  for (int i = 0; i < num_repeats; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
+  const auto first = Clock::now();
+  for (int i = 0; i < 3 || since(first) < seconds; ++i) {
+    const auto begin = Clock::now();
     ops::matmul(stream, c, a, ops::Transpose::no, b, ops::Transpose::no);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    best = std::max(best, 2.0 * n * n * n / seconds / 1e9);
+    best = std::max(best, 2.0 * static_cast<double>(n * n * n) / since(begin) / 1e9);
   }
   return best;
+}
+
+}  // namespace
+
+double measured_peak_gflops(Stream& stream, DType dtype) {
+  // Large enough that threads and caches are busy, where the library is fast enough for that.
+  constexpr double kFast = 20.0, kSeconds = 0.15;
+  const double small = best_gflops(stream, 384, dtype, 0.01);
+  return small < kFast ? small : std::max(small, best_gflops(stream, 1536, dtype, kSeconds));
 }
 
 }  // namespace red::train
