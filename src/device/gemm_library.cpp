@@ -91,6 +91,10 @@ GemmChoice choose_library() {
 
 }  // namespace
 
+bool GemmLibrary::has_bf16_arithmetic() const {
+  return bf16gemm != nullptr;
+}
+
 std::string_view name_of(GemmChoice choice) {
   for (const auto& [value, name] : kNames) {
     if (value == choice) return name;

@@ -34,7 +34,7 @@ struct GemmLibrary {
   /// bf16 a and b, fp32 sums; null where the library or the CPU has no bf16 arithmetic.
   Bf16GemmFunction bf16gemm = nullptr;
 
-  bool has_bf16_arithmetic() const { return bf16gemm != nullptr; }
+  bool has_bf16_arithmetic() const;
 };
 
 /// Whether the library can be loaded and multiplies rightly on this CPU.

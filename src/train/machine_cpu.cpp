@@ -56,8 +56,10 @@ double measured_peak_gflops(Stream& stream, DType dtype) {
   ops::fill(stream, b, 1.0F);
   double best = 0.0;
   for (int i = 0; i < num_repeats; ++i) {
+    stream.synchronize();
     const auto begin = std::chrono::steady_clock::now();
     ops::matmul(stream, c, a, ops::Transpose::no, b, ops::Transpose::no);
+    stream.synchronize();
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     best = std::max(best, 2.0 * n * n * n / seconds / 1e9);
   }

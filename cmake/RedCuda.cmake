@@ -1,0 +1,109 @@
+# The CUDA backend: finds nvcc, the runtime and cuBLASLt where RED_CUDA wants them, and defines red_add_backends,
+# red_add_kernels. Sets RED_HAS_CUDA. docs/cuda.md tells how to get what is missing.
+set(RED_CUDA AUTO CACHE STRING "CUDA backend: AUTO builds it where nvcc and cuBLAS are found, ON demands it, OFF")
+set_property(CACHE RED_CUDA PROPERTY STRINGS AUTO ON OFF)
+
+# red_add_backends(name): `name` stands for name_cpu, name_cuda ... by the property RED_BACKEND of the program that links
+# it: cpu where it is not set. What lies above a backend is so compiled once and linked against any.
+define_property(TARGET PROPERTY RED_BACKEND BRIEF_DOCS "Backend that a program links"
+  FULL_DOCS "cpu (when empty), cuda, or a flavour of cuda_on_cpu (tests/cuda_on_cpu)")
+function(red_add_backends name)
+  set(backend "$<TARGET_PROPERTY:RED_BACKEND>")
+  add_library(${name} INTERFACE)
+  target_link_libraries(${name} INTERFACE "${name}_$<IF:$<BOOL:${backend}>,${backend},cpu>")
+endfunction()
+
+# red_add_kernels(name SOURCES a.cu ... [PUBLIC libs...]): kernels of a folder, as name_cuda by nvcc; tests/cuda_on_cpu
+# compiles the same files as C++, once for each flavour of the harness.
+function(red_add_kernels name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC" ${ARGN})
+  add_library(${name}_cuda STATIC ${ARG_SOURCES})
+  target_link_libraries(${name}_cuda PUBLIC red_flags ${ARG_PUBLIC})
+  red_add_backends(${name})
+  list(TRANSFORM ARG_SOURCES PREPEND "${CMAKE_CURRENT_SOURCE_DIR}/")
+  set_property(GLOBAL APPEND PROPERTY RED_KERNELS ${name})
+  set_property(GLOBAL PROPERTY RED_KERNELS_${name}_SOURCES "${ARG_SOURCES}")
+  set_property(GLOBAL PROPERTY RED_KERNELS_${name}_PUBLIC "${ARG_PUBLIC}")
+endfunction()
+
+# Where things are: the toolkit of the nvcc that is asked for or found first, then what launch/cuda_sdk.sh fetched.
+set(sdk "${PROJECT_SOURCE_DIR}/build/cuda/nvidia/cu13")
+find_program(RED_NVCC nvcc HINTS "$ENV{CUDA_HOME}" "$ENV{CUDA_PATH}" PATHS /usr/local/cuda "${sdk}" PATH_SUFFIXES bin
+  DOC "CUDA's compiler, 12.8 or newer")
+set(hints "${sdk}")
+if(RED_NVCC)
+  file(REAL_PATH "${RED_NVCC}" nvcc)
+  cmake_path(GET nvcc PARENT_PATH bin)
+  cmake_path(GET bin PARENT_PATH toolkit)
+  list(PREPEND hints "${toolkit}")
+endif()
+# The libraries of a toolkit have no lib64 in some installations, and those from PyPI no name without a version.
+find_path(RED_CUDA_INCLUDE_DIR cuda_runtime.h HINTS ${hints} PATH_SUFFIXES include)
+find_path(RED_CUBLAS_INCLUDE_DIR cublasLt.h HINTS ${hints} "$ENV{CUBLAS_HOME}" PATH_SUFFIXES include)
+find_library(RED_CUDART_LIBRARY NAMES cudart libcudart.so.13 libcudart.so.12 HINTS ${hints} PATH_SUFFIXES lib64 lib)
+find_library(RED_CUBLASLT_LIBRARY NAMES cublasLt libcublasLt.so.13 libcublasLt.so.12 HINTS ${hints} "$ENV{CUBLAS_HOME}"
+  PATH_SUFFIXES lib64 lib)
+
+set(missing)
+foreach(part RED_NVCC RED_CUDA_INCLUDE_DIR RED_CUDART_LIBRARY RED_CUBLAS_INCLUDE_DIR RED_CUBLASLT_LIBRARY)
+  if(NOT ${part})
+    list(APPEND missing ${part})
+  endif()
+endforeach()
+list(JOIN missing ", " missing)
+set(RED_HAS_CUDA OFF)
+if(RED_CUDA STREQUAL "OFF")
+  # Nothing is said: it was asked for.
+elseif(RED_SANITIZE OR RED_FUZZ)
+  # The harness has sanitizer builds of its own, which these would only repeat.
+  if(RED_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "RED_CUDA=ON does not go with RED_SANITIZE or RED_FUZZ; the tests of the CUDA backend have "
+      "sanitizers of their own (docs/cuda.md)")
+  endif()
+  message(STATUS "CUDA backend: not in builds with sanitizers; its tests have their own")
+elseif(missing)
+  if(RED_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "RED_CUDA=ON, but these are not found: ${missing}. Load your site's CUDA module (12.8 or newer) "
+      "or set CUDA_HOME, or run launch/cuda_sdk.sh, which fetches them from PyPI into build/cuda; then configure again")
+  endif()
+  message(STATUS "CUDA backend: not built, and its tests are absent (not found: ${missing}; launch/cuda_sdk.sh gets them)")
+else()
+  set(RED_HAS_CUDA ON)
+endif()
+if(NOT RED_HAS_CUDA)
+  return()
+endif()
+
+execute_process(COMMAND "${RED_NVCC}" --list-gpu-arch OUTPUT_VARIABLE known COMMAND_ERROR_IS_FATAL ANY)
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(architectures)
+  foreach(architecture 80 90a 100)
+    string(REGEX REPLACE "[a-z]" "" number "${architecture}")
+    if(known MATCHES "compute_${number}[^0-9]")
+      list(APPEND architectures ${architecture})
+    endif()
+  endforeach()
+  set(CMAKE_CUDA_ARCHITECTURES "${architectures}" CACHE STRING "GPU architectures to compile kernels for")
+endif()
+set(CMAKE_CUDA_COMPILER "${RED_NVCC}")
+set(CMAKE_CUDA_HOST_COMPILER "${CMAKE_CXX_COMPILER}")
+set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # red_cuda_libraries names it; tests link a fake in its place
+enable_language(CUDA)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
+  message(FATAL_ERROR "nvcc ${CMAKE_CUDA_COMPILER_VERSION} at ${RED_NVCC} is too old: 12.8 or newer is needed "
+    "(set RED_NVCC, or RED_CUDA=OFF)")
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+if(RED_CCACHE)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER "${RED_CCACHE}")
+endif()
+message(STATUS "CUDA backend: nvcc ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}, "
+  "${RED_CUBLASLT_LIBRARY}")
+
+# red_cuda_headers: to compile host code against. red_cuda_runtime: what runs it, by backend.
+add_library(red_cuda_headers INTERFACE)
+target_include_directories(red_cuda_headers SYSTEM INTERFACE "${RED_CUDA_INCLUDE_DIR}" "${RED_CUBLAS_INCLUDE_DIR}")
+red_add_backends(red_cuda_runtime)
+add_library(red_cuda_runtime_cuda INTERFACE)
+target_link_libraries(red_cuda_runtime_cuda INTERFACE "${RED_CUBLASLT_LIBRARY}" "${RED_CUDART_LIBRARY}")
