@@ -15,11 +15,12 @@ set(options -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Werror=return-type -ffp-c
 # Paths in error messages are relative to the project, so that objects are the same in every checkout.
 list(APPEND options "-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=")
 target_compile_options(red_flags INTERFACE "$<$<COMPILE_LANGUAGE:C,CXX>:${options}>")
-# nvcc hands them to the host's compiler; code that it generates has shadows. On a GPU multiply-adds stay fused.
+# nvcc hands them to the host's compiler; code that it generates has shadows. On a GPU multiply-adds stay fused. fmt is
+# told what nvcc can do, which it would not believe.
 list(REMOVE_ITEM options -Wshadow)
 list(JOIN options "," options)
 target_compile_options(red_flags INTERFACE
-  "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xcompiler=${options} --expt-relaxed-constexpr --extended-lambda -lineinfo>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xcompiler=${options} --expt-relaxed-constexpr --extended-lambda -lineinfo -DFMT_USE_CONSTEXPR=1>")
 if(RED_SANITIZE)
   target_compile_options(red_flags INTERFACE "-fsanitize=${RED_SANITIZE}" -fno-omit-frame-pointer -g1
     -fno-sanitize-recover=all)

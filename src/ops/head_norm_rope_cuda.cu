@@ -229,7 +229,9 @@ RopeTable::RopeTable(int64_t num_positions, int64_t head_dim, double base, Memor
       angles[size + position * half_ + i] = static_cast<float>(std::sin(angle));
     }
   }
-  gpu::copy_at_once(buffer_.data(), angles.data(), angles.size() * sizeof(float));
+  Stream once(1, 0);
+  copy_to_device(once, buffer_.data(), angles.data(), angles.size() * sizeof(float));
+  once.synchronize();
 }
 
 void head_norm(Stream& stream, const Tensor& x, const Tensor& inv_rms, int64_t num_heads, float epsilon) {
