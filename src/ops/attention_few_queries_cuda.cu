@@ -24,6 +24,7 @@ struct FewArgs {
   AttentionMask mask;
   int64_t num_queries, head_dim;
   float scale;
+  bool vectors;     // whether heads can be read 16 bytes at a time
   float* partials;  // (Tq h, splits, k + 2): out, max, sum; null where a block takes all keys
   int splits;
 };
@@ -46,7 +47,7 @@ __device__ QueryKeys keys_of(const AttentionLayout& layout, const AttentionMask&
 
 struct FewShared {
   float weights[kKeyBlock];
-  float slices[kThreads * 4];
+  float slices[kThreads];
 };
 
 /// Sums over visible keys of one block: max and sum of exp, and out (k) in `out`, by all threads.
@@ -54,8 +55,18 @@ struct BlockSums {
   float max, sum;
 };
 
+/// to = columns col ... of a head; 0 behind its end. Which thread has which column, and so the order of a
+/// sum, does not depend on how they can be read.
+template <class T>
+__device__ void load_columns(float (&to)[kLanesOf<T>], const T* head, int64_t col, const FewArgs<T>& a) {
+  if (a.vectors) return load(to, head + col);
+#pragma unroll
+  for (int i = 0; i < kLanesOf<T>; ++i)
+    to[i] = col + i < a.head_dim ? static_cast<float>(head[col + i]) : 0.0F;
+}
+
 /// weights[j] = q . key begin + j, for j < count
-template <int kN, class T>
+template <class T>
 __device__ void score_keys(FewShared& shared, const FewArgs<T>& a, const T* q, int64_t begin, int count,
                            int64_t head) {
   const int lane = static_cast<int>(threadIdx.x) % kKeyLanes,
@@ -66,13 +77,13 @@ __device__ void score_keys(FewShared& shared, const FewArgs<T>& a, const T* q, i
     float dot = 0.0F;
     if (j < count) {
       const T* key = a.keys.at(begin + j, head);
-      for_each_column<kN>(a.head_dim, lane, kKeyLanes, [&](auto lanes, int64_t col) {
-        float x[decltype(lanes)::value], y[decltype(lanes)::value];
-        load(x, q + col);
-        load(y, key + col);
+      for (int64_t col = lane * kLanesOf<T>; col < a.head_dim; col += kKeyLanes * kLanesOf<T>) {
+        float x[kLanesOf<T>], y[kLanesOf<T>];
+        load_columns(x, q, col, a);
+        load_columns(y, key, col, a);
 #pragma unroll
-        for (int i = 0; i < decltype(lanes)::value; ++i) dot += x[i] * y[i];
-      });
+        for (int i = 0; i < kLanesOf<T>; ++i) dot += x[i] * y[i];
+      }
     }
     dot = warp_sum(dot, kKeyLanes);
     if (lane == 0 && j < count) shared.weights[j] = dot * a.scale;
@@ -102,11 +113,12 @@ __device__ BlockSums exponentiate(FewShared& shared, int count) {
 }
 
 /// change(col, value) with the weights' sums of values, one thread for each column: threads that follow one
-/// another read kN columns each, and as many keys at a time as there are threads for; their sums are joined
+/// another read some columns each, and as many keys at a time as there are threads for; their sums are joined
 /// in order.
-template <int kN, class T, class Change>
+template <class T, class Change>
 __device__ void sum_values(FewShared& shared, const FewArgs<T>& a, int64_t begin, int count, int64_t head,
                            const Change& change) {
+  constexpr int kN = kLanesOf<T>;
   const auto k = static_cast<int>(a.head_dim), vectors = (k + kN - 1) / kN;
   for (int first = 0; first < vectors; first += kThreads) {
     const int width = min(kThreads, vectors - first), slices = kThreads / width;
@@ -115,7 +127,7 @@ __device__ void sum_values(FewShared& shared, const FewArgs<T>& a, int64_t begin
     float sums[kN] = {};
     for (int j = slice; slice < slices && j < count; j += slices) {
       float v[kN];
-      load_some(v, a.values.at(begin + j, head) + col, k - col);
+      load_columns(v, a.values.at(begin + j, head), col, a);
 #pragma unroll
       for (int i = 0; i < kN; ++i) sums[i] += shared.weights[j] * v[i];
     }
@@ -146,7 +158,7 @@ struct Join {
 };
 
 /// out (k) and its softmax's state, of the keys in [begin, end), kKeyBlock at a time from `origin` on.
-template <int kN, class T>
+template <class T>
 __device__ BlockSums few_keys(FewShared& shared, float* out, const FewArgs<T>& a, int64_t query, int64_t head,
                               int32_t origin, int32_t begin, int32_t end) {
   BlockSums state{LargestOfBlock::nothing<float>(), 0.0F};
@@ -156,11 +168,11 @@ __device__ BlockSums few_keys(FewShared& shared, float* out, const FewArgs<T>& a
   for (int32_t block = origin + (begin - origin) / kKeyBlock * kKeyBlock; block < end; block += kKeyBlock) {
     const int32_t from = max(begin, block), to = min(end, block + kKeyBlock);
     if (from >= to) continue;
-    score_keys<kN>(shared, a, a.q.at(query, head), from, to - from, head);
+    score_keys(shared, a, a.q.at(query, head), from, to - from, head);
     const BlockSums next = exponentiate(shared, to - from);
     const Join join(state, next);
-    sum_values<kN>(shared, a, from, to - from, head,
-                   [&](int64_t col, float value) { out[col] = first ? value : join.out(out[col], value); });
+    sum_values(shared, a, from, to - from, head,
+               [&](int64_t col, float value) { out[col] = first ? value : join.out(out[col], value); });
     state = first ? next : BlockSums{join.max, join.sum};
     first = false;
   }
@@ -181,7 +193,7 @@ __device__ void finish(const FewArgs<T>& a, int64_t query, int64_t head, const f
 }
 
 /// Blocks: (pair of query and head, split of the keys).
-template <int kN, class T>
+template <class T>
 __global__ void __launch_bounds__(kThreads) few_kernel(FewArgs<T> a) {
   __shared__ FewShared shared;
   __shared__ float own_out[kMostHeadDim];
@@ -189,14 +201,14 @@ __global__ void __launch_bounds__(kThreads) few_kernel(FewArgs<T> a) {
   const QueryKeys keys = keys_of(a.layout, a.mask, query);
   if (!keys.there) return;
   if (a.partials == nullptr) {
-    const BlockSums sums = few_keys<kN>(shared, own_out, a, query, head, keys.origin, keys.begin, keys.end);
+    const BlockSums sums = few_keys(shared, own_out, a, query, head, keys.origin, keys.begin, keys.end);
     __syncthreads();
     return finish(a, query, head, own_out, sums, keys.begin < keys.end);
   }
   float* partial = a.partials + (static_cast<int64_t>(blockIdx.x) * a.splits + blockIdx.y) * (a.head_dim + 2);
   const int32_t block = keys.origin + static_cast<int32_t>(blockIdx.y) * kKeyBlock;
   const int32_t begin = max(keys.begin, block), end = min(keys.end, block + kKeyBlock);
-  const BlockSums sums = few_keys<kN>(shared, partial, a, query, head, keys.origin, begin, max(begin, end));
+  const BlockSums sums = few_keys(shared, partial, a, query, head, keys.origin, begin, max(begin, end));
   if (threadIdx.x == 0) {
     partial[a.head_dim] = sums.max;
     partial[a.head_dim + 1] = sums.sum;
@@ -239,9 +251,9 @@ void attention_few_queries(Stream& stream, const Tensor& o, const Tensor& lse, c
   const auto splits = static_cast<int>(split ? pieces(layout.k_head_rows, kKeyBlock) : 1);
   const ArenaScope scope(stream.scratch());
   float* partials = split ? stream.scratch().allocate<float>(pairs * splits, k + 2).as<float>() : nullptr;
-  const auto run = [&](auto element, auto lanes) {
+  const auto run = [&](auto element) {
     using T = decltype(element);
-    constexpr int n = decltype(lanes)::value;
+    constexpr int n = kLanesOf<T>;
     const FewArgs<T> args{{q, k},
                           {keys, k, layout.k_head_rows},
                           {values, k, layout.k_head_rows},
@@ -253,16 +265,14 @@ void attention_few_queries(Stream& stream, const Tensor& o, const Tensor& lse, c
                           q.rows,
                           k,
                           1.0F / std::sqrt(static_cast<float>(k)),
+                          k % n == 0 && in_vectors(n, q, keys, values),
                           partials,
                           splits};
-    launch(stream, few_kernel<n, T>, dim3(static_cast<unsigned>(pairs), static_cast<unsigned>(splits)),
-           kThreads, args);
+    launch(stream, few_kernel<T>, dim3(static_cast<unsigned>(pairs), static_cast<unsigned>(splits)), kThreads,
+           args);
     if (split) launch(stream, join_kernel<T>, static_cast<unsigned>(pairs), kThreads, args);
   };
-  const auto with_heads = [&](auto element, auto lanes) {
-    k % decltype(lanes)::value == 0 ? run(element, lanes) : run(element, Lanes<1>());
-  };
-  with_lanes(q.dtype, with_heads, q, keys, values);
+  with_element(q.dtype, run);
 }
 
 std::size_t attention_few_queries_bytes(int64_t num_heads, int64_t head_dim, int64_t num_sequences,

@@ -5,14 +5,14 @@
 namespace red::ops {
 namespace {
 
-/// A row outside the cache is not written: the host cannot be asked without waiting.
+/// A token with a row outside the cache is passed over: the host cannot be asked without waiting.
 template <int kN, class T>
 __global__ void scatter_heads_kernel(RowsOf<T> cache, RowsOf<const T> x, const int32_t* rows, int64_t tokens,
                                      int64_t num_heads, int64_t head_rows, int64_t k, int64_t cache_rows) {
   for_each_element<kN>(tokens * num_heads, k, [&](auto lanes, int64_t i, int64_t col) {
     const int64_t token = i / num_heads, head = i % num_heads;
+    if (rows[token] < 0 || rows[token] + (num_heads - 1) * head_rows >= cache_rows) return;
     const int64_t row = rows[token] + head * head_rows;
-    if (rows[token] < 0 || row >= cache_rows) return;
     float v[decltype(lanes)::value];
     load(v, x.at(token, head * k + col));
     store(cache.at(row, col), v);

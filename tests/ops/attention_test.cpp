@@ -389,7 +389,8 @@ TEST(Attention, RefusesWhatDoesNotFit) {
   bad.causal = false;
   EXPECT_THROW(forward(bad), LogicError);
   Stream small(1, 1024);
-  EXPECT_THROW(device.forward(small, c), LogicError);
+  const AttentionCase large = test::random_case("large", {150}, {150}, 1, 16, 4);
+  EXPECT_THROW(Device(large).forward(small, large), LogicError);
   const test::AttentionOnDevice where(c);
   EXPECT_THROW(attention_forward(stream, DeviceOf<bf16>(c).o, device.lse, device.q, device.keys,
                                  device.values, where.layout(), where.mask()),
