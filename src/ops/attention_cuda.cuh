@@ -141,37 +141,47 @@ __device__ inline void write_weights(float* weights, const float (&w)[kScores], 
   for (int j = 0; j < kScores; ++j) weights[row * kWeightStride + kShare * j + share] = w[j];
 }
 
-/// The queries of a block's tile, and which of them belong to one sequence: only those share tiles of keys.
+/// The kRows queries of a block's tile, and which of them belong to one sequence: only those share tiles of
+/// keys, kKeys each.
+template <int kRows, int kKeys>
 class QueryTile {
  public:
-  /// Reads rows first ... first + kTile - 1 into `shared` (kTile); a barrier follows before it is used.
+  /// Reads rows first ... first + kRows - 1 into `shared` (kRows); a barrier follows before it is used.
   __device__ QueryTile(QueryRow* shared, const QueryRow* all, int64_t first, int64_t num_queries)
       : rows_(shared) {
     const auto i = static_cast<int64_t>(threadIdx.x);
-    if (i < kTile) shared[i] = first + i < num_queries ? all[first + i] : QueryRow{0, 0, 0, -1};
+    if (i < kRows) shared[i] = first + i < num_queries ? all[first + i] : QueryRow{0, 0, 0, -1};
   }
 
-  /// body(visible, first key, number of keys) for each tile of keys that some query of the tile sees, where
-  /// visible is what this thread's row sees among keys that its sequence shares with the tile. All threads
+  /// Queries of one sequence, in the tile.
+  struct Run {
+    int begin, end;
+  };
+
+  /// What a row sees of the keys that a run goes over.
+  __device__ KeyRange visible(const Run& run, int row) const {
+    return row >= run.begin && row < run.end ? KeyRange{rows_[row].begin, rows_[row].end} : KeyRange{};
+  }
+
+  /// body(run, first key, number of keys) for each tile of keys that some query of a run sees. All threads
   /// take part.
   template <class Body>
-  __device__ void for_each_key_tile(int row, const Body& body) const {
-    for (int begin = 0, end = 0; begin < kTile; begin = end) {
-      const QueryRow first = rows_[begin];
-      while (end < kTile && rows_[end].sequence == first.sequence) ++end;
+  __device__ void for_each_key_tile(const Body& body) const {
+    for (Run run{0, 0}; run.begin < kRows; run.begin = run.end) {
+      const QueryRow first = rows_[run.begin];
+      while (run.end < kRows && rows_[run.end].sequence == first.sequence) ++run.end;
       if (first.sequence < 0) continue;
-      const KeyRange visible =
-          row >= begin && row < end ? KeyRange{rows_[row].begin, rows_[row].end} : KeyRange{};
-      const int32_t last = rows_[end - 1].end;
-      for (int32_t key = first.origin + (first.begin - first.origin) / kTile * kTile; key < last;
-           key += kTile)
-        body(visible, key, min(kTile, last - key));
+      const int32_t last = rows_[run.end - 1].end;
+      for (int32_t key = first.origin + (first.begin - first.origin) / kKeys * kKeys; key < last;
+           key += kKeys)
+        body(run, key, min(kKeys, last - key));
     }
   }
 
  private:
   const QueryRow* rows_;
 };
+using PlainQueryTile = QueryTile<kTile, kTile>;
 
 /// body(Lanes<groups>()) with enough groups of 16 columns for heads of width k.
 template <class Body>

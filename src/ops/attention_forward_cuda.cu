@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "ops/attention_cuda.cuh"
+#include "ops/attention_tensor_core.hpp"
 
 namespace red::ops {
 namespace {
@@ -67,17 +68,17 @@ __global__ void __launch_bounds__(kTileThreads) forward_kernel(ForwardArgs<T> a)
   const int64_t head = blockIdx.y, k = a.head_dim;
   // With a causal mask the last queries have the most keys: they begin first.
   const int64_t first = (static_cast<int64_t>(gridDim.x) - 1 - blockIdx.x) * kTile;
-  const QueryTile query_tile(query_rows, a.rows, first, a.num_queries);
+  const PlainQueryTile query_tile(query_rows, a.rows, first, a.num_queries);
   load_tile<kGroups>(queries, a.q.at(first, head), a.q.stride, a.num_queries - first, k, a.vectors);
   __syncthreads();
   RowShare<kGroups> out;
   Softmax softmax;
-  query_tile.for_each_key_tile(row, [&](KeyRange visible, int32_t key, int32_t count) {
+  query_tile.for_each_key_tile([&](PlainQueryTile::Run run, int32_t key, int32_t count) {
     load_tile<kGroups>(tile, a.keys.at(key, head), a.keys.stride, count, k, a.vectors);
     __syncthreads();
     float s[kScores];
     dot_rows<kGroups>(s, queries + row * kStride<kGroups>, tile, share);
-    out.scale(softmax.take(s, visible, key, a.scale, share));
+    out.scale(softmax.take(s, query_tile.visible(run, row), key, a.scale, share));
     write_weights(weights, s, row, share);
     __syncthreads();
     load_tile<kGroups>(tile, a.values.at(key, head), a.values.stride, count, k, a.vectors);
@@ -102,6 +103,10 @@ void forward_tiled(Stream& stream, const Tensor& o, const Tensor& lse, const Ten
   const ArenaScope scope(stream.scratch());
   auto* rows = reinterpret_cast<QueryRow*>(stream.scratch().allocate<int32_t>(q.rows, 4).as<int32_t>());
   find_query_rows(stream, rows, q.rows, layout, mask);
+  if (tensor_cores_take(k, q, keys, values)) {
+    attention_forward_tensor_core(stream, o, lse, q, keys, values, layout, rows);
+    return;
+  }
   const auto run = [&](auto element, auto groups) {
     using T = decltype(element);
     constexpr int n = decltype(groups)::value;

@@ -29,6 +29,14 @@ constexpr test::Tolerance rounded(test::Tolerance tolerance) {
   return {tolerance.absolute, test::kBf16Rounding};
 }
 
+// Tensor cores of a GPU (heads of 64 and 128) take probabilities and the gradients of scores as bf16: each
+// term of a sum is off by up to 2^-9, so that a result of few terms of up to 4 may be off by 2^-7.
+test::Tolerance rounded(test::Tolerance tolerance, const AttentionCase& c) {
+  const int64_t width = c.q.cols / c.heads;
+  if (!test::on_cpu() && (width == 64 || width == 128)) tolerance.absolute = 0x1p-7;
+  return rounded(tolerance);
+}
+
 /// The tensors of one case, all with different row strides; T: of all but the statistics.
 template <class T>
 struct DeviceOf {
@@ -36,7 +44,7 @@ struct DeviceOf {
       : q(c.q, 8),
         keys(c.keys, 24),
         values(c.values, 24),
-        d_o(c.d_o, 1),
+        d_o(c.d_o, 8),
         o(c.q.rows, c.q.cols, 5),
         lse(c.heads, c.q.rows, 3),
         delta(c.heads, c.q.rows, 2),
@@ -152,13 +160,13 @@ TEST(Attention, Bf16EqualsFloat64OfTheRoundedArguments) {
       Stream stream(2);
       const DeviceOf<bf16> device(c);
       device.forward(stream, c);
-      EXPECT_TRUE(close(device.o.read(), expected.o, rounded(kClose))) << "o";
+      EXPECT_TRUE(close(device.o.read(), expected.o, rounded(kClose, c))) << "o";
       EXPECT_TRUE(close(device.lse.read(), expected.lse, kClose)) << "lse";
       const FloatTensor delta(expected.delta);
       device.backward_from(stream, c, delta);
-      EXPECT_TRUE(close(device.dq.read(), expected.dq, rounded(kGradientsClose))) << "dq";
-      EXPECT_TRUE(close(device.dk.read(), expected.dk, rounded(kGradientsClose))) << "dk";
-      EXPECT_TRUE(close(device.dv.read(), expected.dv, rounded(kGradientsClose))) << "dv";
+      EXPECT_TRUE(close(device.dq.read(), expected.dq, rounded(kGradientsClose, c))) << "dq";
+      EXPECT_TRUE(close(device.dk.read(), expected.dk, rounded(kGradientsClose, c))) << "dk";
+      EXPECT_TRUE(close(device.dv.read(), expected.dv, rounded(kGradientsClose, c))) << "dv";
       EXPECT_TRUE(device.padding_untouched());
       EXPECT_EQ(stream.scratch().used(), 0U);
       const Matrix o = device.o.read();

@@ -193,6 +193,9 @@ inline std::vector<AttentionCase> attention_cases() {
   both.causal = true;
   both.prefix = {130};
   both.q_documents = both.k_documents = documents_of({260}, 100);
+  AttentionCase& wide = add("causal documents, heads of 64", {150, 70}, {150, 70}, 2, 64);
+  wide.causal = true;
+  wide.q_documents = wide.k_documents = documents_of({150, 70}, 90);
   // Odd query documents have no keys at all, and the last key documents no queries.
   AttentionCase& gaps = add("cross documents with gaps", {210}, {350}, 2, 16);
   gaps.q_documents = documents_of({210}, 30);
