@@ -3,23 +3,38 @@
 set(RED_CUDA AUTO CACHE STRING "CUDA backend: AUTO builds it where nvcc and cuBLAS are found, ON demands it, OFF")
 set_property(CACHE RED_CUDA PROPERTY STRINGS AUTO ON OFF)
 
-# red_add_backends(name): `name` stands for name_cpu, name_cuda ... by the property RED_BACKEND of the program that links
-# it: cpu where it is not set. What lies above a backend is so compiled once and linked against any.
+# A program says in its property RED_BACKEND what it is linked with; what lies above the backends is compiled once and
+# linked with any of them. Nothing dispatches at run time.
+#   (not set)     the CPU's
+#   cuda          on a GPU
+#   cuda_on_cpu   for tests: the same host code, with kernels compiled as C++ and fakes of CUDA's libraries
+#   cuda_on_cpu_asan, cuda_on_cpu_race   the same with kernels under AddressSanitizer and UndefinedBehaviorSanitizer, or
+#                 under the race checker
 define_property(TARGET PROPERTY RED_BACKEND BRIEF_DOCS "Backend that a program links"
-  FULL_DOCS "cpu (when empty), cuda, or a flavour of cuda_on_cpu (tests/cuda_on_cpu)")
+  FULL_DOCS "empty, cuda, cuda_on_cpu, cuda_on_cpu_asan or cuda_on_cpu_race")
+
+# red_add_backends(name): `name` stands for name_cpu or name_cuda. red_add_flavours(name): `name`, which only CUDA's half
+# links, stands for name_cuda, name_cuda_on_cpu ...
 function(red_add_backends name)
-  set(backend "$<TARGET_PROPERTY:RED_BACKEND>")
   add_library(${name} INTERFACE)
-  target_link_libraries(${name} INTERFACE "${name}_$<IF:$<BOOL:${backend}>,${backend},cpu>")
+  target_link_libraries(${name} INTERFACE "${name}_$<IF:$<BOOL:$<TARGET_PROPERTY:RED_BACKEND>>,cuda,cpu>")
+endfunction()
+function(red_add_flavours name)
+  add_library(${name} INTERFACE)
+  set(backend "$<TARGET_PROPERTY:RED_BACKEND>")
+  target_link_libraries(${name} INTERFACE "$<$<BOOL:${backend}>:${name}_${backend}>")
 endfunction()
 
 # red_add_kernels(name SOURCES a.cu ... [PUBLIC libs...]): kernels of a folder, as name_cuda by nvcc; tests/cuda_on_cpu
-# compiles the same files as C++, once for each flavour of the harness.
+# compiles the same files as C++, once for each flavour.
 function(red_add_kernels name)
   cmake_parse_arguments(ARG "" "" "SOURCES;PUBLIC" ${ARGN})
+  red_add_flavours(${name})
+  if(NOT ARG_SOURCES)
+    return()
+  endif()
   add_library(${name}_cuda STATIC ${ARG_SOURCES})
   target_link_libraries(${name}_cuda PUBLIC red_flags ${ARG_PUBLIC})
-  red_add_backends(${name})
   list(TRANSFORM ARG_SOURCES PREPEND "${CMAKE_CURRENT_SOURCE_DIR}/")
   set_property(GLOBAL APPEND PROPERTY RED_KERNELS ${name})
   set_property(GLOBAL PROPERTY RED_KERNELS_${name}_SOURCES "${ARG_SOURCES}")
@@ -32,10 +47,12 @@ find_program(RED_NVCC nvcc HINTS "$ENV{CUDA_HOME}" "$ENV{CUDA_PATH}" PATHS /usr/
   DOC "CUDA's compiler, 12.8 or newer")
 set(hints "${sdk}")
 if(RED_NVCC)
-  file(REAL_PATH "${RED_NVCC}" nvcc)
-  cmake_path(GET nvcc PARENT_PATH bin)
-  cmake_path(GET bin PARENT_PATH toolkit)
-  list(PREPEND hints "${toolkit}")
+  # It tells its home itself: what is on the path may be a link or a script.
+  execute_process(COMMAND "${RED_NVCC}" --dryrun -x cu -c /dev/null -o /dev/null ERROR_VARIABLE told OUTPUT_QUIET)
+  if(told MATCHES "TOP=([^\n]+)")
+    file(REAL_PATH "${CMAKE_MATCH_1}" toolkit)
+    list(PREPEND hints "${toolkit}")
+  endif()
 endif()
 # The libraries of a toolkit have no lib64 in some installations, and those from PyPI no name without a version.
 find_path(RED_CUDA_INCLUDE_DIR cuda_runtime.h HINTS ${hints} PATH_SUFFIXES include)
@@ -104,6 +121,6 @@ message(STATUS "CUDA backend: nvcc ${CMAKE_CUDA_COMPILER_VERSION}, architectures
 # red_cuda_headers: to compile host code against. red_cuda_runtime: what runs it, by backend.
 add_library(red_cuda_headers INTERFACE)
 target_include_directories(red_cuda_headers SYSTEM INTERFACE "${RED_CUDA_INCLUDE_DIR}" "${RED_CUBLAS_INCLUDE_DIR}")
-red_add_backends(red_cuda_runtime)
+red_add_flavours(red_cuda_runtime)
 add_library(red_cuda_runtime_cuda INTERFACE)
 target_link_libraries(red_cuda_runtime_cuda INTERFACE "${RED_CUBLASLT_LIBRARY}" "${RED_CUDART_LIBRARY}")

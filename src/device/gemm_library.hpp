@@ -1,4 +1,4 @@
-// The serial GEMM under every matrix product of the CPU backend. OpenBLAS and oneDNN are
+// Which library multiplies matrices, and on the CPU the serial GEMM under every product. OpenBLAS and oneDNN are
 // loaded when the first stream is made, not at program start, so that `redllm --help` pays nothing and a
 // machine may lack either; a plain loop of ours is always there. matmul splits its work over threads itself
 // and calls this per tile.
@@ -21,15 +21,16 @@ using GemmFunctionOf = void (*)(bool transpose_a, bool transpose_b, int64_t m, i
 using GemmFunction = GemmFunctionOf<float>;
 using Bf16GemmFunction = GemmFunctionOf<bf16>;
 
-enum class GemmChoice { automatic, openblas, onednn, plain };
+/// openblas, onednn and plain are the CPU's; tf32 is the GPU's, where automatic multiplies fp32 exactly.
+enum class GemmChoice { automatic, openblas, onednn, plain, tf32 };
 
-/// "auto", "openblas", "onednn" or "plain". Throws ConfigError for anything else.
+/// By its name in train.gemm. Throws ConfigError for one that the linked backend does not have.
 GemmChoice parse_gemm_choice(std::string_view text);
 std::string_view name_of(GemmChoice choice);
 
 struct GemmLibrary {
-  GemmChoice choice = GemmChoice::plain;  ///< what it is; never automatic
-  GemmFunction sgemm = nullptr;
+  GemmChoice choice = GemmChoice::plain;  ///< what it is; on the CPU never automatic
+  GemmFunction sgemm = nullptr;  ///< of the CPU, like bf16gemm
   std::string description;  ///< for logs: the library's own name and version
   /// bf16 a and b, fp32 sums; null where the library or the CPU has no bf16 arithmetic.
   Bf16GemmFunction bf16gemm = nullptr;

@@ -5,8 +5,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <source_location>
 
 namespace cuda_on_cpu {
+
+/// A place in a kernel's source: the optimiser may copy a barrier, but not move it to another line.
+using Site = std::source_location;
 
 struct ThreadContext {
   uint3 thread_index, block_index;
@@ -23,15 +27,15 @@ struct BarrierVotes {
   int all, any, count;
 };
 
-/// Waits for all threads of the block. site: the caller's code address, by which two barriers are told apart.
-BarrierVotes block_barrier(const void* site, bool vote);
+/// Waits for all threads of the block, all at the same site.
+BarrierVotes block_barrier(const Site& site, bool vote);
 
 /// What the lanes of a warp do together.
 enum class WarpOperation : uint8_t { sync, shuffle, ballot };
 
 /// Waits for all lanes of the mask. shuffle: `num_bytes` of `in` of lane `source` arrive in `out`; ballot:
 /// the lanes with source != 0 as a mask in `out`.
-void warp_operation(const void* site, WarpOperation operation, unsigned mask, const void* in, void* out,
+void warp_operation(const Site& site, WarpOperation operation, unsigned mask, const void* in, void* out,
                     std::size_t num_bytes, int source);
 
 unsigned lane_id();
@@ -44,18 +48,17 @@ unsigned lane_id();
 #define gridDim (::cuda_on_cpu::current_thread->grid_dim)
 inline constexpr int warpSize = 32;
 
-// Never inlined, so that the return address is a place in the kernel.
-[[gnu::noinline]] inline void __syncthreads() {
-  cuda_on_cpu::block_barrier(__builtin_return_address(0), false);
+inline void __syncthreads(const cuda_on_cpu::Site& site = cuda_on_cpu::Site::current()) {
+  cuda_on_cpu::block_barrier(site, false);
 }
-[[gnu::noinline]] inline int __syncthreads_and(int vote) {
-  return cuda_on_cpu::block_barrier(__builtin_return_address(0), vote != 0).all;
+inline int __syncthreads_and(int vote, const cuda_on_cpu::Site& site = cuda_on_cpu::Site::current()) {
+  return cuda_on_cpu::block_barrier(site, vote != 0).all;
 }
-[[gnu::noinline]] inline int __syncthreads_or(int vote) {
-  return cuda_on_cpu::block_barrier(__builtin_return_address(0), vote != 0).any;
+inline int __syncthreads_or(int vote, const cuda_on_cpu::Site& site = cuda_on_cpu::Site::current()) {
+  return cuda_on_cpu::block_barrier(site, vote != 0).any;
 }
-[[gnu::noinline]] inline int __syncthreads_count(int vote) {
-  return cuda_on_cpu::block_barrier(__builtin_return_address(0), vote != 0).count;
+inline int __syncthreads_count(int vote, const cuda_on_cpu::Site& site = cuda_on_cpu::Site::current()) {
+  return cuda_on_cpu::block_barrier(site, vote != 0).count;
 }
 
 // Fibers share one CPU, which sees its own writes in order. The race checker takes no fence for a barrier.
