@@ -110,8 +110,7 @@ if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.8)
   message(FATAL_ERROR "nvcc ${CMAKE_CUDA_COMPILER_VERSION} at ${RED_NVCC} is too old: 12.8 or newer is needed "
     "(set RED_NVCC, or RED_CUDA=OFF)")
 endif()
-set(CMAKE_CUDA_STANDARD 20)
-set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+# C++20 by a flag of ours (red_flags): CMake before 3.26 does not know that nvcc has it.
 if(RED_CCACHE)
   set(CMAKE_CUDA_COMPILER_LAUNCHER "${RED_CCACHE}")
 endif()

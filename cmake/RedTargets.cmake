@@ -20,7 +20,7 @@ target_compile_options(red_flags INTERFACE "$<$<COMPILE_LANGUAGE:C,CXX>:${option
 list(REMOVE_ITEM options -Wshadow)
 list(JOIN options "," options)
 target_compile_options(red_flags INTERFACE
-  "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xcompiler=${options} --expt-relaxed-constexpr --extended-lambda -lineinfo -DFMT_USE_CONSTEXPR=1>")
+  "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xcompiler=${options} --expt-relaxed-constexpr --extended-lambda -lineinfo -std=c++20 -DFMT_USE_CONSTEXPR=1>")
 if(RED_SANITIZE)
   target_compile_options(red_flags INTERFACE "-fsanitize=${RED_SANITIZE}" -fno-omit-frame-pointer -g1
     -fno-sanitize-recover=all)

@@ -62,7 +62,7 @@ __device__ void add_found(const Found& found, RowsOf<float> d_table, RowsOf<cons
   float sum[kN] = {};
   int64_t row = -1;
   for (int first = 0; first < found.count; first += kAtOnce) {
-    float v[kAtOnce][kN];
+    float v[kAtOnce][kN] = {};
 #pragma unroll
     for (int i = 0; i < kAtOnce; ++i) {
       if (first + i < found.count) load(v[i], dx.at(found.token[first + i], col));
