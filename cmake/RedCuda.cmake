@@ -41,6 +41,40 @@ function(red_add_kernels name)
   set_property(GLOBAL PROPERTY RED_KERNELS_${name}_PUBLIC "${ARG_PUBLIC}")
 endfunction()
 
+# red_add_cuda_test(name {SOURCES a.cpp ... | OBJECTS object_library} [LIBRARIES libs...] [TIMEOUT seconds]): a GoogleTest
+# program on the CUDA backend without a GPU, compiled once and linked for each flavour: name_test, name_asan_test,
+# name_race_test. Each runs as .natural, .reversed and .warp by the order of threads, with lazy, random and eager streams.
+function(red_add_cuda_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT;OBJECTS" "SOURCES;LIBRARIES" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  if(ARG_SOURCES)
+    set(ARG_OBJECTS ${name}_objects)
+    add_library(${ARG_OBJECTS} OBJECT ${ARG_SOURCES})
+    target_include_directories(${ARG_OBJECTS} PRIVATE "${PROJECT_SOURCE_DIR}/tests"
+      "${PROJECT_SOURCE_DIR}/tests/cuda_on_cpu")
+    target_link_libraries(${ARG_OBJECTS} PRIVATE red_device red_cuda_headers red_test_support)
+  endif()
+  foreach(flavour cuda_on_cpu cuda_on_cpu_asan cuda_on_cpu_race)
+    string(REGEX REPLACE "^cuda_on_cpu" "" suffix "${flavour}")
+    set(program ${name}${suffix}_test)
+    add_executable(${program} $<TARGET_OBJECTS:${ARG_OBJECTS}>)
+    set_target_properties(${program} PROPERTIES RED_BACKEND ${flavour} LINKER_LANGUAGE CXX)
+    string(REPLACE "FLAVOUR" "${flavour}" libraries "${ARG_LIBRARIES}")
+    target_link_libraries(${program} PRIVATE ${libraries} red_device red_cuda_runtime GTest::gtest_main)
+    foreach(orders natural:lazy reversed:random warp:eager)
+      string(REPLACE ":" ";" orders "${orders}")
+      list(GET orders 0 threads)
+      list(GET orders 1 streams)
+      add_test(NAME ${program}.${threads} COMMAND ${program})
+      # LeakSanitizer cannot follow what is on the stacks of fibers.
+      set_tests_properties(${program}.${threads} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS cuda ENVIRONMENT
+        "CUDA_ON_CPU_THREADS=${threads};CUDA_ON_CPU_STREAMS=${streams};RED_GEMM_CACHE=off;ASAN_OPTIONS=detect_leaks=0")
+    endforeach()
+  endforeach()
+endfunction()
+
 # Where things are: the toolkit of the nvcc that is asked for or found first, then what launch/cuda_sdk.sh fetched.
 set(sdk "${PROJECT_SOURCE_DIR}/build/cuda/nvidia/cu13")
 find_program(RED_NVCC nvcc HINTS "$ENV{CUDA_HOME}" "$ENV{CUDA_PATH}" PATHS /usr/local/cuda "${sdk}" PATH_SUFFIXES bin

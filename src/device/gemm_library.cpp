@@ -108,7 +108,8 @@ GemmChoice parse_gemm_choice(std::string_view text) {
     if (name == text) return value;
   }
   throw ConfigError(
-      "train.gemm = {}: redllm multiplies on the CPU by auto, openblas, onednn or plain; tf32 is for redllm-cuda",
+      "train.gemm = {}: redllm multiplies on the CPU by auto, openblas, onednn or plain; tf32 is for "
+      "redllm-cuda",
       text);
 }
 

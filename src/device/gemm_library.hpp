@@ -1,5 +1,5 @@
-// Which library multiplies matrices, and on the CPU the serial GEMM under every product. OpenBLAS and oneDNN are
-// loaded when the first stream is made, not at program start, so that `redllm --help` pays nothing and a
+// Which library multiplies matrices, and on the CPU the serial GEMM under every product. OpenBLAS and oneDNN
+// are loaded when the first stream is made, not at program start, so that `redllm --help` pays nothing and a
 // machine may lack either; a plain loop of ours is always there. matmul splits its work over threads itself
 // and calls this per tile.
 #pragma once
@@ -30,8 +30,8 @@ std::string_view name_of(GemmChoice choice);
 
 struct GemmLibrary {
   GemmChoice choice = GemmChoice::plain;  ///< what it is; on the CPU never automatic
-  GemmFunction sgemm = nullptr;  ///< of the CPU, like bf16gemm
-  std::string description;  ///< for logs: the library's own name and version
+  GemmFunction sgemm = nullptr;           ///< of the CPU, like bf16gemm
+  std::string description;                ///< for logs: the library's own name and version
   /// bf16 a and b, fp32 sums; null where the library or the CPU has no bf16 arithmetic.
   Bf16GemmFunction bf16gemm = nullptr;
 

@@ -25,9 +25,10 @@ int64_t leading_dim(const Tensor& t) {
 }
 
 void multiply(Stream& stream, const Tensor& c, const Operands& o) {
-  stream.backend().gemm.multiply(stream.handle(), {o.transpose_a, o.transpose_b, c.rows, c.cols, o.k(), o.a.data,
-                                                   leading_dim(o.a), o.b.data, leading_dim(o.b), c.data,
-                                                   leading_dim(c), o.a.dtype, c.dtype, o.alpha, o.beta});
+  stream.backend().gemm.multiply(
+      stream.handle(),
+      {o.transpose_a, o.transpose_b, c.rows, c.cols, o.k(), o.a.data, leading_dim(o.a), o.b.data,
+       leading_dim(o.b), c.data, leading_dim(c), o.a.dtype, c.dtype, o.alpha, o.beta});
 }
 
 /// c = beta c
@@ -36,7 +37,8 @@ void scale(Stream& stream, const Tensor& c, float beta) {
   if (beta == 1.0F) return;
   // As a sum of one product, of zeros.
   const ArenaScope scope(stream.scratch());
-  const Tensor column = stream.scratch().allocate(c.rows, 1, c.dtype), row = stream.scratch().allocate(1, c.cols, c.dtype);
+  const Tensor column = stream.scratch().allocate(c.rows, 1, c.dtype),
+               row = stream.scratch().allocate(1, c.cols, c.dtype);
   fill(stream, column, 0.0F);
   fill(stream, row, 0.0F);
   multiply(stream, c, {column, row, false, false, 1.0F, beta});

@@ -12,12 +12,12 @@
 #include <vector>
 
 #include "child_run.hpp"
+#include "runtime/flavour.hpp"
 #include "runtime/options.hpp"
 
 namespace cuda_on_cpu {
 namespace {
 
-constexpr std::string_view kFlavour = FLAVOUR;
 constexpr std::pair<ThreadOrder, const char*> kOrders[] = {
     {ThreadOrder::natural, "natural"}, {ThreadOrder::reversed, "reversed"}, {ThreadOrder::warp, "warp"}};
 
@@ -51,7 +51,7 @@ struct Catch {
 // Mistakes of barriers and masks are the scheduler's to catch, in every flavour.
 const std::vector<Catch> kStuckBarrier = {{"", "", "never reach a barrier"}};
 const std::multimap<std::string, std::vector<Catch>> kCatches = {
-    {"two_sums", {{"race", "", "race: a write after a read"}, {"plain", "warp", ""}}},
+    {"two_sums", {{"race", "", "race: "}, {"plain", "warp", ""}}},
     {"no_barrier",
      {{"race", "", "race: a read"},
       {"plain", "natural", ""},
@@ -64,7 +64,7 @@ const std::multimap<std::string, std::vector<Catch>> kCatches = {
     {"source_outside_mask", {{"", "", "is not in mask 0xffff"}}},
     {"lane_not_in_mask", {{"", "", "does not name it"}}},
     {"lanes_disagree", {{"", "", "exchange values at different places"}}},
-    {"static_overrun", {{"asan", "", "AddressSanitizer"}}},
+    {"static_overrun", {{"asan", "", "insufficient space"}}},
     {"dynamic_overrun", {{"asan", "", "AddressSanitizer"}}},
     {"global_overrun", {{"asan", "", "AddressSanitizer"}}},
     {"misaligned", {{"asan", "", "misaligned address"}}},
@@ -90,7 +90,7 @@ TEST(PlantedKernels, EachBugIsCaughtByItsChecks) {
       const ChildRun child = run_in_child([&, o = order] { return run(planted, true, o); });
       std::cout << planted.name << ", " << name << ": " << (child.good ? "not caught" : "caught") << "\n";
       for (const Catch& expected : found->second) {
-        if (!expected.flavour.empty() && expected.flavour != kFlavour) continue;
+        if (!expected.flavour.empty() && expected.flavour != flavour()) continue;
         if (!expected.order.empty() && expected.order != name) continue;
         EXPECT_TRUE(child.caught(expected.words))
             << planted.name << ", " << name << ", '" << expected.words << "': " << child.output;

@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "runtime/failure.hpp"
+#include "runtime/flavour.hpp"
 #include "runtime/grid.hpp"
 #include "runtime/race_hooks.hpp"
 #include "runtime/ready_queue.hpp"
@@ -194,6 +195,9 @@ RaceChecker& checker() {
 
 }  // namespace
 
+std::string_view flavour() {
+  return "race";
+}
 void race_begin_launch() {
   checker().begin_launch();
 }
