@@ -59,10 +59,11 @@ struct Head {
   const float *cosine = nullptr, *sine = nullptr;
 };
 
-/// body(Lanes<kN>(), i) for each kN elements of `width`, which is a multiple of kN.
+/// body(i) for each kN elements of the first half, a multiple of kN. A lane has the same elements in every
+/// pass, and those that belong to them in the second half: no lane writes what another reads.
 template <int kN, class Body>
-__device__ void for_each_of(const Head& head, int64_t width, const Body& body) {
-  for (int64_t i = head.lane * kN; i < width; i += head.group * kN) body(i);
+__device__ void for_each_pair(const Head& head, int64_t half, const Body& body) {
+  for (int64_t i = head.lane * kN; i < half; i += head.group * kN) body(i);
 }
 
 /// to (2 kN) = the rotated pairs of from; `turn` is -1 for the way back.
@@ -82,7 +83,7 @@ __device__ void rotate(float (&a)[kN], float (&b)[kN], const Head& head, int64_t
 /// x (k) <- change(x) over both halves at once, rotated.
 template <int kN, class T, class Change>
 __device__ void change_head(T* x, const Head& head, int64_t half, float turn, const Change& change) {
-  for_each_of<kN>(head, half, [&](int64_t i) {
+  for_each_pair<kN>(head, half, [&](int64_t i) {
     float a[kN], b[kN];
     load(a, x + i);
     load(b, x + half + i);
@@ -108,11 +109,12 @@ __global__ void __launch_bounds__(256) head_norm_kernel(HeadArgs<T> args, float 
     T* x = args.x.at(head.token, head.head * k);
     float squares = 0.0F;
     if (head.there) {
-      for_each_of<kN>(head, k, [&](int64_t i) {
-        float v[kN];
-        load(v, x + i);
+      for_each_pair<kN>(head, k / 2, [&](int64_t i) {
+        float a[kN], b[kN];
+        load(a, x + i);
+        load(b, x + k / 2 + i);
 #pragma unroll
-        for (int j = 0; j < kN; ++j) squares += v[j] * v[j];
+        for (int j = 0; j < kN; ++j) squares += a[j] * a[j] + b[j] * b[j];
       });
     }
     const float mean = warp_sum(squares, args.group) / static_cast<float>(k);
@@ -138,12 +140,14 @@ __global__ void __launch_bounds__(256) head_norm_backward_kernel(HeadArgs<T> arg
     const T* normalised = y.at(head.token, head.head * k);
     float dot = 0.0F;
     if (head.there) {
-      for_each_of<kN>(head, k, [&](int64_t i) {
-        float d[kN], v[kN];
-        load(d, dx + i);
-        load(v, normalised + i);
+      for_each_pair<kN>(head, k / 2, [&](int64_t i) {
+        for (int64_t at = i; at < k; at += k / 2) {
+          float d[kN], v[kN];
+          load(d, dx + at);
+          load(v, normalised + at);
 #pragma unroll
-        for (int j = 0; j < kN; ++j) dot += d[j] * v[j];
+          for (int j = 0; j < kN; ++j) dot += d[j] * v[j];
+        }
       });
     }
     const float mean = warp_sum(dot, args.group) / static_cast<float>(k);
