@@ -76,30 +76,41 @@ namespace detail {
 
 inline constexpr int kMostWarps = 8;
 
-inline float bf16_of(uint32_t pair, int half) {
-  bf16 value;
-  value.bits = static_cast<uint16_t>(pair >> (16 * half));
-  return value;
+struct Operands {
+  uint32_t a[4], b[2];
+};
+
+/// to (16) = what four lanes from `lane` on hold of one row of a or one column of b: each two and, 8 further
+/// on, two.
+inline void gather(float (&to)[16], const Operands* lanes, int lane, uint32_t (*part)(const Operands&, int)) {
+  for (int k = 0; k < 16; k += 2) {
+    const uint32_t pair = part(lanes[lane + k % 8 / 2], k / 8);
+    for (int half = 0; half < 2; ++half) {
+      bf16 value;
+      value.bits = static_cast<uint16_t>(pair >> (16 * half));
+      to[k + half] = value;
+    }
+  }
 }
 
 }  // namespace detail
 
 inline void multiply_add(float (&c)[4], const Fragment& a, uint32_t b0, uint32_t b1) {
-  struct Operands {
-    uint32_t a[4], b[2];
-  };
+  using detail::Operands;
   __shared__ Operands of_warp[detail::kMostWarps][kWarp];
   Operands* lanes = of_warp[threadIdx.x / kWarp];
   const int lane = static_cast<int>(threadIdx.x) % kWarp, group = lane / 4, place = lane % 4;
   lanes[lane] = {{a.part[0], a.part[1], a.part[2], a.part[3]}, {b0, b1}};
   __syncwarp();
+  float rows[2][16], cols[2][16];
+  const auto upper = [](const Operands& o, int k) { return o.a[2 * k]; };
+  const auto lower = [](const Operands& o, int k) { return o.a[2 * k + 1]; };
+  const auto of_b = [](const Operands& o, int k) { return o.b[k]; };
+  detail::gather(rows[0], lanes, 4 * group, upper);
+  detail::gather(rows[1], lanes, 4 * group, lower);
+  for (int i = 0; i < 2; ++i) detail::gather(cols[i], lanes, 4 * (2 * place + i), of_b);
   for (int i = 0; i < 4; ++i) {
-    const int lower = i / 2, col = 2 * place + i % 2;  // rows group, group + 8
-    for (int k = 0; k < 16; ++k) {
-      const int of_k = k % 8 / 2, upper = k / 8;
-      c[i] += detail::bf16_of(lanes[4 * group + of_k].a[lower + 2 * upper], k % 2) *
-              detail::bf16_of(lanes[4 * col + of_k].b[upper], k % 2);
-    }
+    for (int k = 0; k < 16; ++k) c[i] += rows[i / 2][k] * cols[i % 2][k];
   }
   __syncwarp();
 }
