@@ -1,6 +1,8 @@
 # red_header_checks: compiles every header by itself, so that each includes what it uses. Not part of a normal build:
 #   ninja -C build/release red_header_checks
 # Parts of a Highway kernel (*-inl.hpp) are exempt: foreach_target.h includes them once per instruction set.
+# So are, without CUDA, headers that include its own.
+set(needs_cuda "/cuda_|/cublaslt_|/gemm_algorithms|/pinned_ring|_cuda\\.hpp$|^tests/cuda_on_cpu/")
 set(folders src parallel checkpoint launch)
 if(RED_TESTS)
   list(APPEND folders tests)
@@ -9,7 +11,7 @@ set(sources)
 foreach(folder IN LISTS folders)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}" "${PROJECT_SOURCE_DIR}/${folder}/*.hpp")
   foreach(header IN LISTS headers)
-    if(NOT header MATCHES "-inl\\.hpp$")
+    if(NOT header MATCHES "-inl\\.hpp$" AND (RED_HAS_CUDA OR NOT header MATCHES "${needs_cuda}"))
       string(REGEX REPLACE "\\.hpp$" ".cpp" name "${header}")
       set(source "${PROJECT_BINARY_DIR}/header_checks/${name}")
       file(CONFIGURE OUTPUT "${source}" CONTENT "#include \"${PROJECT_SOURCE_DIR}/${header}\"\n")
@@ -27,4 +29,9 @@ target_link_libraries(red_header_checks PRIVATE red_flags fmt::fmt MPI::MPI_CXX 
   Boost::iostreams)
 if(RED_TESTS)
   target_link_libraries(red_header_checks PRIVATE GTest::gtest)
+endif()
+if(RED_HAS_CUDA)
+  target_link_libraries(red_header_checks PRIVATE red_cuda_headers)
+  target_include_directories(red_header_checks PRIVATE "${PROJECT_SOURCE_DIR}/tests/cuda_on_cpu"
+    "${PROJECT_SOURCE_DIR}/tests/cuda_on_cpu/runtime/x86_64")
 endif()

@@ -11,10 +11,16 @@ target_compile_features(red_flags INTERFACE cxx_std_20)
 target_include_directories(red_flags INTERFACE "${PROJECT_SOURCE_DIR}/src" "${PROJECT_SOURCE_DIR}")
 # -ffp-contract=off: the same sums whatever the optimiser sees, so that two builds of one commit agree;
 # kernels ask for fused multiply-adds by name.
-target_compile_options(red_flags INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Werror=return-type
-  -ffp-contract=off -fno-math-errno)
+set(options -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Werror=return-type -ffp-contract=off -fno-math-errno)
 # Paths in error messages are relative to the project, so that objects are the same in every checkout.
-target_compile_options(red_flags INTERFACE "-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=")
+list(APPEND options "-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=")
+target_compile_options(red_flags INTERFACE "$<$<COMPILE_LANGUAGE:C,CXX>:${options}>")
+# nvcc hands them to the host's compiler; code that it generates has shadows. On a GPU multiply-adds stay fused. fmt is
+# told what nvcc can do, which it would not believe.
+list(REMOVE_ITEM options -Wshadow)
+list(JOIN options "," options)
+target_compile_options(red_flags INTERFACE
+  "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Xcompiler=${options} --expt-relaxed-constexpr --extended-lambda -lineinfo -std=c++20 -DFMT_USE_CONSTEXPR=1>")
 if(RED_SANITIZE)
   target_compile_options(red_flags INTERFACE "-fsanitize=${RED_SANITIZE}" -fno-omit-frame-pointer -g1
     -fno-sanitize-recover=all)

@@ -9,6 +9,7 @@ RANK = {
     "config": 6, "train": 7, "eval": 8, "launch": 9,
 }
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+SUFFIXES = {".hpp", ".cpp", ".cuh", ".cu"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([a-z_]+)/')
 
 
@@ -20,7 +21,7 @@ def folder_of(path: pathlib.Path) -> str:
 def main() -> int:
     wrong = []
     for top in ("src", "parallel", "checkpoint", "launch"):
-        for path in sorted((ROOT / top).rglob("*.[ch]pp")):
+        for path in sorted(path for path in (ROOT / top).rglob("*") if path.suffix in SUFFIXES):
             own = folder_of(path)
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 match = INCLUDE.match(line)

@@ -18,7 +18,9 @@ import sys
 TOOL = "clang-tidy-14"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(rb'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
-SEARCHED = (ROOT / "src", ROOT, ROOT / "tests")
+SEARCHED = (ROOT / "src", ROOT, ROOT / "tests", ROOT / "tests/cuda_on_cpu")
+# Kernels are read by nvcc, and in tests as C++ of another dialect; and clang-tidy reads no assembly.
+SKIPPED = {".cu", ".S"}
 
 
 @functools.lru_cache(maxsize=None)
@@ -68,7 +70,7 @@ def main() -> int:
     todo, known = [], 0
     for entry in json.loads(pathlib.Path(arguments.build_dir, "compile_commands.json").read_text()):
         path = pathlib.Path(entry["directory"], entry["file"]).resolve()
-        if not path.is_relative_to(ROOT) or path.is_relative_to(pathlib.Path(arguments.build_dir).resolve()):
+        if path.suffix in SKIPPED or not path.is_relative_to(ROOT) or path.is_relative_to(pathlib.Path(arguments.build_dir).resolve()):
             continue
         stamp = cache / key_of(path, entry["command"], rules)
         if stamp.exists():

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "device/backend.hpp"
 #include "launch/mpi_run.hpp"
 #include "model/stage_parameters.hpp"
 #include "train/machine.hpp"
@@ -36,6 +37,7 @@ int run_on_ranks(const config::RunConfig& config, const std::function<parallel::
   parallel::MpiOptions options;
   options.deadline_s = config.train.timeout_s;
   return run_under_mpi(options, [&](parallel::MpiEnvironment& mpi) {
+    require_backend(mpi.size());
     if (config.train.gemm == "auto") train::agree_on_gemm(mpi.world(), stream);
     const parallel::Layout chosen = layout(mpi.size());
     parallel::Mesh mesh(chosen, mpi.world(), model::layout_limits(config.model));

@@ -7,7 +7,7 @@ usage() {
   cat <<'END'
 usage: launch/test.sh [--no-install] [--thorough] [--preset PRESET] [--jobs N] [-- CTEST_ARGUMENTS...]
   --no-install     use the packages that are there; without it, missing Debian packages are installed, and Python's
-                   tensorboard into build/python
+                   tensorboard into build/python, and CUDA's compiler and libraries into build/cuda
   --thorough       also clang-tidy, the tests under AddressSanitizer and UndefinedBehaviorSanitizer, and
                    launch/quickstart.sh: an hour more on 2 cores
   --preset PRESET  release (default), debug, asan or tsan
@@ -62,7 +62,9 @@ skip() {
 }
 
 build() { # build PRESET
-  cmake --preset "$1" -DRED_TESTS=ON && cmake --build "build/$1" -j "$jobs"
+  local cuda=AUTO
+  if [ "${RED_REQUIRE_CUDA:-}" = 1 ] && [ "$1" = release ]; then cuda=ON; fi
+  cmake --preset "$1" -DRED_TESTS=ON "-DRED_CUDA=$cuda" && cmake --build "build/$1" -j "$jobs"
 }
 
 # run_tests PRESET [CTEST_ARGUMENTS...]: every ctest test counts by itself.
@@ -90,7 +92,7 @@ junit() {
 }
 
 format_check() {
-  git ls-files -z '*.cpp' '*.hpp' | xargs -0 clang-format-14 --dry-run --Werror
+  git ls-files -z '*.cpp' '*.hpp' '*.cu' '*.cuh' | xargs -0 clang-format-14 --dry-run --Werror
 }
 
 shell_check() {
@@ -106,9 +108,19 @@ python_packages() {
   fi
 }
 
+# The CUDA backend is built and tested where its parts can be had; RED_REQUIRE_CUDA=1 demands it.
+cuda_sdk() {
+  if [ "${RED_REQUIRE_CUDA:-}" = 1 ]; then
+    check "cuda sdk" launch/cuda_sdk.sh || exit 1
+  elif ! launch/cuda_sdk.sh >"$logs/cuda_sdk.log" 2>&1 </dev/null; then
+    skip "the CUDA backend" "its parts cannot be had, see $logs/cuda_sdk.log"
+  fi
+}
+
 if [ "$install" = yes ]; then
   check "packages" launch/packages.sh build test text || exit 1
   python_packages
+  cuda_sdk
 else
   launch/packages.sh --check build test text || true
 fi

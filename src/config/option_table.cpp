@@ -183,9 +183,13 @@ void add_train(std::vector<RunOption>& table) {
       .aka({"timeout", "nccl_timeout"});
   s.choice(
       "gemm", FIELD(train.gemm),
-      {{"auto", "auto"}, {"openblas", "openblas"}, {"onednn", "onednn"}, {"plain", "plain"}},
+      {{"auto", "auto"},
+       {"openblas", "openblas"},
+       {"onednn", "onednn"},
+       {"plain", "plain"},
+       {"tf32", "tf32"}},
       "Library of matrix products; auto: the fastest here that computes rightly. In generation, products "
-      "of up to 16 rows have their own kernel.");
+      "of up to 16 rows have their own kernel. tf32 is for redllm-cuda, where auto multiplies fp32 exactly.");
   s.path("run_dir", FIELD(train.run_dir), "Folder of the run: metrics, effective configuration, checkpoints.")
       .needed(kTrainUse)
       .aka({"output_dir", "save", "save_dir", "out_dir"});

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.hpp"
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "device/gemm_check.hpp"
@@ -91,6 +92,10 @@ GemmChoice choose_library() {
 
 }  // namespace
 
+bool GemmLibrary::has_bf16_arithmetic() const {
+  return bf16gemm != nullptr;
+}
+
 std::string_view name_of(GemmChoice choice) {
   for (const auto& [value, name] : kNames) {
     if (value == choice) return name;
@@ -102,7 +107,10 @@ GemmChoice parse_gemm_choice(std::string_view text) {
   for (const auto& [value, name] : kNames) {
     if (name == text) return value;
   }
-  throw ConfigError("'{}' is no GEMM library; choose auto, openblas, onednn or plain", text);
+  throw ConfigError(
+      "train.gemm = {}: redllm multiplies on the CPU by auto, openblas, onednn or plain; tf32 is for "
+      "redllm-cuda",
+      text);
 }
 
 bool gemm_usable(GemmChoice choice) {
@@ -121,6 +129,8 @@ const GemmLibrary& gemm_library(GemmChoice choice) {
       return usable(tried_onednn());
     case GemmChoice::automatic:
       break;
+    case GemmChoice::tf32:
+      RED_CHECK(false, "tf32 is not for the CPU");
   }
   static const GemmChoice best = choose_library();
   return gemm_library_with_bf16(best);

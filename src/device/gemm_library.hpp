@@ -1,5 +1,5 @@
-// The serial GEMM under every matrix product of the CPU backend. OpenBLAS and oneDNN are
-// loaded when the first stream is made, not at program start, so that `redllm --help` pays nothing and a
+// Which library multiplies matrices, and on the CPU the serial GEMM under every product. OpenBLAS and oneDNN
+// are loaded when the first stream is made, not at program start, so that `redllm --help` pays nothing and a
 // machine may lack either; a plain loop of ours is always there. matmul splits its work over threads itself
 // and calls this per tile.
 #pragma once
@@ -21,20 +21,21 @@ using GemmFunctionOf = void (*)(bool transpose_a, bool transpose_b, int64_t m, i
 using GemmFunction = GemmFunctionOf<float>;
 using Bf16GemmFunction = GemmFunctionOf<bf16>;
 
-enum class GemmChoice { automatic, openblas, onednn, plain };
+/// openblas, onednn and plain are the CPU's; tf32 is the GPU's, where automatic multiplies fp32 exactly.
+enum class GemmChoice { automatic, openblas, onednn, plain, tf32 };
 
-/// "auto", "openblas", "onednn" or "plain". Throws ConfigError for anything else.
+/// By its name in train.gemm. Throws ConfigError for one that the linked backend does not have.
 GemmChoice parse_gemm_choice(std::string_view text);
 std::string_view name_of(GemmChoice choice);
 
 struct GemmLibrary {
-  GemmChoice choice = GemmChoice::plain;  ///< what it is; never automatic
-  GemmFunction sgemm = nullptr;
-  std::string description;  ///< for logs: the library's own name and version
+  GemmChoice choice = GemmChoice::plain;  ///< what it is; on the CPU never automatic
+  GemmFunction sgemm = nullptr;           ///< of the CPU, like bf16gemm
+  std::string description;                ///< for logs: the library's own name and version
   /// bf16 a and b, fp32 sums; null where the library or the CPU has no bf16 arithmetic.
   Bf16GemmFunction bf16gemm = nullptr;
 
-  bool has_bf16_arithmetic() const { return bf16gemm != nullptr; }
+  bool has_bf16_arithmetic() const;
 };
 
 /// Whether the library can be loaded and multiplies rightly on this CPU.

@@ -4,10 +4,13 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 
 #include "base/thread_pool.hpp"
 #include "device/buffer.hpp"
 #include "device/gemm_library.hpp"
+
+struct CUstream_st;  // what CUDA's cudaStream_t points to
 
 namespace red {
 
@@ -16,8 +19,10 @@ class Stream {
   /// scratch_bytes: temporaries of single ops (attention tiles, partial sums); ops release what they take.
   /// gemm: which library multiplies matrices; the first stream of a process loads and checks them.
   explicit Stream(int num_threads, std::size_t scratch_bytes = std::size_t{32} << 20,
-                  GemmChoice gemm = GemmChoice::automatic)
-      : gemm_(&gemm_library(gemm)), threads_(num_threads), scratch_("op scratch", scratch_bytes) {}
+                  GemmChoice gemm = GemmChoice::automatic);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
 
   ThreadPool& threads() { return threads_; }
   Arena& scratch() { return scratch_; }
@@ -36,16 +41,28 @@ class Stream {
   void set_progress_hook(std::function<void()> hook) { threads_.set_between_tasks(std::move(hook)); }
 
   /// Waits until all work given so far is done. On the CPU it always is.
-  void synchronize() {}
+  void synchronize();
+
+  /// What the linked backend keeps for a stream; made when it is first asked for, so that a stream that only
+  /// plans needs no GPU.
+  struct Backend;
+  Backend& backend();
+  /// The CUDA stream to launch kernels on; null on the CPU.
+  CUstream_st* handle();
 
  private:
   const GemmLibrary* gemm_;
   ThreadPool threads_;
+  std::unique_ptr<Backend> backend_;
   Arena scratch_;
 };
 
-/// Host memory to device memory and back, in stream order. On the CPU both are plain copies.
+/// Host memory to device memory, in stream order. The host memory may be used again at once.
 void copy_to_device(Stream& stream, void* device, const void* host, std::size_t num_bytes);
+/// Device memory to host memory, in stream order: the bytes are there after stream.synchronize().
 void copy_to_host(Stream& stream, void* host, const void* device, std::size_t num_bytes);
+
+/// Waits until all streams have done their work: for tests, which use many. A step has no use for it.
+void synchronize_device();
 
 }  // namespace red

@@ -4,6 +4,27 @@
 
 namespace red {
 
+/// An op is done when its call returns: there is nothing to keep.
+struct Stream::Backend {};
+
+Stream::Stream(int num_threads, std::size_t scratch_bytes, GemmChoice gemm)
+    : gemm_(&gemm_library(gemm)), threads_(num_threads), scratch_("op scratch", scratch_bytes) {}
+
+Stream::~Stream() = default;
+
+Stream::Backend& Stream::backend() {
+  if (!backend_) backend_ = std::make_unique<Backend>();
+  return *backend_;
+}
+
+CUstream_st* Stream::handle() {
+  return nullptr;
+}
+
+void Stream::synchronize() {}
+
+void synchronize_device() {}
+
 void copy_to_device(Stream&, void* device, const void* host, std::size_t num_bytes) {
   if (num_bytes != 0) std::memcpy(device, host, num_bytes);
 }

@@ -15,10 +15,10 @@ struct KeyRange {
   int32_t begin = 0, end = 0;
 };
 
-/// One sequence of an attention.
+/// One sequence of an attention. constexpr: kernels of a GPU ask it too.
 class AttentionSequence {
  public:
-  AttentionSequence(const AttentionLayout& layout, const AttentionMask& mask, int64_t sequence)
+  constexpr AttentionSequence(const AttentionLayout& layout, const AttentionMask& mask, int64_t sequence)
       : first_query_(layout.q_offsets[sequence]),
         num_queries_(layout.q_offsets[sequence + 1] - first_query_),
         first_key_(layout.k_offsets[sequence]),
@@ -29,12 +29,12 @@ class AttentionSequence {
         q_documents_(mask.q_documents == nullptr ? nullptr : mask.q_documents + first_query_),
         k_documents_(mask.k_documents == nullptr ? nullptr : mask.k_documents + first_key_) {}
 
-  int64_t first_query() const { return first_query_; }  ///< among all tokens
-  int64_t num_queries() const { return num_queries_; }
-  int64_t first_key() const { return first_key_; }  ///< among all rows, of the first head
-  int64_t num_keys() const { return num_keys_; }
+  constexpr int64_t first_query() const { return first_query_; }  ///< among all tokens
+  constexpr int64_t num_queries() const { return num_queries_; }
+  constexpr int64_t first_key() const { return first_key_; }  ///< among all rows, of the first head
+  constexpr int64_t num_keys() const { return num_keys_; }
 
-  KeyRange visible(int64_t query) const {
+  constexpr KeyRange visible(int64_t query) const {
     KeyRange range{0, num_keys_};
     if (q_documents_ != nullptr) {
       const auto [low, high] = std::equal_range(k_documents_, k_documents_ + num_keys_, q_documents_[query]);

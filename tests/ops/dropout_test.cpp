@@ -15,6 +15,8 @@ using test::for_every_cpu_target;
 using test::Matrix;
 using test::random_matrix;
 
+using RowKeys = test::DeviceArray<uint64_t>;
+
 constexpr uint64_t kKey = 0x123456789ABCDEF0U;
 
 /// Row keys that differ in high and low halves.
@@ -53,9 +55,10 @@ TEST(Dropout, EqualsItsDefinition) {
         const Dropout dropout{rate, kKey};
         const Matrix x = random_matrix(rows, cols, 3);
         const std::vector<uint64_t> keys = keys_of(rows);
+        const RowKeys on_device(keys);
         const FloatTensor y(rows, cols, padding), in_place(x, padding);
-        ops::dropout(stream, y, in_place, keys.data(), first_column, dropout);
-        ops::dropout(stream, in_place, in_place, keys.data(), first_column, dropout);
+        ops::dropout(stream, y, in_place, on_device.data(), first_column, dropout);
+        ops::dropout(stream, in_place, in_place, on_device.data(), first_column, dropout);
         EXPECT_TRUE(close(y.read(), reference(x, keys, first_column, dropout), {.relative = 3e-7}));
         EXPECT_TRUE(close(in_place.read(), y.read(), {}));
         EXPECT_TRUE(y.padding_untouched());
@@ -70,7 +73,7 @@ TEST(Dropout, Bf16EqualsItsDefinition) {
     const Dropout dropout{0.3F, kKey};
     const Matrix x = as_bf16(random_matrix(7, 131, 5));
     const Bf16Tensor y(7, 131, 2);
-    ops::dropout(stream, y, Bf16Tensor(x), keys_of(7).data(), 11, dropout);
+    ops::dropout(stream, y, Bf16Tensor(x), RowKeys(keys_of(7)).data(), 11, dropout);
     EXPECT_TRUE(close(y.read(), reference(x, keys_of(7), 11, dropout), {.relative = test::kBf16Rounding}));
   });
 }
@@ -81,7 +84,7 @@ TEST(Dropout, DropsTheShareThatItSays) {
   for (const float rate : {0.01F, 0.05F, 0.5F}) {
     Stream stream(2);
     const FloatTensor x(Matrix(rows, cols, 1.0));
-    ops::dropout(stream, x, x, keys_of(rows).data(), 0, {rate, kKey});
+    ops::dropout(stream, x, x, RowKeys(keys_of(rows)).data(), 0, {rate, kKey});
     const Matrix y = x.read();
     const auto dropped = static_cast<double>(std::count(y.values.begin(), y.values.end(), 0.0));
     EXPECT_NEAR(dropped / (rows * cols), rate, 5 * std::sqrt(rate / (rows * cols)));
@@ -93,11 +96,12 @@ TEST(Dropout, PartsArePartsOfTheWhole) {
   Stream stream(1);
   const Dropout dropout{0.5F, kKey};
   const FloatTensor whole(Matrix(4, 150, 1.0)), parts(Matrix(4, 150, 1.0));
-  ops::dropout(stream, whole, whole, keys_of(4).data(), 0, dropout);
+  const RowKeys keys(keys_of(4));
+  ops::dropout(stream, whole, whole, keys.data(), 0, dropout);
   const Tensor all = parts;
   for (const auto& [begin, count] : {std::pair<int64_t, int64_t>{0, 37}, {37, 60}, {97, 53}}) {
     const Tensor part = all.col_range(begin, count);
-    ops::dropout(stream, part, part, keys_of(4).data(), begin, dropout);
+    ops::dropout(stream, part, part, keys.data(), begin, dropout);
   }
   EXPECT_TRUE(close(parts.read(), whole.read(), {}));
 }
@@ -106,7 +110,7 @@ TEST(Dropout, OtherKeysAndRowsDropOtherElements) {
   Stream stream(1);
   const auto dropped = [&](uint64_t key, uint64_t row) {
     const FloatTensor x(Matrix(1, 256, 1.0));
-    ops::dropout(stream, x, x, &row, 0, {0.5F, key});
+    ops::dropout(stream, x, x, RowKeys({row}).data(), 0, {0.5F, key});
     return x.read().values;
   };
   EXPECT_NE(dropped(1, 0), dropped(2, 0));
@@ -118,8 +122,7 @@ TEST(Dropout, WhatIsNotFiniteIsDroppedToo) {
   for_every_cpu_target([] {
     Stream stream(1);
     const FloatTensor x(Matrix(1, 128, INFINITY));
-    const uint64_t row = 5;
-    ops::dropout(stream, x, x, &row, 0, {0.5F, kKey});
+    ops::dropout(stream, x, x, RowKeys({5}).data(), 0, {0.5F, kKey});
     for (const double value : x.read().values) EXPECT_TRUE(value == 0.0 || std::isinf(value)) << value;
   });
 }

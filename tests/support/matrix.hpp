@@ -66,6 +66,7 @@ class OwnedTensor {
     tensor_ = make_tensor(reinterpret_cast<T*>(buffer_.data()), m.rows, m.cols);
     tensor_.row_stride = stride_;
     copy_to_device(stream(), buffer_.data(), host_.data(), buffer_.num_bytes());
+    stream().synchronize();  // ops run on streams of their own
   }
 
   const Tensor& tensor() const { return tensor_; }
@@ -85,7 +86,9 @@ class OwnedTensor {
   /// All stored elements, padding included, to compare bit by bit.
   std::vector<T> elements() const {
     std::vector<T> host(host_.size());
+    synchronize_device();  // whichever stream writes it
     copy_to_host(stream(), host.data(), buffer_.data(), buffer_.num_bytes());
+    stream().synchronize();
     return host;
   }
 

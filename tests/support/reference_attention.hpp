@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ops/attention.hpp"
+#include "support/backend.hpp"
 #include "support/finite_difference.hpp"
 
 namespace red::test {
@@ -18,18 +19,37 @@ struct AttentionCase {
   bool causal = false;
   std::vector<int32_t> prefix, q_documents, k_documents;
 
-  ops::AttentionLayout layout() const {
-    return {static_cast<int64_t>(q_offsets.size()) - 1, q_offsets.data(), k_offsets.data(), heads};
-  }
-  ops::AttentionMask mask() const {
-    const auto data = [](const std::vector<int32_t>& v) { return v.empty() ? nullptr : v.data(); };
-    return {causal, data(prefix), data(q_documents), data(k_documents)};
-  }
   /// i and j counted within sequence s
   bool visible(int64_t s, int64_t i, int64_t j) const {
     if (!q_documents.empty() && q_documents[q_offsets[s] + i] != k_documents[k_offsets[s] + j]) return false;
     return !causal || j <= i || (!prefix.empty() && i < prefix[s] && j < prefix[s]);
   }
+};
+
+/// What ops take of a case besides its matrices, in device memory.
+class AttentionOnDevice {
+ public:
+  explicit AttentionOnDevice(const AttentionCase& c)
+      : num_sequences_(static_cast<int64_t>(c.q_offsets.size()) - 1),
+        heads_(c.heads),
+        causal_(c.causal),
+        q_offsets_(c.q_offsets),
+        k_offsets_(c.k_offsets),
+        prefix_(c.prefix),
+        q_documents_(c.q_documents),
+        k_documents_(c.k_documents) {}
+
+  ops::AttentionLayout layout() const {
+    return {num_sequences_, q_offsets_.data(), k_offsets_.data(), heads_};
+  }
+  ops::AttentionMask mask() const {
+    return {causal_, prefix_.data(), q_documents_.data(), k_documents_.data()};
+  }
+
+ private:
+  int64_t num_sequences_, heads_;
+  bool causal_;
+  DeviceArray<int32_t> q_offsets_, k_offsets_, prefix_, q_documents_, k_documents_;
 };
 
 struct ReferenceAttention {
@@ -173,6 +193,9 @@ inline std::vector<AttentionCase> attention_cases() {
   both.causal = true;
   both.prefix = {130};
   both.q_documents = both.k_documents = documents_of({260}, 100);
+  AttentionCase& wide = add("causal documents, heads of 64", {150, 70}, {150, 70}, 2, 64);
+  wide.causal = true;
+  wide.q_documents = wide.k_documents = documents_of({150, 70}, 90);
   // Odd query documents have no keys at all, and the last key documents no queries.
   AttentionCase& gaps = add("cross documents with gaps", {210}, {350}, 2, 16);
   gaps.q_documents = documents_of({210}, 30);

@@ -1,0 +1,60 @@
+#include "device/cuda_device.hpp"
+
+#include "base/error.hpp"
+#include "device/cuda_check.hpp"
+
+namespace red::detail {
+namespace {
+
+constexpr int kLeastMajor = 8;  // what kernels are compiled for begins with sm_80
+
+cudaDeviceProp properties() {
+  int device = 0;
+  RED_CUDA_CHECK(cudaGetDevice(&device));
+  cudaDeviceProp result{};
+  RED_CUDA_CHECK(cudaGetDeviceProperties(&result, device));
+  return result;
+}
+
+std::string version_text(int version) {
+  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+/// What stands in the way; empty when nothing does.
+std::string obstacle() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  cudaGetLastError();  // it is told here, and not once more by a later call
+  if (error == cudaErrorInsufficientDriver) {
+    int driver = 0;
+    RED_CUDA_CHECK(cudaDriverGetVersion(&driver));
+    return driver == 0 ? "there is no NVIDIA driver"
+                       : fmt::format("the NVIDIA driver is for CUDA {}, and this program needs {}",
+                                     version_text(driver), version_text(CUDART_VERSION));
+  }
+  if (error != cudaSuccess) return cudaGetErrorString(error);
+  if (count == 0) return "no GPU is visible (CUDA_VISIBLE_DEVICES may hide it)";
+  const cudaDeviceProp gpu = properties();
+  if (gpu.major < kLeastMajor)
+    return fmt::format("{} is sm_{}{}, and this program needs sm_{}0 or newer", gpu.name, gpu.major,
+                       gpu.minor, kLeastMajor);
+  return "";
+}
+
+}  // namespace
+
+void require_gpu() {
+  static const std::string problem = obstacle();
+  if (problem.empty()) return;
+  throw ConfigError(
+      "redllm-cuda cannot use a GPU here: {}. Run it where nvidia-smi shows one, or use redllm, the same "
+      "program for CPUs",
+      problem);
+}
+
+std::string gpu_name() {
+  const cudaDeviceProp gpu = properties();
+  return fmt::format("{}, sm_{}{}", gpu.name, gpu.major, gpu.minor);
+}
+
+}  // namespace red::detail

@@ -1,0 +1,15 @@
+// Private to the CUDA backend: the GPU of this process.
+#pragma once
+
+#include <string>
+
+namespace red::detail {
+
+/// Throws ConfigError when there is no GPU that this program can use: what is missing, and which program to
+/// use instead. Whatever takes memory or a stream calls it first; it looks once.
+void require_gpu();
+
+/// "NVIDIA H100 80GB HBM3, sm_90": for logs, and to tell caches of one kind of GPU from those of another.
+std::string gpu_name();
+
+}  // namespace red::detail

@@ -1,0 +1,45 @@
+#include "device/cuda_device.hpp"
+#include "device/stream_backend_cuda.hpp"
+
+namespace red {
+
+Stream::Stream(int num_threads, std::size_t scratch_bytes, GemmChoice gemm)
+    : gemm_(&gemm_library(gemm)), threads_(num_threads), scratch_("op scratch", scratch_bytes) {}
+
+Stream::~Stream() {
+  // Ops may still read what is freed next.
+  if (backend_) RED_CUDA_LOG(cudaStreamSynchronize(backend_->stream.get()));
+}
+
+Stream::Backend& Stream::backend() {
+  if (!backend_) {
+    detail::require_gpu();
+    backend_ = std::make_unique<Backend>(*gemm_);
+  }
+  return *backend_;
+}
+
+CUstream_st* Stream::handle() {
+  return backend().stream.get();
+}
+
+void Stream::synchronize() {
+  if (backend_) backend_->stream.synchronize();
+}
+
+void copy_to_device(Stream& stream, void* device, const void* host, std::size_t num_bytes) {
+  Stream::Backend& backend = stream.backend();
+  backend.to_device.copy_to_device(backend.stream.get(), device, host, num_bytes);
+}
+
+void copy_to_host(Stream& stream, void* host, const void* device, std::size_t num_bytes) {
+  if (num_bytes == 0) return;
+  RED_CUDA_CHECK(cudaMemcpyAsync(host, device, num_bytes, cudaMemcpyDeviceToHost, stream.handle()));
+}
+
+void synchronize_device() {
+  detail::require_gpu();
+  RED_CUDA_CHECK(cudaDeviceSynchronize());
+}
+
+}  // namespace red

@@ -1,0 +1,89 @@
+// Products by cuBLASLt, which has all but two: an empty sum, and fp32 matrices with a bf16 result.
+#include <algorithm>
+
+#include "device/stream_backend_cuda.hpp"
+#include "ops/elementwise.hpp"
+#include "ops/matmul.hpp"
+#include "ops/rows.hpp"
+
+namespace red::ops {
+namespace {
+
+constexpr int64_t kMixedElements = int64_t{2} << 20;  // of c at a time, where fp32 is rounded to bf16
+
+struct Operands {
+  const Tensor &a, &b;
+  bool transpose_a, transpose_b;
+  float alpha, beta;
+
+  int64_t k() const { return transpose_a ? a.rows : a.cols; }
+};
+
+/// A row alone may have any stride; libraries want one that fits.
+int64_t leading_dim(const Tensor& t) {
+  return t.rows <= 1 ? std::max(t.row_stride, t.cols) : t.row_stride;
+}
+
+void multiply(Stream& stream, const Tensor& c, const Operands& o) {
+  stream.backend().gemm.multiply(
+      stream.handle(),
+      {o.transpose_a, o.transpose_b, c.rows, c.cols, o.k(), o.a.data, leading_dim(o.a), o.b.data,
+       leading_dim(o.b), c.data, leading_dim(c), o.a.dtype, c.dtype, o.alpha, o.beta});
+}
+
+/// c = beta c
+void scale(Stream& stream, const Tensor& c, float beta) {
+  if (beta == 0.0F) return fill(stream, c, 0.0F);
+  if (beta == 1.0F) return;
+  // As a sum of one product, of zeros.
+  const ArenaScope scope(stream.scratch());
+  const Tensor column = stream.scratch().allocate(c.rows, 1, c.dtype),
+               row = stream.scratch().allocate(1, c.cols, c.dtype);
+  fill(stream, column, 0.0F);
+  fill(stream, row, 0.0F);
+  multiply(stream, c, {column, row, false, false, 1.0F, beta});
+}
+
+/// fp32 a and b, bf16 c: some rows and columns of c after the other, by way of fp32.
+void multiply_rounded(Stream& stream, const Tensor& c, const Operands& o) {
+  const int64_t cols = std::min(c.cols, kMixedElements), rows = std::min(c.rows, kMixedElements / cols);
+  const auto part = [](const Tensor& t, bool along_cols, int64_t begin, int64_t count) {
+    return along_cols ? t.col_range(begin, count) : t.row_range(begin, count);
+  };
+  for (int64_t row = 0; row < c.rows; row += rows) {
+    for (int64_t col = 0; col < c.cols; col += cols) {
+      const int64_t num_rows = std::min(rows, c.rows - row), num_cols = std::min(cols, c.cols - col);
+      const ArenaScope scope(stream.scratch());
+      const Tensor sums = stream.scratch().allocate(num_rows, num_cols);
+      const Tensor rounded = c.row_range(row, num_rows).col_range(col, num_cols);
+      if (o.beta != 0.0F) copy(stream, sums, rounded);
+      const Tensor a = part(o.a, o.transpose_a, row, num_rows), b = part(o.b, !o.transpose_b, col, num_cols);
+      multiply(stream, sums, {a, b, o.transpose_a, o.transpose_b, o.alpha, o.beta});
+      copy(stream, rounded, sums);
+    }
+  }
+}
+
+}  // namespace
+
+void matmul(Stream& stream, const Tensor& c, const Tensor& a, Transpose transpose_a, const Tensor& b,
+            Transpose transpose_b, float alpha, float beta) {
+  const bool ta = transpose_a == Transpose::yes, tb = transpose_b == Transpose::yes;
+  const int64_t m = c.rows, n = c.cols, k = ta ? a.rows : a.cols;
+  RED_CHECK((ta ? a.cols : a.rows) == m && (tb ? b.rows : b.cols) == n && (tb ? b.cols : b.rows) == k,
+            "c ({}, {}), a ({}, {}){}, b ({}, {}){}", m, n, a.rows, a.cols, ta ? "^T" : "", b.rows, b.cols,
+            tb ? "^T" : "");
+  RED_CHECK(is_element(c.dtype) && is_element(a.dtype) && a.dtype == b.dtype, "{} = {} {}", name_of(c.dtype),
+            name_of(a.dtype), name_of(b.dtype));
+  if (m == 0 || n == 0) return;
+  if (k == 0) return scale(stream, c, beta);
+  const Operands operands{a, b, ta, tb, alpha, beta};
+  if (a.dtype == DType::fp32 && c.dtype == DType::bf16) return multiply_rounded(stream, c, operands);
+  multiply(stream, c, operands);
+}
+
+std::size_t matmul_scratch_bytes(int, DType dtype) {
+  return dtype == DType::bf16 ? Arena::rounded(static_cast<std::size_t>(kMixedElements) * sizeof(float)) : 0;
+}
+
+}  // namespace red::ops

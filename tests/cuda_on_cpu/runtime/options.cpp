@@ -1,0 +1,58 @@
+#include "runtime/options.hpp"
+
+#include <cstdlib>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "runtime/failure.hpp"
+
+namespace cuda_on_cpu {
+namespace {
+
+template <class T>
+void read_name(T& value, const char* variable, std::initializer_list<std::pair<std::string_view, T>> names) {
+  const char* text = std::getenv(variable);
+  if (text == nullptr) return;
+  std::string known;
+  for (const auto& [name, meaning] : names) {
+    if (name == text) {
+      value = meaning;
+      return;
+    }
+    known += fmt::format(" {}", name);
+  }
+  fail("{}={} is not known; there are:{}", variable, text, known);
+}
+
+template <class T>
+void read_number(T& value, const char* variable) {
+  const char* text = std::getenv(variable);
+  if (text == nullptr) return;
+  char* end = nullptr;
+  value = static_cast<T>(std::strtoull(text, &end, 10));
+  if (end == text || *end != '\0') fail("{}={} is no number", variable, text);
+}
+
+Options from_environment() {
+  Options options;
+  read_name(
+      options.threads, "CUDA_ON_CPU_THREADS",
+      {{"natural", ThreadOrder::natural}, {"reversed", ThreadOrder::reversed}, {"warp", ThreadOrder::warp}});
+  read_name(options.streams, "CUDA_ON_CPU_STREAMS",
+            {{"lazy", StreamOrder::lazy}, {"random", StreamOrder::random}, {"eager", StreamOrder::eager}});
+  read_number(options.seed, "CUDA_ON_CPU_SEED");
+  read_number(options.num_devices, "CUDA_ON_CPU_DEVICES");
+  read_number(options.memory_bytes, "CUDA_ON_CPU_MEMORY");
+  return options;
+}
+
+}  // namespace
+
+Options& options() {
+  static Options options = from_environment();
+  return options;
+}
+
+}  // namespace cuda_on_cpu

@@ -1,0 +1,31 @@
+// What the environment chooses about a run on the CPU. Each order is one that CUDA allows; a program must
+// give the same results in all of them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace cuda_on_cpu {
+
+/// natural: by index, each until it waits. reversed: the last that can run. warp: one warp runs ahead of the
+/// others as far as it can, in an order of warps that is new in each block. Blocks run in the same order, or
+/// last to first.
+enum class ThreadOrder { natural, reversed, warp };
+
+/// lazy: nothing runs before somebody waits for it. eager: everything at once. random: any operation that may
+/// run.
+enum class StreamOrder { lazy, random, eager };
+
+struct Options {
+  ThreadOrder threads = ThreadOrder::natural;  ///< CUDA_ON_CPU_THREADS
+  StreamOrder streams = StreamOrder::lazy;     ///< CUDA_ON_CPU_STREAMS
+  uint64_t seed = 1;                           ///< CUDA_ON_CPU_SEED, of what is random above
+  int num_devices = 1;  ///< CUDA_ON_CPU_DEVICES, 0 or 1: a machine without a GPU, or with one
+  std::size_t memory_bytes = std::size_t{8} << 30;  ///< CUDA_ON_CPU_MEMORY, of the device
+};
+
+/// Read from the environment once; a value that is not known ends the program. Tests may change them between
+/// launches.
+Options& options();
+
+}  // namespace cuda_on_cpu

@@ -1,0 +1,127 @@
+// Memory, streams and copies of the CUDA backend, against the fakes (docs/cuda.md).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "child_run.hpp"
+#include "device/stream.hpp"
+#include "runtime/options.hpp"
+
+namespace red {
+namespace {
+
+using cuda_on_cpu::ChildRun;
+using cuda_on_cpu::options;
+using cuda_on_cpu::run_in_child;
+
+std::vector<unsigned char> numbered_bytes(std::size_t count) {
+  std::vector<unsigned char> bytes(count);
+  std::iota(bytes.begin(), bytes.end(), static_cast<unsigned char>(1));
+  return bytes;
+}
+
+std::vector<unsigned char> read(Stream& stream, const Buffer& buffer) {
+  std::vector<unsigned char> bytes(buffer.num_bytes());
+  copy_to_host(stream, bytes.data(), buffer.data(), bytes.size());
+  stream.synchronize();
+  return bytes;
+}
+
+TEST(CudaBuffer, IsZeroedAndAligned) {
+  Stream stream(1);
+  for (const std::size_t num_bytes : {1, 255, 4096, 100001}) {
+    const Buffer buffer(num_bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 256, 0);
+    EXPECT_EQ(read(stream, buffer), std::vector<unsigned char>(num_bytes, 0));
+  }
+}
+
+TEST(CudaBuffer, CountedOrEmptyTakesNothing) {
+  const std::size_t before = Buffer::num_allocations();
+  EXPECT_EQ(Buffer(std::size_t{1} << 50, Memory::counted).data(), nullptr);
+  EXPECT_EQ(Buffer(0).data(), nullptr);
+  EXPECT_EQ(Buffer::num_allocations(), before);
+  const Buffer real(8);
+  EXPECT_EQ(Buffer::num_allocations(), before + 1);
+}
+
+TEST(CudaBuffer, SaysHowMuchThereIsWhenThereIsTooLittle) {
+  try {
+    const Buffer buffer(options().memory_bytes + 1);
+    FAIL() << "more than there is";
+  } catch (const IoError& error) {
+    EXPECT_NE(std::string(error.what()).find("cannot allocate 8192.0 MiB of GPU memory"), std::string::npos)
+        << error.what();
+  }
+  const Buffer after(16);  // nothing is left of the error
+  EXPECT_NE(after.data(), nullptr);
+}
+
+TEST(CudaStream, CopiesAnyNumberOfBytes) {
+  Stream stream(1);
+  for (const std::size_t count :
+       {std::size_t{0}, std::size_t{1}, std::size_t{100003}, std::size_t{5} << 20}) {
+    const Buffer buffer(count + 1);
+    const auto bytes = numbered_bytes(count);
+    copy_to_device(stream, buffer.data(), bytes.data(), count);
+    auto expected = bytes;
+    expected.push_back(0);
+    EXPECT_EQ(read(stream, buffer), expected) << count;
+  }
+}
+
+TEST(CudaStream, HostMemoryIsFreeAfterACopy) {
+  Stream stream(1);
+  const Buffer buffer(64);
+  // More copies than pieces of pinned memory, none of them waited for.
+  for (int i = 0; i < 40; ++i) {
+    std::vector<unsigned char> bytes(64, static_cast<unsigned char>(i));
+    copy_to_device(stream, buffer.data(), bytes.data(), bytes.size());
+    std::fill(bytes.begin(), bytes.end(), 0xEE);
+  }
+  EXPECT_EQ(read(stream, buffer), std::vector<unsigned char>(64, 39));
+}
+
+TEST(CudaStream, OfAPlanNeedsNoGpu) {
+  const ChildRun child = run_in_child([] {
+    options().num_devices = 0;
+    Stream stream(2, 0, GemmChoice::automatic);
+    stream.synchronize();
+    return stream.gemm().has_bf16_arithmetic();
+  });
+  EXPECT_TRUE(child.good) << child.output;
+}
+
+TEST(CudaStream, WithoutAGpuSaysWhatToUse) {
+  const auto refused = [](const std::function<void()>& use) {
+    return run_in_child([&] {
+      options().num_devices = 0;
+      try {
+        use();
+      } catch (const ConfigError& error) {
+        const std::string text = error.what();
+        return text.find("no CUDA-capable device is detected") != std::string::npos &&
+               text.find("or use redllm, the same program for CPUs") != std::string::npos;
+      }
+      return false;
+    });
+  };
+  EXPECT_TRUE(refused([] { const Buffer buffer(16); }).good);
+  EXPECT_TRUE(refused([] { Stream(1, 0).handle(); }).good);
+  EXPECT_TRUE(refused([] { synchronize_device(); }).good);
+}
+
+TEST(CudaGemmLibrary, HasNamesOfItsOwn) {
+  EXPECT_EQ(parse_gemm_choice("auto"), GemmChoice::automatic);
+  EXPECT_EQ(parse_gemm_choice("tf32"), GemmChoice::tf32);
+  for (const char* other : {"openblas", "onednn", "plain"})
+    EXPECT_THROW(parse_gemm_choice(other), ConfigError);
+  EXPECT_NE(gemm_library().description.find("cuBLASLt 13."), std::string::npos) << gemm_library().description;
+  EXPECT_NE(gemm_library(GemmChoice::tf32).description.find("TF32"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace red
