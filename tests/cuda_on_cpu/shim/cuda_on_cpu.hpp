@@ -7,6 +7,9 @@
 #error "for the host's compiler only"
 #endif
 
+/// For *_tensor_core.cuh alone: what has no spelling in C++ has another there.
+#define CUDA_ON_CPU 1
+
 // The toolkit's host_defines.h keeps a definition that is there already.
 #define __host__
 #define __device__
