@@ -41,7 +41,7 @@ Buffer::Buffer(std::size_t num_bytes, Memory memory) {
     cudaGetLastError();  // told here, and not once more by a later call
     out_of_memory(num_bytes);
   }
-  RED_CUDA_CHECK(error);
+  if (error != cudaSuccess) detail::cuda_failed(error, "cudaMalloc", __FILE__, __LINE__);
   data_ = static_cast<std::byte*>(address);
   num_bytes_ = num_bytes;
   // Zeroed when the constructor returns, for whichever stream comes first.

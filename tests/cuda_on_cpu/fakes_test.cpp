@@ -6,7 +6,6 @@
 #include <functional>
 #include <vector>
 
-#include "runtime/fiber.hpp"
 #include "runtime/grid.hpp"
 #include "runtime/options.hpp"
 #include "shim/launch.hpp"
@@ -66,29 +65,6 @@ TEST(Grid, RunsEveryThreadOfEveryBlockOnce) {
   });
   EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
   EXPECT_EQ(runs, std::vector<int>(6 * 12, 1));
-}
-
-Fiber* main_fiber = nullptr;
-Fiber* second_fiber = nullptr;
-std::vector<int> visits;
-
-TEST(Fiber, GoesOnWhereItStopped) {
-  Fiber main;
-  Fiber second([] {
-    for (int i = 0;; ++i) {
-      visits.push_back(i);
-      main_fiber->switch_from(*second_fiber);
-    }
-  });
-  main_fiber = &main;
-  second_fiber = &second;
-  for (int i = 0; i < 3; ++i) {
-    visits.push_back(-1);
-    second.switch_from(main);
-  }
-  EXPECT_EQ(visits, (std::vector<int>{-1, 0, -1, 1, -1, 2}));
-  EXPECT_FALSE(main.owns(&main));
-  EXPECT_FALSE(second.owns(&main));
 }
 
 /// c (m, n) = a (m, k) b (k, n), column-major, with one thing wrong at a time.

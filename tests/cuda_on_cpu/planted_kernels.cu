@@ -51,6 +51,18 @@ __global__ void no_warp_barrier(float* out) {
   out[threadIdx.x] = shared[threadIdx.x ^ 1U];
 }
 
+/// All lanes read what lane 0 then reads and writes.
+template <bool kBug>
+__global__ void write_after_reads(float* out) {
+  GPU_DYN_SMEM(float, shared);
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x] = 1.0F;
+  __syncwarp();
+  const float before = shared[threadIdx.x / 32 * 32];
+  if constexpr (!kBug) __syncwarp();
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x] += 1.0F;
+  out[threadIdx.x] = before;
+}
+
 template <bool kBug>
 __global__ void two_barriers(float* out) {
   if (kBug && threadIdx.x < 16) {
@@ -182,6 +194,7 @@ constexpr std::array kPlanted = {
     PLANTED(two_sums, 1, 0, [](int) { return 64.0F + 2016.0F; }),
     PLANTED(no_barrier, 1, kSharedBytes, [](int i) { return static_cast<float>(63 - i); }),
     PLANTED(no_warp_barrier, 1, kSharedBytes, [](int i) { return static_cast<float>(i ^ 1); }),
+    PLANTED(write_after_reads, 1, kSharedBytes, one),
     PLANTED(two_barriers, 1, 0, one),
     PLANTED(early_exit, 1, 0, one),
     PLANTED(absent_lanes, 1, 0, one),

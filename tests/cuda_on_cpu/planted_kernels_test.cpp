@@ -58,6 +58,7 @@ const std::multimap<std::string, std::vector<Catch>> kCatches = {
       {"plain", "reversed", ""},
       {"plain", "warp", ""}}},
     {"no_warp_barrier", {{"race", "", "race: a read"}, {"plain", "natural", ""}, {"plain", "reversed", ""}}},
+    {"write_after_reads", {{"race", "", "race: "}, {"plain", "natural", ""}}},
     {"two_barriers", {{"", "", "wait at different barriers"}}},
     {"early_exit", kStuckBarrier},
     {"absent_lanes", {{"", "", "lanes of mask 0xffffffff that never arrive"}}},

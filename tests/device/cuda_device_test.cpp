@@ -6,16 +6,14 @@
 #include <numeric>
 #include <vector>
 
-#include "child_run.hpp"
+#include "device/backend.hpp"
 #include "device/stream.hpp"
 #include "runtime/options.hpp"
 
 namespace red {
 namespace {
 
-using cuda_on_cpu::ChildRun;
 using cuda_on_cpu::options;
-using cuda_on_cpu::run_in_child;
 
 std::vector<unsigned char> numbered_bytes(std::size_t count) {
   std::vector<unsigned char> bytes(count);
@@ -85,33 +83,9 @@ TEST(CudaStream, HostMemoryIsFreeAfterACopy) {
   EXPECT_EQ(read(stream, buffer), std::vector<unsigned char>(64, 39));
 }
 
-TEST(CudaStream, OfAPlanNeedsNoGpu) {
-  const ChildRun child = run_in_child([] {
-    options().num_devices = 0;
-    Stream stream(2, 0, GemmChoice::automatic);
-    stream.synchronize();
-    return stream.gemm().has_bf16_arithmetic();
-  });
-  EXPECT_TRUE(child.good) << child.output;
-}
-
-TEST(CudaStream, WithoutAGpuSaysWhatToUse) {
-  const auto refused = [](const std::function<void()>& use) {
-    return run_in_child([&] {
-      options().num_devices = 0;
-      try {
-        use();
-      } catch (const ConfigError& error) {
-        const std::string text = error.what();
-        return text.find("no CUDA-capable device is detected") != std::string::npos &&
-               text.find("or use redllm, the same program for CPUs") != std::string::npos;
-      }
-      return false;
-    });
-  };
-  EXPECT_TRUE(refused([] { const Buffer buffer(16); }).good);
-  EXPECT_TRUE(refused([] { Stream(1, 0).handle(); }).good);
-  EXPECT_TRUE(refused([] { synchronize_device(); }).good);
+TEST(CudaBackend, IsForOneRank) {
+  EXPECT_NO_THROW(require_backend(1));
+  EXPECT_THROW(require_backend(2), ConfigError);
 }
 
 TEST(CudaGemmLibrary, HasNamesOfItsOwn) {

@@ -68,9 +68,4 @@ void Fiber::switch_from(Fiber& from) {
   finish_switch(from.fake_stack_, nullptr, nullptr);
 }
 
-bool Fiber::owns(const void* address) const {
-  const auto* byte = static_cast<const std::byte*>(address);
-  return stack_ != nullptr && byte >= stack_ && byte < stack_ + kStackBytes;
-}
-
 }  // namespace cuda_on_cpu

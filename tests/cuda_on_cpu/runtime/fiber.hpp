@@ -20,15 +20,16 @@ class Fiber {
   /// Goes on where `this` stopped; returns when somebody switches back to `from`, which is the running one.
   void switch_from(Fiber& from);
 
-  /// Whether the address is on this fiber's own stack.
-  bool owns(const void* address) const;
+  /// Where the fiber's own stack begins; null for a thread's.
+  const std::byte* stack() const { return stack_; }
 
   /// What the switch itself needs; one type for each way.
   struct Machine;
 
+  static constexpr std::size_t kStackBytes = std::size_t{256} << 10;
+
  private:
   friend struct FiberStart;
-  static constexpr std::size_t kStackBytes = std::size_t{256} << 10;
 
   void (*entry_)() = nullptr;
   std::byte* stack_ = nullptr;  ///< kStackBytes; null for a thread's own

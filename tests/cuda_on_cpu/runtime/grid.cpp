@@ -24,7 +24,6 @@ namespace {
 enum class State : uint8_t { fresh, ready, at_block_barrier, at_warp_operation, done };
 
 struct Thread : ThreadContext {
-  unsigned index = 0;  ///< in the block
   State state = State::fresh;
   Fiber* fiber = nullptr;
   Site site;  ///< where it waits
@@ -60,7 +59,6 @@ class Scheduler {
   void warp_operation(const Site& site, WarpOperation operation, unsigned mask, const void* in, void* out,
                       std::size_t num_bytes, int source);
   const GridStatistics& statistics() const { return statistics_; }
-  bool on_own_stack(const void* address) const { return running_ != nullptr && running_->owns(address); }
 
  private:
   void run_block(const LaunchConfig& config, uint64_t block);
@@ -70,7 +68,6 @@ class Scheduler {
   void make_ready(Thread& thread);
   void release_block();
   void check_lane(const Thread& me, const Thread& other) const;
-  bool all_lanes_wait(const Thread& me) const;
   void release_warp(const Thread& me);
   Fiber& take_fiber();
   Thread& self() const { return static_cast<Thread&>(*current_thread); }
@@ -83,6 +80,7 @@ class Scheduler {
   Fiber* running_ = nullptr;
   const std::function<void()>* body_ = nullptr;
   std::size_t num_done_ = 0, num_waiting_ = 0;
+  std::array<unsigned, kMaxThreads / kWarpSize> waiting_lanes_{};  ///< of each warp, at warp operations
   BarrierVotes votes_{};
   std::mt19937_64 random_;
   GridStatistics statistics_;
@@ -119,6 +117,7 @@ void Scheduler::run_block(const LaunchConfig& config, uint64_t block) {
   for (uint64_t& priority : priorities) priority = random_();
   ready_.reset(options().threads, priorities);
   num_done_ = num_waiting_ = 0;
+  waiting_lanes_.fill(0);
   const uint3 block_index{static_cast<unsigned>(block % grid.x),
                           static_cast<unsigned>(block / grid.x % grid.y),
                           static_cast<unsigned>(block / (uint64_t{grid.x} * grid.y))};
@@ -166,6 +165,8 @@ void Scheduler::run_next() {
   if (next == nullptr && num_done_ != threads_.size()) fail_stuck();
   if (next != nullptr && next->state == State::fresh) {
     next->fiber = &take_fiber();
+    next->stack = next->fiber->stack();
+    next->stack_bytes = Fiber::kStackBytes;
     next->state = State::ready;
   }
   current_thread = next;
@@ -229,19 +230,6 @@ void Scheduler::check_lane(const Thread& me, const Thread& other) const {
     fail("lanes of a warp exchange values at different places: {}, {}", place(me), place(other));
 }
 
-bool Scheduler::all_lanes_wait(const Thread& me) const {
-  const unsigned first = me.index / kWarpSize * kWarpSize;
-  for (unsigned lane = 0; lane < kWarpSize; ++lane) {
-    if ((me.mask >> lane & 1U) == 0) continue;
-    if (first + lane >= threads_.size())
-      fail("a mask names lanes beyond the block: {} mask {:#x}", place(me), me.mask);
-    const Thread& other = threads_[first + lane];
-    if (other.state != State::at_warp_operation) return false;
-    check_lane(me, other);
-  }
-  return true;
-}
-
 void Scheduler::release_warp(const Thread& me) {
   const unsigned first = me.index / kWarpSize * kWarpSize, mask = me.mask;
   const auto in_mask = [&](unsigned lane) { return (mask >> lane & 1U) != 0; };
@@ -252,6 +240,7 @@ void Scheduler::release_warp(const Thread& me) {
   for (unsigned lane = 0; lane < kWarpSize; ++lane) {
     if (!in_mask(lane)) continue;
     Thread& thread = threads_[first + lane];
+    check_lane(me, thread);
     if (thread.operation == WarpOperation::ballot) std::memcpy(thread.out, &ballot, sizeof(ballot));
     if (thread.operation == WarpOperation::shuffle) {
       const unsigned source = static_cast<unsigned>(thread.source) % kWarpSize;
@@ -261,6 +250,7 @@ void Scheduler::release_warp(const Thread& me) {
     }
     make_ready(thread);
   }
+  waiting_lanes_[first / kWarpSize] &= ~mask;
   // Shuffles and votes order no memory (CUDA C++ programming guide).
   if (me.operation == WarpOperation::sync) race_warp_barrier(first / kWarpSize, mask);
 }
@@ -274,10 +264,15 @@ void Scheduler::warp_operation(const Site& site, WarpOperation operation, unsign
   me.num_bytes = num_bytes;
   me.source = source;
   if (in != nullptr) std::memcpy(me.in, in, num_bytes);
-  if ((mask >> me.index % kWarpSize & 1U) == 0)
+  const unsigned warp = me.index / kWarpSize, lane = 1U << me.index % kWarpSize;
+  if ((mask & lane) == 0)
     fail("a lane calls a warp operation whose mask does not name it: {} mask {:#x}", place(me), mask);
+  const std::size_t lanes_of_warp = std::min<std::size_t>(kWarpSize, threads_.size() - warp * kWarpSize);
+  if (lanes_of_warp < kWarpSize && mask >> lanes_of_warp != 0)
+    fail("a mask names lanes beyond the block: {} mask {:#x}", place(me), mask);
   me.state = State::at_warp_operation;
-  if (all_lanes_wait(me)) release_warp(me);
+  waiting_lanes_[warp] |= lane;
+  if ((waiting_lanes_[warp] & mask) == mask) release_warp(me);
   run_next();
   if (out != nullptr) std::memcpy(out, me.out, num_bytes);
 }
@@ -297,21 +292,8 @@ void warp_operation(const Site& site, WarpOperation operation, unsigned mask, co
   scheduler().warp_operation(site, operation, mask, in, out, num_bytes, source);
 }
 
-unsigned thread_index_in_block() {
-  return static_cast<const Thread*>(current_thread)->index;
-}
-
 unsigned lane_id() {
-  return thread_index_in_block() % kWarpSize;
-}
-
-bool on_own_stack(const void* address) {
-  return scheduler().on_own_stack(address);
-}
-
-ThreadName running_thread() {
-  const uint3 block = current_thread->block_index;
-  return {block.x, block.y, block.z, thread_index_in_block()};
+  return current_thread->index % kWarpSize;
 }
 
 const GridStatistics& grid_statistics() {

@@ -13,16 +13,6 @@ namespace cuda_on_cpu {
 /// lanes that do not come. body() is what one thread does.
 void run_grid(const LaunchConfig& config, const std::function<void()>& body);
 
-/// Of the thread that runs; kernels only.
-unsigned thread_index_in_block();
-/// Whether the address is on the stack of the thread that runs.
-bool on_own_stack(const void* address);
-/// "block (0,0,0), thread 5", for messages.
-struct ThreadName {
-  unsigned x, y, z, thread;
-};
-ThreadName running_thread();
-
 struct GridStatistics {
   uint64_t blocks = 0, threads = 0, switches = 0;
 };

@@ -13,7 +13,6 @@
 
 #include "runtime/failure.hpp"
 #include "runtime/flavour.hpp"
-#include "runtime/grid.hpp"
 #include "runtime/race_hooks.hpp"
 #include "runtime/ready_queue.hpp"
 #include "shim/thread.hpp"
@@ -45,6 +44,7 @@ struct Cell {
   Access write, read;
   bool atomic_write = false;
   Readers readers = Readers::one;  ///< in the interval of `read`
+  uint16_t other_reader = 0;       ///< a thread that read before `read`, if there are more than one
 };
 
 constexpr uintptr_t kPageBytes = 4096;
@@ -73,10 +73,14 @@ class RaceChecker {
   }
 
   void access(const void* address, std::size_t num_bytes, bool write, bool atomic, const void* pc) {
-    if (current_thread == nullptr || on_own_stack(address)) return;
-    const auto* bytes = static_cast<const char*>(address);
-    const Request request{address, pc, write, atomic, in_shared_memory(bytes)};
-    for (std::size_t i = 0; i < num_bytes; ++i) touch(cell(reinterpret_cast<uintptr_t>(bytes) + i), request);
+    const ThreadContext* thread = current_thread;
+    const auto* bytes = static_cast<const std::byte*>(address);
+    if (thread == nullptr || static_cast<std::size_t>(bytes - thread->stack) < thread->stack_bytes) return;
+    const Request request{address, pc, write, atomic, in_shared_memory(static_cast<const char*>(address))};
+    const Access me{{block_, block_barriers_, warp_barriers_[thread->index / kWarpSize]},
+                    static_cast<uint16_t>(thread->index)};
+    for (std::size_t i = 0; i < num_bytes; ++i)
+      touch(cell(reinterpret_cast<uintptr_t>(address) + i), request, me);
   }
 
  private:
@@ -84,11 +88,6 @@ class RaceChecker {
     const void *address, *pc;
     bool write, atomic, shared;
   };
-
-  Access now() const {
-    const auto thread = static_cast<uint16_t>(thread_index_in_block());
-    return {{block_, block_barriers_, warp_barriers_[thread / kWarpSize]}, thread};
-  }
 
   bool in_shared_memory(const char* byte) const {
     return (byte >= shared_ && byte < shared_ + shared_bytes_) || (byte >= &__bss_start && byte < &_end);
@@ -105,8 +104,7 @@ class RaceChecker {
     return before.when.block >= first_block_ && before.when.block < block_;
   }
 
-  void touch(Cell& cell, const Request& request) {
-    const Access me = now();
+  void touch(Cell& cell, const Request& request, const Access& me) {
     const bool both_atomic = request.atomic && cell.atomic_write;
     if (cell.write.when.block == block_) {
       if (!both_atomic && !ordered(cell.write, me))
@@ -122,7 +120,11 @@ class RaceChecker {
 
   void note_write(Cell& cell, const Request& request, const Access& me) {
     if (cell.read.when.block == block_) {
-      if (!reads_ordered(cell, me)) report("a write after a read", request, me, cell.read);
+      if (!reads_ordered(cell, me)) {
+        Access reader = cell.read;
+        if (reader.thread == me.thread) reader.thread = cell.other_reader;
+        report("a write after a read", request, me, reader);
+      }
     } else if (!request.shared && by_another_block(cell.read)) {
       report("a write to global memory that another block reads", request, me, cell.read);
     }
@@ -138,14 +140,16 @@ class RaceChecker {
   }
 
   void note_read(Cell& cell, const Access& me) const {
-    const bool same_interval =
-        cell.read.when.block == block_ && cell.read.when.block_barriers == me.when.block_barriers;
+    const Access& last = cell.read;
+    const bool one_warp = last.thread / kWarpSize == me.thread / kWarpSize && cell.readers != Readers::many;
+    const bool same_interval = last.when.block == block_ &&
+                               last.when.block_barriers == me.when.block_barriers &&
+                               !(one_warp && last.when.warp_barriers < me.when.warp_barriers);
     if (!same_interval) {
       cell.readers = Readers::one;
-    } else if (cell.read.thread != me.thread) {
-      const bool one_warp =
-          cell.read.thread / kWarpSize == me.thread / kWarpSize && cell.readers != Readers::many;
+    } else if (last.thread != me.thread) {
       cell.readers = one_warp ? Readers::of_one_warp : Readers::many;
+      cell.other_reader = last.thread;
     }
     cell.read = me;
   }
@@ -153,7 +157,7 @@ class RaceChecker {
   /// With what addr2line takes: `addr2line -Cfie PROGRAM OFFSET`.
   [[noreturn]] static void report(const char* what, const Request& request, const Access& me,
                                   const Access& other) {
-    const ThreadName name = running_thread();
+    const uint3 block = current_thread->block_index;
     Dl_info place{};
     dladdr(request.pc, &place);
     const auto offset =
@@ -161,7 +165,7 @@ class RaceChecker {
     fail(
         "race: {} at {} in {} memory: block ({},{},{}) thread {}, and thread {} of {} block; "
         "addr2line -Cfie {} {:#x}",
-        what, request.address, request.shared ? "shared" : "global", name.x, name.y, name.z, me.thread,
+        what, request.address, request.shared ? "shared" : "global", block.x, block.y, block.z, me.thread,
         other.thread, other.when.block == me.when.block ? "this" : "another",
         place.dli_fname == nullptr ? "?" : place.dli_fname, offset - 1);
   }

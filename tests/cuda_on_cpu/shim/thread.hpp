@@ -15,6 +15,10 @@ using Site = std::source_location;
 struct ThreadContext {
   uint3 thread_index, block_index;
   dim3 block_dim, grid_dim;
+  // For the checks, which ask at every access to memory.
+  unsigned index = 0;                ///< in the block
+  const std::byte* stack = nullptr;  ///< where the thread's own stack begins
+  std::size_t stack_bytes = 0;
 };
 
 /// Null while host code runs. __thread, since a thread_local of another file is read through a wrapper.
