@@ -61,8 +61,8 @@ void attention_probabilities(Stream& stream, const Tensor& probabilities, const 
                              int64_t sequence, int64_t head, int64_t first_row);
 
 /// Bytes that these ops take at most from a stream's scratch memory, for the plan of memory. On a CPU about
-/// 0.8 MiB per thread at k = 128, and with bf16 an fp32 dq of all queries; on a GPU 16 bytes for each query, or
-/// the parts of few queries' sums. longest_keys: of any one sequence.
+/// 0.8 MiB per thread at k = 128, and with bf16 an fp32 dq of all queries; on a GPU 16 bytes for each query,
+/// or the parts of few queries' sums. longest_keys: of any one sequence.
 std::size_t attention_scratch_bytes(int num_threads, int64_t num_heads, int64_t head_dim,
                                     int64_t num_sequences, int64_t longest_keys, DType dtype = DType::fp32,
                                     int64_t num_queries = 0);
