@@ -65,12 +65,13 @@ def main() -> int:
 
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "redllm-tidy"
     cache.mkdir(parents=True, exist_ok=True)
-    rules = contents(ROOT / ".clang-tidy") + contents(ROOT / "tests/.clang-tidy")
+    rules = b"".join(contents(ROOT / folder / ".clang-tidy") for folder in ("", "tests", "tests/cuda_on_cpu"))
     rules += subprocess.run([TOOL, "--version"], capture_output=True, check=True).stdout
     todo, known = [], 0
     for entry in json.loads(pathlib.Path(arguments.build_dir, "compile_commands.json").read_text()):
         path = pathlib.Path(entry["directory"], entry["file"]).resolve()
-        if path.suffix in SKIPPED or not path.is_relative_to(ROOT) or path.is_relative_to(pathlib.Path(arguments.build_dir).resolve()):
+        built = path.is_relative_to(pathlib.Path(arguments.build_dir).resolve())
+        if path.suffix in SKIPPED or built or not path.is_relative_to(ROOT):
             continue
         stamp = cache / key_of(path, entry["command"], rules)
         if stamp.exists():

@@ -62,11 +62,11 @@ void cublaslt_failed(cublasStatus_t status, const char* call, const char* file, 
 /// The descriptors of a product. cuBLASLt is column-major: there c^T = op(b)^T op(a)^T, with b in the first
 /// place.
 struct CublasLtGemm::Call {
-  Call(const GemmProblem& p, Fp32Products fp32_products)
+  explicit Call(const GemmProblem& p)
       : first(p.transpose_b ? layout(p.ab_dtype, p.n, p.k, p.ldb) : layout(p.ab_dtype, p.k, p.n, p.ldb)),
         second(p.transpose_a ? layout(p.ab_dtype, p.k, p.m, p.lda) : layout(p.ab_dtype, p.m, p.k, p.lda)),
         result(layout(p.c_dtype, p.m, p.n, p.ldc)),
-        tf32(p.ab_dtype == DType::fp32 && fp32_products == Fp32Products::tf32) {
+        tf32(p.ab_dtype == DType::fp32 && p.fp32_products == Fp32Products::tf32) {
     RED_CUBLASLT_CHECK(cublasLtMatmulDescInit(
         &product, tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F));
     const auto transpose = [&](cublasLtMatmulDescAttributes_t which, bool yes) {
@@ -101,7 +101,7 @@ struct CublasLtGemm::Call {
   bool tf32;
 };
 
-CublasLtGemm::CublasLtGemm(Fp32Products fp32_products) : fp32_products_(fp32_products), algorithms_({}, "") {}
+CublasLtGemm::CublasLtGemm() : algorithms_({}, "") {}
 
 CublasLtGemm::~CublasLtGemm() {
   if (handle_ != nullptr && cublasLtDestroy(handle_) != CUBLAS_STATUS_SUCCESS)
@@ -119,7 +119,7 @@ void CublasLtGemm::multiply(cudaStream_t stream, const GemmProblem& problem) {
   RED_CHECK(problem.m > 0 && problem.n > 0 && problem.k > 0, "m {} n {} k {}", problem.m, problem.n,
             problem.k);
   if (handle_ == nullptr) prepare();
-  const Call call(problem, fp32_products_);
+  const Call call(problem);
   const GemmKey key = call.key(problem);
   const GemmAlgorithm* algorithm = algorithms_.find(key);
   if (algorithm == nullptr) {

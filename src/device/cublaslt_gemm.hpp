@@ -29,11 +29,12 @@ struct GemmProblem {
   int64_t ldc;
   DType ab_dtype, c_dtype;
   float alpha, beta;
+  Fp32Products fp32_products;
 };
 
 class CublasLtGemm {
  public:
-  explicit CublasLtGemm(Fp32Products fp32_products);
+  CublasLtGemm();
   ~CublasLtGemm();
   CublasLtGemm(const CublasLtGemm&) = delete;
   CublasLtGemm& operator=(const CublasLtGemm&) = delete;
@@ -55,7 +56,6 @@ class CublasLtGemm {
   float milliseconds(cudaStream_t stream, const GemmProblem& problem, const Call& call,
                      const GemmAlgorithm& algorithm);
 
-  Fp32Products fp32_products_;
   cublasLtHandle_t handle_ = nullptr;
   Buffer workspace_;
   GemmAlgorithms algorithms_;

@@ -9,9 +9,6 @@
 namespace red {
 
 struct Stream::Backend {
-  explicit Backend(const GemmLibrary& library)
-      : gemm(library.choice == GemmChoice::tf32 ? detail::Fp32Products::tf32 : detail::Fp32Products::exact) {}
-
   detail::CudaStream stream;
   detail::PinnedRing to_device;
   detail::CublasLtGemm gemm;

@@ -14,7 +14,7 @@ Stream::~Stream() {
 Stream::Backend& Stream::backend() {
   if (!backend_) {
     detail::require_gpu();
-    backend_ = std::make_unique<Backend>(*gemm_);
+    backend_ = std::make_unique<Backend>();
   }
   return *backend_;
 }

@@ -25,10 +25,25 @@ int64_t leading_dim(const Tensor& t) {
 }
 
 void multiply(Stream& stream, const Tensor& c, const Operands& o) {
-  stream.backend().gemm.multiply(
-      stream.handle(),
-      {o.transpose_a, o.transpose_b, c.rows, c.cols, o.k(), o.a.data, leading_dim(o.a), o.b.data,
-       leading_dim(o.b), c.data, leading_dim(c), o.a.dtype, c.dtype, o.alpha, o.beta});
+  const auto fp32_products =
+      stream.gemm().choice == GemmChoice::tf32 ? detail::Fp32Products::tf32 : detail::Fp32Products::exact;
+  detail::CublasLtGemm& gemm = stream.backend().gemm;
+  gemm.multiply(stream.handle(), {.transpose_a = o.transpose_a,
+                                  .transpose_b = o.transpose_b,
+                                  .m = c.rows,
+                                  .n = c.cols,
+                                  .k = o.k(),
+                                  .a = o.a.data,
+                                  .lda = leading_dim(o.a),
+                                  .b = o.b.data,
+                                  .ldb = leading_dim(o.b),
+                                  .c = c.data,
+                                  .ldc = leading_dim(c),
+                                  .ab_dtype = o.a.dtype,
+                                  .c_dtype = c.dtype,
+                                  .alpha = o.alpha,
+                                  .beta = o.beta,
+                                  .fp32_products = fp32_products});
 }
 
 /// c = beta c

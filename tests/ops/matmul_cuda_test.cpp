@@ -27,6 +27,8 @@ TEST(MatmulCuda, Tf32IsChosenByNameAlone) {
   Stream exact(1), tf32(1, 0, GemmChoice::tf32);
   EXPECT_EQ(product_of(exact, a, 1.0), a);
   EXPECT_EQ(product_of(tf32, a, 1.0), 1.0);
+  tf32.use_gemm(gemm_library());
+  EXPECT_EQ(product_of(tf32, a, 1.0), a);
 }
 
 TEST(MatmulCuda, Tf32IsCloseToFloat64) {
