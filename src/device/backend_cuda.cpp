@@ -4,14 +4,11 @@
 
 namespace red {
 
-void require_backend(int num_ranks) {
+void require_backend(int) {
   detail::require_gpu();
-  if (num_ranks > 1)
-    throw ConfigError(
-        "redllm-cuda runs on one rank, not on {}: ranks cannot exchange what is in GPU memory yet. Start "
-        "one, or "
-        "use redllm, the same program for CPUs",
-        num_ranks);
+  throw ConfigError(
+      "redllm-cuda cannot train, evaluate, generate or bench yet: its ops are there, but the communicator "
+      "reads what they leave in GPU memory as if it were the host's. Use redllm, the same program for CPUs");
 }
 
 }  // namespace red

@@ -83,8 +83,8 @@ TEST(CudaStream, HostMemoryIsFreeAfterACopy) {
   EXPECT_EQ(read(stream, buffer), std::vector<unsigned char>(64, 39));
 }
 
-TEST(CudaBackend, IsForOneRank) {
-  EXPECT_NO_THROW(require_backend(1));
+TEST(CudaBackend, RefusesRunsForNow) {
+  EXPECT_THROW(require_backend(1), ConfigError);
   EXPECT_THROW(require_backend(2), ConfigError);
 }
 
