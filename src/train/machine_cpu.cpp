@@ -75,9 +75,9 @@ double best_gflops(Stream& stream, int64_t n, DType dtype, double seconds) {
 
 double measured_peak_gflops(Stream& stream, DType dtype) {
   // Large enough that threads and caches are busy, where the library is fast enough for that.
-  constexpr double kFast = 20.0, kSeconds = 0.15;
+  constexpr double fast = 20.0, seconds = 0.15;
   const double small = best_gflops(stream, 384, dtype, 0.01);
-  return small < kFast ? small : std::max(small, best_gflops(stream, 1536, dtype, kSeconds));
+  return small < fast ? small : std::max(small, best_gflops(stream, 1536, dtype, seconds));
 }
 
 }  // namespace red::train
