@@ -38,12 +38,11 @@ struct Thread : ThreadContext {
 
 std::string place(const Thread& t) {
   return fmt::format("block ({},{},{}) thread {} at {}:{}", t.block_index.x, t.block_index.y, t.block_index.z,
-                     t.index, t.site.file_name(), t.site.line());
+                     t.index, t.site.file, t.site.line);
 }
 
 bool same_site(const Site& a, const Site& b) {
-  return a.line() == b.line() && a.column() == b.column() &&
-         (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
+  return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
 uint64_t volume(dim3 d) {
