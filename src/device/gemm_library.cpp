@@ -20,7 +20,7 @@ constexpr std::pair<GemmChoice, std::string_view> kNames[] = {{GemmChoice::autom
 /// A library after its check. Made once: checking costs milliseconds, and what crashed must not be called
 /// again.
 struct Tried {
-  GemmLibrary library;
+  GemmLibrary gemm;
   detail::TriedGemm result;
 };
 
@@ -54,7 +54,7 @@ const GemmLibrary& plain_library() {
 }
 
 const GemmLibrary& usable(const Tried& tried) {
-  if (tried.result.verdict == detail::Verdict::right) return tried.library;
+  if (tried.result.verdict == detail::Verdict::right) return tried.gemm;
   throw ConfigError(
       "train.gemm = {}: this library cannot be used here: {}; set train.gemm = auto or another one",
       name_of(tried.result.choice), tried.result.problem);
@@ -63,10 +63,10 @@ const GemmLibrary& usable(const Tried& tried) {
 /// `chosen`, with oneDNN's bf16 product where it has none and oneDNN does.
 GemmLibrary with_bf16(GemmLibrary chosen) {
   const Tried& onednn = tried_onednn();
-  const bool usable = onednn.result.verdict == detail::Verdict::right && onednn.library.has_bf16_arithmetic();
+  const bool usable = onednn.result.verdict == detail::Verdict::right && onednn.gemm.has_bf16_arithmetic();
   if (chosen.has_bf16_arithmetic() || !usable) return chosen;
-  chosen.bf16gemm = onednn.library.bf16gemm;
-  chosen.description += fmt::format("; bf16: {}", onednn.library.description);
+  chosen.bf16gemm = onednn.gemm.bf16gemm;
+  chosen.description += fmt::format("; bf16: {}", onednn.gemm.description);
   return chosen;
 }
 

@@ -74,12 +74,12 @@ LoadedLibrary load_openblas_library() {
 }
 
 struct OpenBlas {
-  LoadedLibrary library = load_openblas_library();
-  decltype(&cblas_sgemm) sgemm = library.find<decltype(cblas_sgemm)>("cblas_sgemm");
+  LoadedLibrary shared = load_openblas_library();
+  decltype(&cblas_sgemm) sgemm = shared.find<decltype(cblas_sgemm)>("cblas_sgemm");
   decltype(&openblas_set_num_threads) set_num_threads =
-      library.find<decltype(openblas_set_num_threads)>("openblas_set_num_threads");
+      shared.find<decltype(openblas_set_num_threads)>("openblas_set_num_threads");
   decltype(&openblas_get_config) get_config =
-      library.find<decltype(openblas_get_config)>("openblas_get_config");
+      shared.find<decltype(openblas_get_config)>("openblas_get_config");
 };
 
 const OpenBlas& openblas() {
@@ -100,19 +100,19 @@ void openblas_sgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, in
 }
 
 struct OneDnn {
-  LoadedLibrary library{{"libdnnl.so.3", "libdnnl.so.2", "libdnnl.so"},
-                        "oneDNN crashed while it was loaded; set train.gemm = openblas or plain\n"};
-  decltype(&dnnl_sgemm) sgemm = library.find<decltype(dnnl_sgemm)>("dnnl_sgemm");
+  LoadedLibrary shared{{"libdnnl.so.3", "libdnnl.so.2", "libdnnl.so"},
+                       "oneDNN crashed while it was loaded; set train.gemm = openblas or plain\n"};
+  decltype(&dnnl_sgemm) sgemm = shared.find<decltype(dnnl_sgemm)>("dnnl_sgemm");
   /// Exported, though no header declares it. Row-major, as dnnl_sgemm.
   dnnl_status_t (*bf16gemm)(char transpose_a, char transpose_b, dnnl_dim_t m, dnnl_dim_t n, dnnl_dim_t k,
                             float alpha, const bf16* a, dnnl_dim_t lda, const bf16* b, dnnl_dim_t ldb,
                             float beta, float* c, dnnl_dim_t ldc) =
-      library.find_if_there<std::remove_pointer_t<decltype(bf16gemm)>>("dnnl_gemm_bf16bf16f32");
+      shared.find_if_there<std::remove_pointer_t<decltype(bf16gemm)>>("dnnl_gemm_bf16bf16f32");
   decltype(&dnnl_get_effective_cpu_isa) cpu_isa =
-      library.find_if_there<decltype(dnnl_get_effective_cpu_isa)>("dnnl_get_effective_cpu_isa");
-  decltype(&dnnl_version) version = library.find<decltype(dnnl_version)>("dnnl_version");
+      shared.find_if_there<decltype(dnnl_get_effective_cpu_isa)>("dnnl_get_effective_cpu_isa");
+  decltype(&dnnl_version) version = shared.find<decltype(dnnl_version)>("dnnl_version");
   /// Of the OpenMP that it was built with; null with another threading.
-  void (*set_num_threads)(int) = library.find_if_there<void(int)>("omp_set_num_threads");
+  void (*set_num_threads)(int) = shared.find_if_there<void(int)>("omp_set_num_threads");
 };
 
 const OneDnn& onednn() {
@@ -159,15 +159,15 @@ bool onednn_has_bf16(const OneDnn& dnn) {
 
 GemmCandidate load_openblas() {
   const OpenBlas& blas = openblas();
-  if (!blas.library.problem.empty() || blas.library.handle == nullptr)
-    return {std::nullopt, blas.library.problem};
+  if (!blas.shared.problem.empty() || blas.shared.handle == nullptr)
+    return {std::nullopt, blas.shared.problem};
   blas.set_num_threads(1);
   return {GemmLibrary{GemmChoice::openblas, openblas_sgemm, blas.get_config()}, ""};
 }
 
 GemmCandidate load_onednn() {
   const OneDnn& dnn = onednn();
-  if (!dnn.library.problem.empty()) return {std::nullopt, dnn.library.problem};
+  if (!dnn.shared.problem.empty()) return {std::nullopt, dnn.shared.problem};
   const dnnl_version_t& version = *dnn.version();
   if (version.cpu_runtime == DNNL_RUNTIME_OMP ? dnn.set_num_threads == nullptr
                                               : version.cpu_runtime != DNNL_RUNTIME_SEQ) {

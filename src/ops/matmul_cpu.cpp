@@ -1,9 +1,8 @@
 // One serial call of the stream's GEMM library per tile of c.
 #include <cmath>
 
-#include "ops/matmul.hpp"
+#include "ops/matmul_sizes.hpp"
 #include "ops/matmul_tiles.hpp"
-#include "ops/rows.hpp"
 #include "ops/task_scratch.hpp"
 
 namespace red::ops {
@@ -59,12 +58,7 @@ MatmulTiles matmul_tiles(int64_t m, int64_t n, int64_t k) {
 void matmul(Stream& stream, const Tensor& c, const Tensor& a, Transpose transpose_a, const Tensor& b,
             Transpose transpose_b, float alpha, float beta) {
   const bool ta = transpose_a == Transpose::yes, tb = transpose_b == Transpose::yes;
-  const int64_t m = c.rows, n = c.cols, k = ta ? a.rows : a.cols;
-  RED_CHECK((ta ? a.cols : a.rows) == m && (tb ? b.rows : b.cols) == n && (tb ? b.cols : b.rows) == k,
-            "c ({}, {}), a ({}, {}){}, b ({}, {}){}", m, n, a.rows, a.cols, ta ? "^T" : "", b.rows, b.cols,
-            tb ? "^T" : "");
-  RED_CHECK(is_element(c.dtype) && is_element(a.dtype) && a.dtype == b.dtype, "{} = {} {}", name_of(c.dtype),
-            name_of(a.dtype), name_of(b.dtype));
+  const auto [m, n, k] = checked_sizes(c, a, transpose_a, b, transpose_b);
   if (m == 0 || n == 0) return;
   if (k == 0) {
     // Libraries disagree about empty sums, and some about leading dims of 0.

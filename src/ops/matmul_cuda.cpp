@@ -3,8 +3,7 @@
 
 #include "device/stream_backend_cuda.hpp"
 #include "ops/elementwise.hpp"
-#include "ops/matmul.hpp"
-#include "ops/rows.hpp"
+#include "ops/matmul_sizes.hpp"
 
 namespace red::ops {
 namespace {
@@ -84,12 +83,7 @@ void multiply_rounded(Stream& stream, const Tensor& c, const Operands& o) {
 void matmul(Stream& stream, const Tensor& c, const Tensor& a, Transpose transpose_a, const Tensor& b,
             Transpose transpose_b, float alpha, float beta) {
   const bool ta = transpose_a == Transpose::yes, tb = transpose_b == Transpose::yes;
-  const int64_t m = c.rows, n = c.cols, k = ta ? a.rows : a.cols;
-  RED_CHECK((ta ? a.cols : a.rows) == m && (tb ? b.rows : b.cols) == n && (tb ? b.cols : b.rows) == k,
-            "c ({}, {}), a ({}, {}){}, b ({}, {}){}", m, n, a.rows, a.cols, ta ? "^T" : "", b.rows, b.cols,
-            tb ? "^T" : "");
-  RED_CHECK(is_element(c.dtype) && is_element(a.dtype) && a.dtype == b.dtype, "{} = {} {}", name_of(c.dtype),
-            name_of(a.dtype), name_of(b.dtype));
+  const auto [m, n, k] = checked_sizes(c, a, transpose_a, b, transpose_b);
   if (m == 0 || n == 0) return;
   if (k == 0) return scale(stream, c, beta);
   const Operands operands{a, b, ta, tb, alpha, beta};

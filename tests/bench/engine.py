@@ -1,4 +1,5 @@
-"""What benchmarks share: runs of `redllm bench`, and what machine and build their figures belong to."""
+"""What benchmarks share: options, runs of `redllm bench`, and what machine and build their figures belong to."""
+import argparse
 import datetime
 import json
 import os
@@ -10,6 +11,23 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "build" / "release" / "redllm"
 RESULTS = ROOT / "tests" / "bench" / "results"
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Of a comparison with a peer in turns."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
+    result.add_argument("--rounds", type=int, default=3, help="figures are medians over them")
+    result.add_argument("--name", help="write the figures to tests/bench/results/NAME.json")
+    return result
+
+
+def finish(name: str | None, rows: list, below: list) -> int:
+    """Keeps the figures where they have a name, tells the bars that are missed; the exit code."""
+    if name:
+        print(write(name, rows))
+    print("\n".join(f"below its bar: {line}" for line in below) or "all bars are met")
+    return 1 if below else 0
 
 
 def bench_step(ranks: int, *options: str) -> dict:

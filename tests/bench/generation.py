@@ -2,7 +2,6 @@
 """Generation beside Transformers' `generate`: greedy, with a cache, nearly the same model on the same cores, in turns.
 
 The bars: at least 1.5 times its new tokens/s at batch 1 and 16, and prompts at least at the rate of training's forward."""
-import argparse
 import json
 import statistics
 import subprocess
@@ -44,12 +43,9 @@ def training_forward(model: str, dtype: str, threads: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = engine.parser(__doc__)
     parser.add_argument("--prompt-tokens", type=int, default=128)
     parser.add_argument("--new-tokens", type=int, default=64)
-    parser.add_argument("--name", help="write the figures to tests/bench/results/NAME.json")
     options = parser.parse_args()
     tokens = ["--prompt-tokens", str(options.prompt_tokens), "--new-tokens", str(options.new_tokens)]
     threads = engine.cpu()["cores"]
@@ -76,10 +72,7 @@ def main() -> int:
                     below.append(f"{model} {dtype} batch {batch}: {row['ratio']:.2f} x")
                 if prefill < forward:
                     below.append(f"{model} {dtype} batch {batch}: prompts at {prefill / forward:.2f} of training's forward")
-    if options.name:
-        print(engine.write(options.name, rows))
-    print("\n".join(f"below its bar: {line}" for line in below) or "all bars are met")
-    return 1 if below else 0
+    return engine.finish(options.name, rows, below)
 
 
 if __name__ == "__main__":

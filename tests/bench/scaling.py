@@ -2,7 +2,6 @@
 """What dividing a model over two ranks of one thread costs, against one rank of two threads, at the same global batch.
 
 Data parallel ranks must reach 95 %, tensor parallel ones 85 %; the optimizer and communication of a 150M step may take 6 %."""
-import argparse
 import statistics
 import sys
 
@@ -42,31 +41,21 @@ def below_bars(rows: list) -> list:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", help=f"of {', '.join(GLOBAL_BATCH)} (default: all)")
-    parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = engine.parser(__doc__)
+    parser.add_argument("models", nargs="*", choices=list(GLOBAL_BATCH), default=list(GLOBAL_BATCH), help="default: all")
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--name", help="write the figures to tests/bench/results/NAME.json")
     options = parser.parse_args()
-    for model in options.models:
-        if model not in GLOBAL_BATCH:
-            parser.error(f"no model {model}")
     if engine.cpu()["cores"] < 2:
         sys.exit("scaling.py: needs two cores")
     rows = []
     print(f"{'model':<10} {'dtype':<5} {'layout':<9} {'tokens/s':>9} {'of one rank':>12} {'optimizer, communication':>25}")
     for dtype in options.dtype:
-        for model in options.models or GLOBAL_BATCH:
+        for model in options.models:
             for row in measure(model, dtype, options.rounds, options.steps):
                 rows.append(row)
                 print(f"{model:<10} {dtype:<5} {row['layout']:<9} {row['tokens_per_s']:>9.0f} {row['share_of_one_rank']:>12.1%} "
                       f"{row['optimizer_and_communication']:>25.1%}", flush=True)
-    if options.name:
-        print(engine.write(options.name, rows))
-    below = below_bars(rows)
-    print("\n".join(f"below its bar: {line}" for line in below) or "all bars are met")
-    return 1 if below else 0
+    return engine.finish(options.name, rows, below_bars(rows))
 
 
 if __name__ == "__main__":

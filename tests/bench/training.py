@@ -3,7 +3,6 @@
 
 Each round runs the three programs one after another; figures are medians over the rounds. The bars: at least 1.1 times the
 better of the two in fp32, 1.15 in the geometric mean, 1.3 in bf16, and at most 0.9 of the compiled one's memory."""
-import argparse
 import json
 import math
 import os
@@ -87,30 +86,20 @@ def below_bars(rows: list) -> list:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)} (default: all)")
-    parser.add_argument("--dtype", nargs="+", choices=("fp32", "bf16"), default=["fp32"])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = engine.parser(__doc__)
+    parser.add_argument("cases", nargs="*", choices=list(CASES), default=list(CASES), help="default: all")
     parser.add_argument("--steps", type=int, default=4)
-    parser.add_argument("--name", help="write the figures to tests/bench/results/NAME.json")
     options = parser.parse_args()
-    for name in options.cases:
-        if name not in CASES:
-            parser.error(f"no case {name}")
     rows = []
     print(f"{'case':<11} {'dtype':<5} {'redllm':>9} {'eager':>9} {'compiled':>9} {'ratio':>6} {'of peak':>8} {'MiB':>6} {'peer':>6}")
     for dtype in options.dtype:
-        for name in options.cases or CASES:
+        for name in options.cases:
             row = measure(name, dtype, options.rounds, options.steps)
             rows.append(row)
             print(f"{name:<11} {dtype:<5} {row['tokens_per_s']:>9.1f} {row['eager_tokens_per_s']:>9.1f} "
                   f"{row['compiled_tokens_per_s']:>9.1f} {row['ratio']:>6.2f} {row['peak_share']:>8.1%} {row['peak_rss_mib']:>6.0f} "
                   f"{row['compiled_peak_rss_mib']:>6.0f}", flush=True)
-    if options.name:
-        print(engine.write(options.name, rows))
-    below = below_bars(rows)
-    print("\n".join(f"below its bar: {line}" for line in below) or "all bars are met")
-    return 1 if below else 0
+    return engine.finish(options.name, rows, below_bars(rows))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #include "ops/attention.hpp"
 
+#include "ops/attention_tensors.hpp"
 #include "ops/head_norm_rope.hpp"
 #include "support/compare.hpp"
 #include "support/every_cpu_target.hpp"
@@ -10,77 +11,17 @@ namespace red::ops {
 namespace {
 
 using test::AttentionCase;
-using test::Bf16Tensor;
 using test::close;
 using test::FloatTensor;
 using test::for_every_cpu_target;
+using test::kClose;
+using test::kGradientsClose;
 using test::Matrix;
 using test::random_matrix;
 using test::reference_attention;
 using test::ReferenceAttention;
 
-// fp32 softmax and sums over up to 700 keys and 128 dims; values are N(0, 1).
-constexpr test::Tolerance kClose = {.absolute = 5e-6, .relative = 5e-6};
-// Gradients of keys sum over up to 700 queries.
-constexpr test::Tolerance kGradientsClose = {.absolute = 3e-5, .relative = 3e-5};
-
-// The same sums, rounded once when they are stored.
-constexpr test::Tolerance rounded(test::Tolerance tolerance) {
-  return {tolerance.absolute, test::kBf16Rounding};
-}
-
-// Tensor cores of a GPU (heads of 64 and 128) take probabilities and the gradients of scores as bf16: each
-// term of a sum is off by up to 2^-9, so that a result of few terms of up to 4 may be off by 2^-7.
-test::Tolerance rounded(test::Tolerance tolerance, const AttentionCase& c) {
-  const int64_t width = c.q.cols / c.heads;
-  if (!test::on_cpu() && (width == 64 || width == 128)) tolerance.absolute = 0x1p-7;
-  return rounded(tolerance);
-}
-
-/// The tensors of one case, all with different row strides; T: of all but the statistics.
-template <class T>
-struct DeviceOf {
-  explicit DeviceOf(const AttentionCase& c)
-      : q(c.q, 8),
-        keys(c.keys, 24),
-        values(c.values, 24),
-        d_o(c.d_o, 8),
-        o(c.q.rows, c.q.cols, 5),
-        lse(c.heads, c.q.rows, 3),
-        delta(c.heads, c.q.rows, 2),
-        dq(c.q.rows, c.q.cols, 7),
-        dk(c.keys.rows, c.keys.cols, 9),
-        dv(c.keys.rows, c.keys.cols) {}
-
-  void forward(Stream& stream, const AttentionCase& c) const {
-    const test::AttentionOnDevice where(c);
-    attention_forward(stream, o, lse, q, keys, values, where.layout(), where.mask());
-  }
-  void backward(Stream& stream, const AttentionCase& c) const {
-    attention_delta(stream, delta, d_o, o, nullptr);
-    backward_from(stream, c, delta);
-  }
-  void backward_from(Stream& stream, const AttentionCase& c, const FloatTensor& given_delta) const {
-    const test::AttentionOnDevice where(c);
-    attention_backward(stream, dq, dk, dv, d_o, given_delta, q, keys, values, lse, where.layout(),
-                       where.mask());
-  }
-  void probe(Stream& stream, const AttentionCase& c, const FloatTensor& probabilities, int64_t sequence,
-             int64_t head, int64_t first_row) const {
-    const test::AttentionOnDevice where(c);
-    attention_probabilities(stream, probabilities, q, keys, lse, where.layout(), where.mask(), sequence, head,
-                            first_row);
-  }
-  bool padding_untouched() const {
-    return o.padding_untouched() && lse.padding_untouched() && delta.padding_untouched() &&
-           dq.padding_untouched() && dk.padding_untouched() && dv.padding_untouched();
-  }
-
-  test::OwnedTensor<T> q, keys, values, d_o, o;
-  FloatTensor lse, delta;
-  test::OwnedTensor<T> dq, dk, dv;
-};
-using Device = DeviceOf<float>;
+using Device = test::AttentionTensors<float>;
 
 void expect_equal_to_float64(const AttentionCase& c) {
   SCOPED_TRACE(c.name);
@@ -151,63 +92,6 @@ TEST(Attention, EveryMaskEqualsFloat64) {
   for (const AttentionCase& c : test::attention_cases()) expect_equal_to_float64(c);
 }
 
-TEST(Attention, Bf16EqualsFloat64OfTheRoundedArguments) {
-  for (const AttentionCase& given : test::attention_cases()) {
-    SCOPED_TRACE(given.name);
-    const AttentionCase c = as_bf16(given);
-    const ReferenceAttention expected = reference_attention(c);
-    for_every_cpu_target([&] {
-      Stream stream(2);
-      const DeviceOf<bf16> device(c);
-      device.forward(stream, c);
-      EXPECT_TRUE(close(device.o.read(), expected.o, rounded(kClose, c))) << "o";
-      EXPECT_TRUE(close(device.lse.read(), expected.lse, kClose)) << "lse";
-      const FloatTensor delta(expected.delta);
-      device.backward_from(stream, c, delta);
-      EXPECT_TRUE(close(device.dq.read(), expected.dq, rounded(kGradientsClose, c))) << "dq";
-      EXPECT_TRUE(close(device.dk.read(), expected.dk, rounded(kGradientsClose, c))) << "dk";
-      EXPECT_TRUE(close(device.dv.read(), expected.dv, rounded(kGradientsClose, c))) << "dv";
-      EXPECT_TRUE(device.padding_untouched());
-      EXPECT_EQ(stream.scratch().used(), 0U);
-      const Matrix o = device.o.read();
-      Matrix of_stored(c.heads, c.q.rows);
-      for (int64_t t = 0; t < o.rows; ++t) {
-        for (int64_t j = 0; j < o.cols; ++j) of_stored(j / (o.cols / c.heads), t) += o(t, j) * c.d_o(t, j);
-      }
-      attention_delta(stream, device.delta, device.d_o, device.o, nullptr);
-      EXPECT_TRUE(close(device.delta.read(), of_stored, kGradientsClose)) << "delta";
-    });
-  }
-}
-
-TEST(Attention, Bf16ProbeEqualsFloat64) {
-  const AttentionCase c = as_bf16(test::random_case("probe", {70}, {90}, 2, 40, 7));
-  for_every_cpu_target([&] {
-    Stream stream(2);
-    const DeviceOf<bf16> device(c);
-    device.forward(stream, c);
-    const FloatTensor probabilities(60, 90, 1);
-    device.probe(stream, c, probabilities, 0, 1, 10);
-    EXPECT_TRUE(close(probabilities.read(), test::reference_probabilities(c, 0, 1, 10), {.absolute = 1e-5}));
-  });
-}
-
-TEST(Attention, ThreadsDoNotChangeABitOfBf16) {
-  for (const AttentionCase& c : test::attention_cases()) {
-    SCOPED_TRACE(c.name);
-    const auto values = [](const Bf16Tensor& t) {
-      const std::vector<bf16> elements = t.elements();
-      return std::vector<float>(elements.begin(), elements.end());
-    };
-    test::expect_one_result([&](Stream& stream) {
-      const DeviceOf<bf16> device(c);
-      device.forward(stream, c);
-      device.backward(stream, c);
-      return std::vector{values(device.o), values(device.dq), values(device.dk), values(device.dv)};
-    });
-  }
-}
-
 TEST(Attention, ThreadsDoNotChangeABit) {
   for (const AttentionCase& c : test::attention_cases()) {
     SCOPED_TRACE(c.name);
@@ -234,7 +118,7 @@ void expect_planned_scratch(const AttentionCase& c) {
                                                         static_cast<int64_t>(c.q_offsets.size()) - 1, longest,
                                                         dtype_of<T>(), c.q.rows);
     Stream stream(num_threads, planned);
-    const DeviceOf<T> device(c);
+    const test::AttentionTensors<T> device(c);
     device.forward(stream, c);
     device.backward(stream, c);
     EXPECT_LE(stream.scratch().peak(), planned);
@@ -400,7 +284,7 @@ TEST(Attention, RefusesWhatDoesNotFit) {
   const AttentionCase large = test::random_case("large", {150}, {150}, 1, 16, 4);
   EXPECT_THROW(Device(large).forward(small, large), LogicError);
   const test::AttentionOnDevice where(c);
-  EXPECT_THROW(attention_forward(stream, DeviceOf<bf16>(c).o, device.lse, device.q, device.keys,
+  EXPECT_THROW(attention_forward(stream, test::AttentionTensors<bf16>(c).o, device.lse, device.q, device.keys,
                                  device.values, where.layout(), where.mask()),
                LogicError);
 }
