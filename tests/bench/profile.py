@@ -46,7 +46,7 @@ def main() -> int:
         fields = line.split("|")
         if line.startswith("#") or len(fields) < 3:
             continue
-        share, sample = float(fields[0].rstrip("%")), " ".join(fields[1:])
+        share, sample = float(fields[0].strip().rstrip("%")), " ".join(fields[1:])
         op = op_of(sample)
         shares[op] += share
         if op == "other":
