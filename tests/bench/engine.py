@@ -22,6 +22,15 @@ def parser(description: str) -> argparse.ArgumentParser:
     return result
 
 
+def add_names(to: argparse.ArgumentParser, destination: str, known) -> None:
+    """Positional names, all of the known ones where none is given. (Python 3.11 checks an empty list against choices.)"""
+    def name(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"{text} is none of {', '.join(known)}")
+        return text
+    to.add_argument(destination, nargs="*", type=name, default=list(known), metavar="NAME", help=f"{', '.join(known)}; default: all")
+
+
 def finish(name: str | None, rows: list, below: list) -> int:
     """Keeps the figures where they have a name, tells the bars that are missed; the exit code."""
     if name:

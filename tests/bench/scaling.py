@@ -42,7 +42,7 @@ def below_bars(rows: list) -> list:
 
 def main() -> int:
     parser = engine.parser(__doc__)
-    parser.add_argument("models", nargs="*", choices=list(GLOBAL_BATCH), help="default: all")
+    engine.add_names(parser, "models", GLOBAL_BATCH)
     parser.add_argument("--steps", type=int, default=3)
     options = parser.parse_args()
     if engine.cpu()["cores"] < 2:
@@ -50,7 +50,7 @@ def main() -> int:
     rows = []
     print(f"{'model':<10} {'dtype':<5} {'layout':<9} {'tokens/s':>9} {'of one rank':>12} {'optimizer, communication':>25}")
     for dtype in options.dtype:
-        for model in options.models or GLOBAL_BATCH:
+        for model in options.models:
             for row in measure(model, dtype, options.rounds, options.steps):
                 rows.append(row)
                 print(f"{model:<10} {dtype:<5} {row['layout']:<9} {row['tokens_per_s']:>9.0f} {row['share_of_one_rank']:>12.1%} "

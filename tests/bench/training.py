@@ -87,13 +87,13 @@ def below_bars(rows: list) -> list:
 
 def main() -> int:
     parser = engine.parser(__doc__)
-    parser.add_argument("cases", nargs="*", choices=list(CASES), help="default: all")
+    engine.add_names(parser, "cases", CASES)
     parser.add_argument("--steps", type=int, default=4)
     options = parser.parse_args()
     rows = []
     print(f"{'case':<11} {'dtype':<5} {'redllm':>9} {'eager':>9} {'compiled':>9} {'ratio':>6} {'of peak':>8} {'MiB':>6} {'peer':>6}")
     for dtype in options.dtype:
-        for name in options.cases or CASES:
+        for name in options.cases:
             row = measure(name, dtype, options.rounds, options.steps)
             rows.append(row)
             print(f"{name:<11} {dtype:<5} {row['tokens_per_s']:>9.1f} {row['eager_tokens_per_s']:>9.1f} "
