@@ -18,17 +18,26 @@ enum class Memory { real, counted };
 /// Where the linked backend takes memory from: zeroed, aligned to 64 bytes. Throws IoError naming the size
 /// when there is none left.
 struct DeviceSpace {
+  static constexpr bool device = true;
   static std::byte* allocate(std::size_t num_bytes);
   static void release(std::byte* data, std::size_t num_bytes) noexcept;
 };
 /// The host's, from which and to which a GPU copies by itself (pinned); on the CPU as device memory.
 struct HostSpace {
+  static constexpr bool device = false;
   static std::byte* allocate(std::size_t num_bytes);
   static void release(std::byte* data, std::size_t num_bytes) noexcept;
 };
 
 /// Buffers made in this process so far, of either space; a test holds it constant over training steps.
 std::size_t num_buffers_made();
+/// The most bytes that buffers of device memory had together so far, to hold against a plan.
+std::size_t peak_device_bytes();
+
+namespace detail {
+void count_made(std::size_t num_bytes, bool device);
+void count_released(std::size_t num_bytes, bool device);
+}  // namespace detail
 
 /// Owns memory of a space. One of Memory::counted, or of no bytes, owns none.
 template <class Space>
@@ -36,11 +45,16 @@ class BasicBuffer {
  public:
   BasicBuffer() = default;
   explicit BasicBuffer(std::size_t num_bytes, Memory memory = Memory::real) {
-    if (num_bytes != 0 && memory == Memory::real) data_ = Space::allocate(num_bytes);
+    if (num_bytes != 0 && memory == Memory::real) {
+      data_ = Space::allocate(num_bytes);
+      detail::count_made(num_bytes, Space::device);
+    }
     num_bytes_ = num_bytes;
   }
   ~BasicBuffer() {
-    if (data_ != nullptr) Space::release(data_, num_bytes_);
+    if (data_ == nullptr) return;
+    Space::release(data_, num_bytes_);
+    detail::count_released(num_bytes_, Space::device);
   }
   BasicBuffer(BasicBuffer&& other) noexcept { swap(other); }
   BasicBuffer& operator=(BasicBuffer&& other) noexcept {

@@ -2,7 +2,6 @@
 // huge.
 #include <sys/mman.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -10,8 +9,6 @@
 
 namespace red {
 namespace {
-
-std::atomic<std::size_t> num_made{0};
 
 std::byte* map(std::size_t num_bytes) {
   void* p = mmap(nullptr, num_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -21,7 +18,6 @@ std::byte* map(std::size_t num_bytes) {
         static_cast<double>(num_bytes) / (1 << 20), std::strerror(errno));
   }
   madvise(p, num_bytes, MADV_HUGEPAGE);  // advice: a kernel without it refuses, and nothing is lost
-  ++num_made;
   return static_cast<std::byte*>(p);
 }
 
@@ -41,10 +37,6 @@ std::byte* HostSpace::allocate(std::size_t num_bytes) {
 
 void HostSpace::release(std::byte* data, std::size_t num_bytes) noexcept {
   munmap(data, num_bytes);
-}
-
-std::size_t num_buffers_made() {
-  return num_made;
 }
 
 }  // namespace red

@@ -1,5 +1,4 @@
 // Device memory and pinned host memory. cudaMalloc aligns to 256 bytes, cudaMallocHost to pages.
-#include <atomic>
 #include <cstring>
 
 #include "base/error.hpp"
@@ -9,8 +8,6 @@
 
 namespace red {
 namespace {
-
-std::atomic<std::size_t> num_made{0};
 
 double mib(std::size_t num_bytes) {
   return static_cast<double>(num_bytes) / (1 << 20);
@@ -32,7 +29,6 @@ bool got_memory(cudaError_t error, const char* call) {
     return false;
   }
   if (error != cudaSuccess) detail::cuda_failed(error, call, __FILE__, __LINE__);
-  ++num_made;
   return true;
 }
 
@@ -67,10 +63,6 @@ std::byte* HostSpace::allocate(std::size_t num_bytes) {
 
 void HostSpace::release(std::byte* data, std::size_t /*num_bytes*/) noexcept {
   RED_CUDA_LOG(cudaFreeHost(data));
-}
-
-std::size_t num_buffers_made() {
-  return num_made;
 }
 
 }  // namespace red

@@ -7,6 +7,7 @@
 #include <new>
 #include <vector>
 
+#include "device/buffer.hpp"
 #include "parallel/mpi_environment.hpp"
 
 namespace {
