@@ -41,14 +41,17 @@ function(red_add_kernels name)
   set_property(GLOBAL PROPERTY RED_KERNELS_${name}_PUBLIC "${ARG_PUBLIC}")
 endfunction()
 
-# red_add_cuda_test(name {SOURCES a.cpp ... | OBJECTS object_library} [LIBRARIES libs...] [TIMEOUT seconds]): a GoogleTest
-# program on the CUDA backend without a GPU, compiled once and linked for each flavour: name_test, name_asan_test,
-# name_race_test. The first runs as .natural, .reversed and .warp by the order of threads, with lazy, random and eager
-# streams; under sanitizers two orders are enough, and a race is found in any.
+# red_add_cuda_test(name {SOURCES a.cpp ... | OBJECTS object_library} [LIBRARIES libs...] [RANKS 1 2] [FLAVOURS f...]
+#                   [TIMEOUT seconds]): a GoogleTest program on the CUDA backend without a GPU, compiled once and linked for
+# each flavour: name_test, name_asan_test, name_race_test. Each runs as .natural, .reversed and .warp by the order of threads,
+# with lazy, random and eager streams. With RANKS it is an MPI test, and .npN follows the order.
 function(red_add_cuda_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT;OBJECTS" "SOURCES;LIBRARIES" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT;OBJECTS" "SOURCES;LIBRARIES;RANKS;FLAVOURS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
+  endif()
+  if(NOT ARG_FLAVOURS)
+    set(ARG_FLAVOURS cuda_on_cpu cuda_on_cpu_asan cuda_on_cpu_race)
   endif()
   if(ARG_SOURCES)
     set(ARG_OBJECTS ${name}_objects)
@@ -57,23 +60,35 @@ function(red_add_cuda_test name)
       "${PROJECT_SOURCE_DIR}/tests/cuda_on_cpu")
     target_link_libraries(${ARG_OBJECTS} PRIVATE red_device red_cuda_headers red_test_support)
   endif()
-  set(orders_of_cuda_on_cpu natural:lazy reversed:random warp:eager)
-  set(orders_of_cuda_on_cpu_asan natural:lazy warp:random)
-  set(orders_of_cuda_on_cpu_race natural:lazy)
-  foreach(flavour cuda_on_cpu cuda_on_cpu_asan cuda_on_cpu_race)
+  set(main GTest::gtest_main)
+  if(ARG_RANKS)
+    set(main red_mpi_test_main)
+  endif()
+  foreach(flavour IN LISTS ARG_FLAVOURS)
     string(REGEX REPLACE "^cuda_on_cpu" "" suffix "${flavour}")
     set(program ${name}${suffix}_test)
     add_executable(${program} $<TARGET_OBJECTS:${ARG_OBJECTS}>)
     set_target_properties(${program} PROPERTIES RED_BACKEND ${flavour} LINKER_LANGUAGE CXX)
     string(REPLACE "FLAVOUR" "${flavour}" libraries "${ARG_LIBRARIES}")
-    target_link_libraries(${program} PRIVATE ${libraries} red_device red_cuda_runtime GTest::gtest_main)
-    foreach(orders IN LISTS orders_of_${flavour})
+    target_link_libraries(${program} PRIVATE ${libraries} red_device red_cuda_runtime ${main})
+    foreach(orders natural:lazy reversed:random warp:eager)
       string(REPLACE ":" ";" orders "${orders}")
       list(GET orders 0 threads)
       list(GET orders 1 streams)
-      add_test(NAME ${program}.${threads} COMMAND ${program})
+      set(registered)
+      if(ARG_RANKS)
+        foreach(ranks IN LISTS ARG_RANKS)
+          add_test(NAME ${program}.${threads}.np${ranks}
+            COMMAND "${PROJECT_SOURCE_DIR}/launch/local.sh" -n ${ranks} "$<TARGET_FILE:${program}>")
+          set_tests_properties(${program}.${threads}.np${ranks} PROPERTIES PROCESSORS $<IF:$<EQUAL:${ranks},1>,1,2>)
+          list(APPEND registered ${program}.${threads}.np${ranks})
+        endforeach()
+      else()
+        add_test(NAME ${program}.${threads} COMMAND ${program})
+        set(registered ${program}.${threads})
+      endif()
       # LeakSanitizer cannot follow what is on the stacks of fibers.
-      set_tests_properties(${program}.${threads} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS cuda ENVIRONMENT
+      set_tests_properties(${registered} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS cuda ENVIRONMENT
         "CUDA_ON_CPU_THREADS=${threads};CUDA_ON_CPU_STREAMS=${streams};RED_GEMM_CACHE=off;ASAN_OPTIONS=detect_leaks=0")
     endforeach()
   endforeach()
@@ -98,6 +113,8 @@ find_path(RED_CUBLAS_INCLUDE_DIR cublasLt.h HINTS ${hints} "$ENV{CUBLAS_HOME}" P
 find_library(RED_CUDART_LIBRARY NAMES cudart libcudart.so.13 libcudart.so.12 HINTS ${hints} PATH_SUFFIXES lib64 lib)
 find_library(RED_CUBLASLT_LIBRARY NAMES cublasLt libcublasLt.so.13 libcublasLt.so.12 HINTS ${hints} "$ENV{CUBLAS_HOME}"
   PATH_SUFFIXES lib64 lib)
+# What reads the resources of kernels for a test.
+find_program(RED_CUOBJDUMP cuobjdump HINTS ${hints} PATH_SUFFIXES bin)
 
 set(missing)
 foreach(part RED_NVCC RED_CUDA_INCLUDE_DIR RED_CUDART_LIBRARY RED_CUBLAS_INCLUDE_DIR RED_CUBLASLT_LIBRARY)
@@ -154,6 +171,27 @@ if(RED_CCACHE)
 endif()
 message(STATUS "CUDA backend: nvcc ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}, "
   "${RED_CUBLASLT_LIBRARY}")
+
+# red_cudnn: cuDNN and its header-only frontend, which includes nvrtc.h.
+find_path(RED_CUDNN_INCLUDE_DIR cudnn.h HINTS "${PROJECT_SOURCE_DIR}/build/cuda/nvidia/cudnn" "$ENV{CUDNN_HOME}" ${hints}
+  PATH_SUFFIXES include)
+find_path(RED_CUDNN_FRONTEND_INCLUDE_DIR cudnn_frontend.h HINTS "${PROJECT_SOURCE_DIR}/build/cuda" "$ENV{CUDNN_FRONTEND_HOME}"
+  PATH_SUFFIXES include)
+find_path(RED_NVRTC_INCLUDE_DIR nvrtc.h HINTS ${hints} PATH_SUFFIXES include)
+find_library(RED_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS "${PROJECT_SOURCE_DIR}/build/cuda/nvidia/cudnn" "$ENV{CUDNN_HOME}"
+  ${hints} PATH_SUFFIXES lib64 lib)
+find_library(RED_NVRTC_LIBRARY NAMES nvrtc libnvrtc.so.13 libnvrtc.so.12 HINTS ${hints} PATH_SUFFIXES lib64 lib)
+set(RED_HAS_CUDNN OFF)
+if(RED_CUDNN_INCLUDE_DIR AND RED_CUDNN_FRONTEND_INCLUDE_DIR AND RED_NVRTC_INCLUDE_DIR AND RED_CUDNN_LIBRARY AND
+   RED_NVRTC_LIBRARY)
+  set(RED_HAS_CUDNN ON)
+  add_library(red_cudnn INTERFACE)
+  target_include_directories(red_cudnn SYSTEM INTERFACE "${RED_CUDNN_FRONTEND_INCLUDE_DIR}" "${RED_CUDNN_INCLUDE_DIR}"
+    "${RED_NVRTC_INCLUDE_DIR}")
+  target_link_libraries(red_cudnn INTERFACE "${RED_CUDNN_LIBRARY}" "${RED_NVRTC_LIBRARY}" ${CMAKE_DL_LIBS})
+else()
+  message(STATUS "CUDA backend: without cuDNN's attention (cuDNN, its frontend or nvrtc not found; launch/cuda_sdk.sh gets them)")
+endif()
 
 # red_cuda_headers: to compile host code against. red_cuda_runtime: what runs it, by backend.
 add_library(red_cuda_headers INTERFACE)

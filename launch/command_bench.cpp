@@ -12,6 +12,7 @@
 #include "launch/ranks.hpp"
 #include "train/batch_loader.hpp"
 #include "train/bubble.hpp"
+#include "train/memory_plan.hpp"
 #include "train/precision.hpp"
 #include "train/run_options.hpp"
 #include "train/step_report.hpp"
@@ -81,6 +82,14 @@ Measured measure(const Ranks& ranks, const config::RunConfig& config) {
   return median_of(steps);
 }
 
+/// Of the largest rank, as redllm plan says.
+double planned_mib(const config::RunConfig& config, const Ranks& ranks) {
+  const data::SampleLengths lengths = data::sample_lengths(config.data, config.model.has_encoder());
+  const train::MemoryPlan plan = train::plan_memory(train::training_options(config, lengths), config.parallel,
+                                                    ranks.stream.threads().num_threads());
+  return static_cast<double>(plan.largest().memory.total()) / (1 << 20);
+}
+
 void print(const Measured& measured, const config::RunConfig& config, const Ranks& ranks, bool as_json) {
   const train::StepMetrics& m = measured.step;
   nlohmann::ordered_json figures = figures_of_run(config, ranks);
@@ -94,6 +103,8 @@ void print(const Measured& measured, const config::RunConfig& config, const Rank
                   {"model_gflops_per_s", m.model_gflops_per_s},
                   {"peak_share", m.peak_share},
                   {"peak_rss_mib", m.peak_rss_mib},
+                  {"peak_device_mib", m.peak_device_mib},
+                  {"planned_mib", planned_mib(config, ranks)},
                   {"bubble", measured.bubble.measured},
                   {"bubble_simulated", measured.bubble.simulated},
                   {"loss", m.result.loss}});

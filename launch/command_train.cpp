@@ -6,6 +6,7 @@
 #include "config/print.hpp"
 #include "config/validate.hpp"
 #include "data/source_provider.hpp"
+#include "device/backend.hpp"
 #include "eval/held_out.hpp"
 #include "launch/commands.hpp"
 #include "launch/ranks.hpp"
@@ -41,8 +42,8 @@ int train_on(const Ranks& ranks, config::Loaded loaded) {
       data::make_training_provider(config.data, tokenizer.ids(), config.model.has_encoder());
   for (const std::string& line : provider->describe()) log::info("{}", line);
   const ThreadPool& threads = ranks.stream.threads();
-  log::info("{} thread(s) per rank, {}, matrix products by {}", threads.num_threads(),
-            name_of(config.train.precision), ranks.stream.gemm().description);
+  log::info("{}, {} thread(s) per rank, {}, matrix products by {}", device_description(),
+            threads.num_threads(), name_of(config.train.precision), ranks.stream.gemm().description);
   if (ranks.world.rank() == 0) {
     const train::SampleLengths lengths{provider->max_encoder_length(), provider->max_decoder_length()};
     log::info("{}", train::short_form(train::plan_memory(train::training_options(config, lengths),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Puts what the CUDA backend is built with, and this system may lack, into build/cuda: nvcc and the runtime, cuBLAS, NCCL,
-# cuDNN with its frontend, and nvrtc, from NVIDIA's packages on PyPI. Nothing else is touched. Does nothing when it is
+# cuDNN with its frontend, nvrtc and cuobjdump, from NVIDIA's packages on PyPI. Nothing else is touched. Does nothing when it is
 # there. A system's own nvcc of CUDA 13 is kept; docs/cuda.md tells how a site's modules are used instead.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,6 +11,7 @@ libraries=(
   nvidia-cudnn-cu13==9.24.0.43
   nvidia-cudnn-frontend==1.32.0
   nvidia-cuda-nvrtc==13.0.88
+  nvidia-cuda-cuobjdump==13.2.51
 )
 compiler=(
   nvidia-cuda-nvcc==13.0.88

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "device/backend.hpp"
 #include "model/parameter.hpp"
 
 namespace red::launch {
@@ -22,6 +23,7 @@ nlohmann::ordered_json figures_of_run(const config::RunConfig& config, const Ran
           {"ranks", ranks.world.size()},
           {"layout", ranks.mesh.layout().to_string()},
           {"threads", ranks.stream.threads().num_threads()},
+          {"device", device_description()},
           {"gemm", ranks.stream.gemm().description}};
 }
 

@@ -64,7 +64,12 @@ fi
 say "build"
 cmake --preset release >/dev/null
 cmake --build build/release --target redllm
-program=build/release/redllm
+# Where a GPU answers, its program too, if CMake found CUDA.
+if nvidia-smi -L 2>/dev/null | grep -q '^GPU ' && cmake --build build/release --target help | grep -q '^redllm-cuda:'; then
+  cmake --build build/release --target redllm-cuda
+fi
+program=$(launch/program.sh)
+echo "program: $program"
 
 say "text"
 if [ "$fresh" = yes ]; then rm -rf "${out:?}"/{text,tokens,run,tokenizer.model,quickstart.ini}; fi

@@ -7,6 +7,8 @@
 #include "device/backend.hpp"
 #include "launch/mpi_run.hpp"
 #include "model/stage_parameters.hpp"
+#include "ops/attention.hpp"
+#include "parallel/staged_communicator.hpp"
 #include "train/machine.hpp"
 
 namespace red::launch {
@@ -34,14 +36,21 @@ int run_on_ranks(const config::RunConfig& config, const std::function<parallel::
   // The matrix library is checked before MPI starts: a crash inside it must not look like a lost rank.
   // Its scratch memory grows to what the engine plans.
   Stream stream(threads, 0, parse_gemm_choice(config.train.gemm));
+  if (config.train.attention == AttentionChoice::cudnn && !ops::has_attention_library())
+    throw ConfigError(
+        "train.attention = cudnn: this program has no cuDNN; choose own, or redllm-cuda built where CMake "
+        "finds "
+        "cuDNN and its frontend (launch/cuda_sdk.sh fetches both)");
+  stream.use_attention(config.train.attention);
   parallel::MpiOptions options;
   options.deadline_s = config.train.timeout_s;
   return run_under_mpi(options, [&](parallel::MpiEnvironment& mpi) {
     require_backend(mpi.size());
     if (config.train.gemm == "auto") train::agree_on_gemm(mpi.world(), stream);
     const parallel::Layout chosen = layout(mpi.size());
-    parallel::Mesh mesh(chosen, mpi.world(), model::layout_limits(config.model));
-    const int code = body({mpi.world(), mesh, stream});
+    parallel::StagedCommunicator world(mpi.world(), stream);
+    parallel::Mesh mesh(chosen, world, model::layout_limits(config.model));
+    const int code = body({world, mesh, stream});
     stream.set_progress_hook({});
     return code;
   });

@@ -34,7 +34,7 @@ BlockExchange::BlockExchange(MpiContext& context) : MpiOperation(context) {
   round_.resize(context.world_size());
   indices_.resize(widest);
   statuses_.resize(widest);
-  arrivals_ = Buffer(static_cast<std::size_t>(std::max(kWindowBytes, widest * kLeastSegmentBytes)));
+  arrivals_.resize(static_cast<std::size_t>(std::max(kWindowBytes, widest * kLeastSegmentBytes)));
 }
 
 void BlockExchange::start(const Task& task) {
@@ -85,7 +85,7 @@ std::byte* BlockExchange::element(std::byte* base, int64_t index) const {
   return base + static_cast<std::size_t>(index) * size_of(task_.dtype);
 }
 
-std::byte* BlockExchange::arrival(int64_t index) const {
+std::byte* BlockExchange::arrival(int64_t index) {
   return element(arrivals_.data(), index % window_ * segment_);
 }
 

@@ -5,7 +5,6 @@
 
 #include <vector>
 
-#include "device/buffer.hpp"
 #include "parallel/mpi_check.hpp"
 #include "parallel/request_impl.hpp"
 
@@ -76,7 +75,7 @@ class SmallAllReduce final : public PlainOperation {
  private:
   void finish() override;
 
-  Buffer rows_;                           ///< (size, n) of x's dtype
+  std::vector<std::byte> rows_;           ///< (size, n) of x's dtype
   std::vector<const std::byte*> blocks_;  ///< its rows
   Tensor x_;
   ReduceOp op_ = ReduceOp::sum;
@@ -122,7 +121,7 @@ class BlockExchange final : public MpiOperation {
   int64_t block_size(int block) const;
   Piece piece(int64_t index, bool incoming) const;
   std::byte* element(std::byte* base, int64_t index) const;
-  std::byte* arrival(int64_t index) const;
+  std::byte* arrival(int64_t index);
   void begin_phase(bool reducing);
   bool post();
   bool collect(Window& window);
@@ -137,7 +136,7 @@ class BlockExchange final : public MpiOperation {
   Window incoming_, outgoing_;
   std::vector<int> indices_;
   std::vector<MPI_Status> statuses_;
-  Buffer arrivals_;                      ///< (window, segment)
+  std::vector<std::byte> arrivals_;      ///< (window, segment)
   std::vector<const std::byte*> round_;  ///< every rank's part of the elements that are added up
 };
 

@@ -190,6 +190,10 @@ void add_train(std::vector<RunOption>& table) {
        {"tf32", "tf32"}},
       "Library of matrix products; auto: the fastest here that computes rightly. In generation, products "
       "of up to 16 rows have their own kernel. tf32 is for redllm-cuda, where auto multiplies fp32 exactly.");
+  s.choice(
+      "attention", FIELD(train.attention), {{AttentionChoice::own, "own"}, {AttentionChoice::cudnn, "cudnn"}},
+      "Kernels of attention. cudnn: for redllm-cuda built with cuDNN, where it takes the shape (bf16, no "
+      "document or prefix mask); it is tried against our own first.");
   s.path("run_dir", FIELD(train.run_dir), "Folder of the run: metrics, effective configuration, checkpoints.")
       .needed(kTrainUse)
       .aka({"output_dir", "save", "save_dir", "out_dir"});

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "data/data_config.hpp"
+#include "device/stream.hpp"
 #include "model/model_config.hpp"
 #include "model/precision.hpp"
 #include "model/recompute.hpp"
@@ -34,6 +35,7 @@ struct TrainConfig {
   int64_t bucket_mib = 32;             ///< gradient reduce-scatter bucket
   DType gradient_dtype = DType::fp32;  ///< of that, on the way
   double timeout_s = 600;              ///< a wait for another rank longer than this ends the run
+  AttentionChoice attention = AttentionChoice::own;
   std::string gemm = "auto";           ///< auto, openblas, onednn, plain
   std::filesystem::path run_dir;       ///< metrics, configuration and checkpoints of the run
 };

@@ -4,4 +4,8 @@ namespace red {
 
 void require_backend(int) {}
 
+std::string device_description() {
+  return "CPU";
+}
+
 }  // namespace red

@@ -1,5 +1,6 @@
-// Buffer owns device memory; Arena hands out pieces of one buffer and takes them back in reverse order.
-// Nothing else allocates tensor memory, and nothing allocates inside a training step.
+// Buffer owns device memory, HostBuffer host memory that a device can copy by itself; Arena hands out pieces
+// of one buffer and takes them back in reverse order. Nothing else allocates tensor memory, and nothing
+// allocates inside a training step.
 #pragma once
 
 #include <cstddef>
@@ -14,14 +15,49 @@ namespace red {
 /// pointers: a plan is made of them, by the code that makes the real ones. They must not be touched.
 enum class Memory { real, counted };
 
-/// Device memory, aligned to 64 bytes, zeroed. Throws IoError naming the size when there is none left.
-class Buffer {
+/// Where the linked backend takes memory from: zeroed, aligned to 64 bytes. Throws IoError naming the size
+/// when there is none left.
+struct DeviceSpace {
+  static constexpr bool device = true;
+  static std::byte* allocate(std::size_t num_bytes);
+  static void release(std::byte* data, std::size_t num_bytes) noexcept;
+};
+/// The host's, from which and to which a GPU copies by itself (pinned); on the CPU as device memory.
+struct HostSpace {
+  static constexpr bool device = false;
+  static std::byte* allocate(std::size_t num_bytes);
+  static void release(std::byte* data, std::size_t num_bytes) noexcept;
+};
+
+/// Buffers made in this process so far, of either space; a test holds it constant over training steps.
+std::size_t num_buffers_made();
+/// The most bytes that buffers of device memory had together so far, to hold against a plan.
+std::size_t peak_device_bytes();
+
+namespace detail {
+void count_made(std::size_t num_bytes, bool device);
+void count_released(std::size_t num_bytes, bool device);
+}  // namespace detail
+
+/// Owns memory of a space. One of Memory::counted, or of no bytes, owns none.
+template <class Space>
+class BasicBuffer {
  public:
-  Buffer() = default;
-  explicit Buffer(std::size_t num_bytes, Memory memory = Memory::real);
-  ~Buffer();
-  Buffer(Buffer&& other) noexcept { swap(other); }
-  Buffer& operator=(Buffer&& other) noexcept {
+  BasicBuffer() = default;
+  explicit BasicBuffer(std::size_t num_bytes, Memory memory = Memory::real) {
+    if (num_bytes != 0 && memory == Memory::real) {
+      data_ = Space::allocate(num_bytes);
+      detail::count_made(num_bytes, Space::device);
+    }
+    num_bytes_ = num_bytes;
+  }
+  ~BasicBuffer() {
+    if (data_ == nullptr) return;
+    Space::release(data_, num_bytes_);
+    detail::count_released(num_bytes_, Space::device);
+  }
+  BasicBuffer(BasicBuffer&& other) noexcept { swap(other); }
+  BasicBuffer& operator=(BasicBuffer&& other) noexcept {
     swap(other);
     return *this;
   }
@@ -31,17 +67,19 @@ class Buffer {
     return num_bytes_;  // NOLINT(clang-analyzer-core.uninitialized.UndefReturn)
   }
 
-  /// Number of buffers made in this process so far; a test holds it constant over training steps.
-  static std::size_t num_allocations();
-
  private:
-  void swap(Buffer& other) noexcept {
+  void swap(BasicBuffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(num_bytes_, other.num_bytes_);
   }
   std::byte* data_ = nullptr;
   std::size_t num_bytes_ = 0;
 };
+
+/// What ops work on.
+using Buffer = BasicBuffer<DeviceSpace>;
+/// What files, messages and copies from and to the device work on.
+using HostBuffer = BasicBuffer<HostSpace>;
 
 /// A stack of tensors over one buffer.
 class Arena {

@@ -1,5 +1,5 @@
-// Device memory. cudaMalloc aligns it to 256 bytes.
-#include <atomic>
+// Device memory and pinned host memory. cudaMalloc aligns to 256 bytes, cudaMallocHost to pages.
+#include <cstring>
 
 #include "base/error.hpp"
 #include "device/buffer.hpp"
@@ -8,11 +8,6 @@
 
 namespace red {
 namespace {
-
-std::atomic<std::size_t>& allocation_count() {
-  static std::atomic<std::size_t> count{0};
-  return count;
-}
 
 double mib(std::size_t num_bytes) {
   return static_cast<double>(num_bytes) / (1 << 20);
@@ -27,36 +22,47 @@ double mib(std::size_t num_bytes) {
       mib(num_bytes), mib(free_bytes), mib(total_bytes));
 }
 
-}  // namespace
-
-Buffer::Buffer(std::size_t num_bytes, Memory memory) {
-  if (num_bytes == 0 || memory == Memory::counted) {
-    num_bytes_ = num_bytes;
-    return;
-  }
-  detail::require_gpu();
-  void* address = nullptr;
-  const cudaError_t error = cudaMalloc(&address, num_bytes);
+/// Whether there was memory; throws for every other failure.
+bool got_memory(cudaError_t error, const char* call) {
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // told here, and not once more by a later call
-    out_of_memory(num_bytes);
+    return false;
   }
-  if (error != cudaSuccess) detail::cuda_failed(error, "cudaMalloc", __FILE__, __LINE__);
-  data_ = static_cast<std::byte*>(address);
-  num_bytes_ = num_bytes;
-  // Zeroed when the constructor returns, for whichever stream comes first.
+  if (error != cudaSuccess) detail::cuda_failed(error, call, __FILE__, __LINE__);
+  return true;
+}
+
+}  // namespace
+
+std::byte* DeviceSpace::allocate(std::size_t num_bytes) {
+  detail::require_gpu();
+  void* address = nullptr;
+  if (!got_memory(cudaMalloc(&address, num_bytes), "cudaMalloc")) out_of_memory(num_bytes);
+  // Zeroed when this returns, for whichever stream comes first.
   const detail::CudaStream stream;
   RED_CUDA_CHECK(cudaMemsetAsync(address, 0, num_bytes, stream.get()));
   stream.synchronize();
-  ++allocation_count();
+  return static_cast<std::byte*>(address);
 }
 
-Buffer::~Buffer() {
-  if (data_ != nullptr) RED_CUDA_LOG(cudaFree(data_));
+void DeviceSpace::release(std::byte* data, std::size_t /*num_bytes*/) noexcept {
+  RED_CUDA_LOG(cudaFree(data));
 }
 
-std::size_t Buffer::num_allocations() {
-  return allocation_count();
+std::byte* HostSpace::allocate(std::size_t num_bytes) {
+  detail::require_gpu();
+  void* address = nullptr;
+  if (!got_memory(cudaMallocHost(&address, num_bytes), "cudaMallocHost")) {
+    throw IoError(
+        "cannot allocate {:.1f} MiB of pinned host memory; `ulimit -l` and the node's free memory limit it",
+        mib(num_bytes));
+  }
+  std::memset(address, 0, num_bytes);
+  return static_cast<std::byte*>(address);
+}
+
+void HostSpace::release(std::byte* data, std::size_t /*num_bytes*/) noexcept {
+  RED_CUDA_LOG(cudaFreeHost(data));
 }
 
 }  // namespace red

@@ -1,5 +1,9 @@
 #include "device/cuda_device.hpp"
 
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+
 #include "base/error.hpp"
 #include "device/cuda_check.hpp"
 
@@ -20,6 +24,18 @@ std::string version_text(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
 
+/// As the launcher announces it; 0 without one.
+int rank_on_host() {
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "PMI_LOCAL_RANK"}) {
+    const char* text = std::getenv(name);
+    int rank = 0;
+    if (text != nullptr && std::from_chars(text, text + std::strlen(text), rank).ec == std::errc() &&
+        rank >= 0)
+      return rank;
+  }
+  return 0;
+}
+
 /// What stands in the way; empty when nothing does.
 std::string obstacle() {
   int count = 0;
@@ -34,6 +50,7 @@ std::string obstacle() {
   }
   if (error != cudaSuccess) return cudaGetErrorString(error);
   if (count == 0) return "no GPU is visible (CUDA_VISIBLE_DEVICES may hide it)";
+  RED_CUDA_CHECK(cudaSetDevice(rank_on_host() % count));
   const cudaDeviceProp gpu = properties();
   if (gpu.major < kLeastMajor)
     return fmt::format("{} is sm_{}{}, and this program needs sm_{}0 or newer", gpu.name, gpu.major,
@@ -55,6 +72,13 @@ void require_gpu() {
 std::string gpu_name() {
   const cudaDeviceProp gpu = properties();
   return fmt::format("{}, sm_{}{}", gpu.name, gpu.major, gpu.minor);
+}
+
+std::string gpu_description() {
+  int device = 0, count = 0;
+  RED_CUDA_CHECK(cudaGetDevice(&device));
+  RED_CUDA_CHECK(cudaGetDeviceCount(&count));
+  return fmt::format("GPU {} of {}, {}", device, count, gpu_name());
 }
 
 }  // namespace red::detail

@@ -6,10 +6,14 @@
 namespace red::detail {
 
 /// Throws ConfigError when there is no GPU that this program can use: what is missing, and which program to
-/// use instead. Whatever takes memory or a stream calls it first; it looks once.
+/// use instead. Whatever takes memory or a stream calls it first; it looks once, and makes the calling thread
+/// use the GPU of this process: processes of one host take its GPUs in turn, by their rank on it.
 void require_gpu();
 
 /// "NVIDIA H100 80GB HBM3, sm_90": for logs, and to tell caches of one kind of GPU from those of another.
 std::string gpu_name();
+
+/// The same behind its number among those that this process sees.
+std::string gpu_description();
 
 }  // namespace red::detail

@@ -14,6 +14,10 @@ struct CUstream_st;  // what CUDA's cudaStream_t points to
 
 namespace red {
 
+/// Whose attention runs on a GPU: our kernels, or cuDNN's where it takes the shape. The CPU has its own
+/// alone.
+enum class AttentionChoice { own, cudnn };
+
 class Stream {
  public:
   /// scratch_bytes: temporaries of single ops (attention tiles, partial sums); ops release what they take.
@@ -34,6 +38,9 @@ class Stream {
   /// Between ops only.
   void use_gemm(const GemmLibrary& library) { gemm_ = &library; }
 
+  AttentionChoice attention() const { return attention_; }
+  void use_attention(AttentionChoice choice) { attention_ = choice; }
+
   /// Runs task(i) for i in [0, num_tasks) on the stream's threads, calling the progress hook in between.
   void parallel_for(int64_t num_tasks, TaskRef task) { threads_.run(num_tasks, task); }
 
@@ -52,6 +59,7 @@ class Stream {
 
  private:
   const GemmLibrary* gemm_;
+  AttentionChoice attention_ = AttentionChoice::own;
   ThreadPool threads_;
   std::unique_ptr<Backend> backend_;
   Arena scratch_;
@@ -61,6 +69,13 @@ class Stream {
 void copy_to_device(Stream& stream, void* device, const void* host, std::size_t num_bytes);
 /// Device memory to host memory, in stream order: the bytes are there after stream.synchronize().
 void copy_to_host(Stream& stream, void* host, const void* device, std::size_t num_bytes);
+/// Within device memory, in stream order; the two do not overlap.
+void copy_on_device(Stream& stream, void* to, const void* from, std::size_t num_bytes);
+/// Zero bytes into device memory, in stream order.
+void fill_zero(Stream& stream, void* device, std::size_t num_bytes);
+
+/// Whether the address is of memory that host code must not touch. On the CPU never.
+bool on_device(const void* address);
 
 /// Waits until all streams have done their work: for tests, which use many. A step has no use for it.
 void synchronize_device();

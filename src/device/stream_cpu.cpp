@@ -33,4 +33,16 @@ void copy_to_host(Stream&, void* host, const void* device, std::size_t num_bytes
   if (num_bytes != 0) std::memcpy(host, device, num_bytes);
 }
 
+void copy_on_device(Stream&, void* to, const void* from, std::size_t num_bytes) {
+  if (num_bytes != 0) std::memcpy(to, from, num_bytes);
+}
+
+void fill_zero(Stream&, void* device, std::size_t num_bytes) {
+  if (num_bytes != 0) std::memset(device, 0, num_bytes);
+}
+
+bool on_device(const void*) {
+  return false;
+}
+
 }  // namespace red

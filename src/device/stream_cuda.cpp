@@ -37,6 +37,22 @@ void copy_to_host(Stream& stream, void* host, const void* device, std::size_t nu
   RED_CUDA_CHECK(cudaMemcpyAsync(host, device, num_bytes, cudaMemcpyDeviceToHost, stream.handle()));
 }
 
+void copy_on_device(Stream& stream, void* to, const void* from, std::size_t num_bytes) {
+  if (num_bytes == 0) return;
+  RED_CUDA_CHECK(cudaMemcpyAsync(to, from, num_bytes, cudaMemcpyDeviceToDevice, stream.handle()));
+}
+
+void fill_zero(Stream& stream, void* device, std::size_t num_bytes) {
+  if (num_bytes == 0) return;
+  RED_CUDA_CHECK(cudaMemsetAsync(device, 0, num_bytes, stream.handle()));
+}
+
+bool on_device(const void* address) {
+  cudaPointerAttributes attributes{};
+  RED_CUDA_CHECK(cudaPointerGetAttributes(&attributes, address));
+  return attributes.type == cudaMemoryTypeDevice;
+}
+
 void synchronize_device() {
   detail::require_gpu();
   RED_CUDA_CHECK(cudaDeviceSynchronize());

@@ -1,5 +1,7 @@
 #include "model/attention_block.hpp"
 
+#include <algorithm>
+
 #include "ops/elementwise.hpp"
 #include "ops/matmul.hpp"
 #include "ops/norm.hpp"
@@ -15,6 +17,11 @@ namespace {
 
 std::string block_name(AttentionKind kind) {
   return kind == AttentionKind::cross ? "cross_attention" : "self_attention";
+}
+
+/// By what the output was multiplied, or null.
+const Tensor* inverse_norm(const AttentionBlock::Saved& saved) {
+  return saved.inv_o.empty() ? nullptr : &saved.inv_o;
 }
 
 }  // namespace
@@ -47,7 +54,11 @@ const DeviceSequences& AttentionBlock::keys(const DeviceBatch& batch) const {
 }
 
 ops::AttentionLayout AttentionBlock::layout(const DeviceBatch& batch) const {
-  return {batch.num_sequences, queries(batch).offsets, keys(batch).offsets, heads_};
+  ops::AttentionLayout layout{batch.num_sequences, queries(batch).offsets, keys(batch).offsets, heads_};
+  layout.longest_q = queries(batch).longest;
+  layout.longest_k = keys(batch).longest;
+  layout.shortest = std::min(queries(batch).shortest, keys(batch).shortest);
+  return layout;
 }
 
 ops::AttentionMask AttentionBlock::mask(const DeviceBatch& batch) const {
@@ -234,7 +245,7 @@ void AttentionBlock::backward_output(const PassContext& context, const DeviceBat
     tensor_.sum(dots);
     ops::split_norm_backward(s, t.d_o, saved.o, saved.inv_o, dots, context.config.attention_width());
   }
-  ops::attention_delta(s, t.delta, t.d_o, saved.o, saved.inv_o.empty() ? nullptr : &saved.inv_o);
+  ops::attention_delta(s, t.delta, t.d_o, saved.o, inverse_norm(saved));
 }
 
 void AttentionBlock::backward_input(const PassContext& context, const DeviceBatch& batch,
@@ -245,7 +256,7 @@ void AttentionBlock::backward_input(const PassContext& context, const DeviceBatc
   const Temporaries t = allocate_temporaries(work, saved.o.rows);
   backward_output(context, batch, saved, gradients, t, d_out);
   ops::attention_backward(s, gradients.d_q, gradients.d_k, gradients.d_v, t.d_o, t.delta, saved.q, saved.k,
-                          saved.v, saved.lse, layout(batch), mask(batch));
+                          saved.v, saved.lse, layout(batch), mask(batch), {&saved.o, inverse_norm(saved)});
   ops::head_norm_rope_backward(s, gradients.d_q, saved.q, saved.inv_q, heads_, context.rope,
                                queries(batch).positions);
   ops::head_norm_rope_backward(s, gradients.d_k, saved.k, saved.inv_k, heads_, context.rope,

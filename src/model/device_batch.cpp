@@ -1,5 +1,7 @@
 #include "model/device_batch.hpp"
 
+#include <algorithm>
+
 namespace red::model {
 namespace {
 
@@ -13,12 +15,18 @@ const T* upload(Stream& stream, Arena& arena, const std::vector<T>& host) {
 }
 
 DeviceSequences upload(Stream& stream, Arena& arena, const data::PackedSequences& host) {
-  return {host.num_tokens(),
-          upload(stream, arena, host.ids),
-          upload(stream, arena, host.positions),
-          upload(stream, arena, host.documents),
-          upload(stream, arena, host.offsets),
-          upload(stream, arena, host.row_keys)};
+  DeviceSequences device{host.num_tokens(),
+                         upload(stream, arena, host.ids),
+                         upload(stream, arena, host.positions),
+                         upload(stream, arena, host.documents),
+                         upload(stream, arena, host.offsets),
+                         upload(stream, arena, host.row_keys)};
+  for (std::size_t b = 1; b < host.offsets.size(); ++b) {
+    const int64_t length = host.offsets[b] - host.offsets[b - 1];
+    device.longest = std::max(device.longest, length);
+    device.shortest = b == 1 ? length : std::min(device.shortest, length);
+  }
+  return device;
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ struct DeviceSequences {
   const int32_t* documents = nullptr;  ///< (tokens), or null: no document mask
   const int32_t* offsets = nullptr;    ///< (sequences + 1)
   const uint64_t* row_keys = nullptr;  ///< (tokens), see data::PackedSequences
+  int64_t longest = 0, shortest = 0;   ///< of the sequences
 };
 
 struct DeviceBatch {

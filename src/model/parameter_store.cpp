@@ -1,7 +1,5 @@
 #include "model/parameter_store.hpp"
 
-#include <cstring>
-
 namespace red::model {
 namespace {
 
@@ -105,25 +103,26 @@ const Weight& ParameterStore::weight(std::string_view name) const {
   return it->second;
 }
 
-void ParameterStore::zero_gradients() {
-  if (gradients_.num_bytes() != 0) std::memset(gradients_.data(), 0, gradients_.num_bytes());
+void ParameterStore::zero_gradients(Stream& stream) {
+  fill_zero(stream, gradients_.data(), gradients_.num_bytes());
 }
 
-void initialize_rows(const Tensor& out, const StoredParameter& parameter, int64_t row_begin, uint64_t seed) {
+void initialize_rows(Stream& stream, const Tensor& out, const StoredParameter& parameter, int64_t row_begin,
+                     uint64_t seed) {
   const auto& [spec, region, weight] = parameter;
-  std::vector<float> rounded(out.dtype == DType::fp32 ? 0 : region.num_cols);
+  std::vector<float> exact(static_cast<std::size_t>(region.num_cols));
+  std::vector<bf16> rounded(out.dtype == DType::bf16 ? exact.size() : 0);
   for (int64_t row = 0; row < out.rows; ++row) {
-    const Tensor values = out.row_range(row, 1);
-    float* exact = out.dtype == DType::fp32 ? values.as<float>() : rounded.data();
-    initial_values(spec, seed, (region.row_begin + row_begin + row) * spec.cols + region.col_begin,
-                   {exact, static_cast<std::size_t>(region.num_cols)});
-    for (std::size_t i = 0; i < rounded.size(); ++i) values.as<bf16>()[i] = bf16(rounded[i]);
+    initial_values(spec, seed, (region.row_begin + row_begin + row) * spec.cols + region.col_begin, exact);
+    for (std::size_t i = 0; i < rounded.size(); ++i) rounded[i] = bf16(exact[i]);
+    const void* values = rounded.empty() ? static_cast<const void*>(exact.data()) : rounded.data();
+    copy_to_device(stream, out.row_range(row, 1).data, values, exact.size() * size_of(out.dtype));
   }
 }
 
-void ParameterStore::initialize(uint64_t seed) {
+void ParameterStore::initialize(Stream& stream, uint64_t seed) {
   for (const StoredParameter& parameter : parameters_)
-    initialize_rows(parameter.weight.value, parameter, 0, seed);
+    initialize_rows(stream, parameter.weight.value, parameter, 0, seed);
 }
 
 }  // namespace red::model

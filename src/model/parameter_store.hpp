@@ -11,7 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "device/buffer.hpp"
+#include "device/stream.hpp"
 #include "model/parameter.hpp"
 
 namespace red::model {
@@ -44,9 +44,9 @@ class ParameterStore {
   const Weight& weight(std::string_view name) const;
 
   /// Sets all gradients to zero.
-  void zero_gradients();
+  void zero_gradients(Stream& stream);
   /// Initial values, a function of (seed, name, element) alone.
-  void initialize(uint64_t seed);
+  void initialize(Stream& stream, uint64_t seed);
 
   std::size_t value_bytes() const { return values_.num_bytes(); }
   std::size_t gradient_bytes() const { return gradients_.num_bytes(); }
@@ -61,7 +61,8 @@ class ParameterStore {
 
 /// Initial values of rows row_begin ... of this rank's part of a parameter: `out` (rows, region.num_cols),
 /// fp32 or bf16.
-void initialize_rows(const Tensor& out, const StoredParameter& parameter, int64_t row_begin, uint64_t seed);
+void initialize_rows(Stream& stream, const Tensor& out, const StoredParameter& parameter, int64_t row_begin,
+                     uint64_t seed);
 
 /// The name of the fused matrix that holds this parameter; its own name when it is not fused.
 std::string fused_name(std::string_view parameter_name);

@@ -19,6 +19,9 @@ struct AttentionLayout {
   const int32_t* q_offsets = nullptr;  ///< (num_sequences + 1)
   const int32_t* k_offsets = nullptr;  ///< (num_sequences + 1); a sequence may have no keys
   int64_t num_heads = 0;
+  // What the host knows of the lengths; 0: nothing. Only a library on a GPU wants to know.
+  int64_t longest_q = 0, longest_k = 0;  ///< of any sequence, or more
+  int64_t shortest = 0;                  ///< of queries and of keys of any sequence
 
   // Keys and values in a cache (forward only): of each sequence anywhere, with room behind them, and each
   // head's keys one after another. Keys and values are then (rows, k).
@@ -37,6 +40,9 @@ struct AttentionMask {
   const int32_t* k_documents = nullptr;  ///< (Tk)  sequence, so blocks of other documents can be skipped
 };
 
+/// Whether the program has cuDNN's attention (AttentionChoice::cudnn).
+bool has_attention_library();
+
 /// o = softmax(q k^T / sqrt(k)) v, lse = log of the softmax's denominator. Sequences of few queries, as when
 /// one token is generated at a time, read their keys once and are split over the threads by keys too.
 void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,
@@ -48,11 +54,17 @@ void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const
 void attention_delta(Stream& stream, const Tensor& delta, const Tensor& d_o, const Tensor& o,
                      const Tensor* inv_rms);
 
+/// What attention_delta was made of, for a library that makes its own.
+struct AttentionOutput {
+  const Tensor* o = nullptr;
+  const Tensor* inv_rms = nullptr;
+};
+
 /// dq, dk, dv (overwritten) from d_o; probabilities are made again from q, keys and lse.
 void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, const Tensor& dv,
                         const Tensor& d_o, const Tensor& delta, const Tensor& q, const Tensor& keys,
                         const Tensor& values, const Tensor& lse, const AttentionLayout& layout,
-                        const AttentionMask& mask);
+                        const AttentionMask& mask, const AttentionOutput& output = {});
 
 /// Probe: probabilities (num_rows, S) of one sequence and head for its query rows first_row ..., made again
 /// from q, keys and lse; S is the sequence's number of keys.

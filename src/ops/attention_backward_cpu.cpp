@@ -305,7 +305,7 @@ int64_t attention_backward_piece(int64_t head_dim) {
 void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, const Tensor& dv,
                         const Tensor& d_o, const Tensor& delta, const Tensor& q, const Tensor& keys,
                         const Tensor& values, const Tensor& lse, const AttentionLayout& layout,
-                        const AttentionMask& mask) {
+                        const AttentionMask& mask, const AttentionOutput&) {
   RED_CHECK(layout.k_head_rows == 0, "keys in a cache have no gradients");
   check_attention_layout(layout, mask, q.rows, keys.rows);
   const int64_t k = checked_head_dim(q, layout);

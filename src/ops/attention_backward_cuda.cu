@@ -3,13 +3,14 @@
 // other has 32 keys and makes dk and dv, going over the queries that see them. Both make probabilities again.
 // Bound by fp32 operations: 6 k and 8 k for each pair of query and key. Shapes: see attention.hpp.
 #include "ops/attention_backward_cuda.cuh"
+#include "ops/attention_library.hpp"
 #include "ops/attention_tensor_core.hpp"
 
 namespace red::ops {
 namespace {
 
 template <int kGroups, class T>
-__global__ void __launch_bounds__(kTileThreads) query_gradient_kernel(BackwardArgs<T> a) {
+__global__ void __launch_bounds__(kTileThreads, 1) query_gradient_kernel(BackwardArgs<T> a) {
   GPU_DYN_SMEM(float, shared);
   __shared__ QueryRow query_rows[kTile];
   constexpr int size = kTile * kStride<kGroups>;
@@ -49,7 +50,7 @@ __global__ void __launch_bounds__(kTileThreads) query_gradient_kernel(BackwardAr
 }
 
 template <int kGroups, class T>
-__global__ void __launch_bounds__(kTileThreads) key_gradient_kernel(BackwardArgs<T> a) {
+__global__ void __launch_bounds__(kTileThreads, 1) key_gradient_kernel(BackwardArgs<T> a) {
   GPU_DYN_SMEM(float, shared);
   __shared__ QueryStatistics<kTile> statistics;
   constexpr int size = kTile * kStride<kGroups>;
@@ -113,12 +114,14 @@ void check_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const 
 void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, const Tensor& dv,
                         const Tensor& d_o, const Tensor& delta, const Tensor& q, const Tensor& keys,
                         const Tensor& values, const Tensor& lse, const AttentionLayout& layout,
-                        const AttentionMask& mask) {
+                        const AttentionMask& mask, const AttentionOutput& output) {
   RED_CHECK(layout.k_head_rows == 0, "the backward pass does not read a cache");
   check_layout_on_host(layout, mask);
   const int64_t k = checked_head_dim(q, layout);
   check_backward(dq, dk, dv, d_o, delta, q, keys, values, lse, layout);
   if (layout.num_sequences == 0) return;
+  if (attention_backward_by_library(stream, dq, dk, dv, d_o, output, q, keys, values, lse, layout, mask))
+    return;
   const ArenaScope scope(stream.scratch());
   auto* rows = reinterpret_cast<QueryRow*>(stream.scratch().allocate<int32_t>(q.rows, 4).as<int32_t>());
   find_query_rows(stream, rows, q.rows, layout, mask);

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "ops/attention_cuda.cuh"
+#include "ops/attention_library.hpp"
 #include "ops/attention_tensor_core.hpp"
 
 namespace red::ops {
@@ -59,7 +60,7 @@ struct Softmax {
 };
 
 template <int kGroups, class T>
-__global__ void __launch_bounds__(kTileThreads) forward_kernel(ForwardArgs<T> a) {
+__global__ void __launch_bounds__(kTileThreads, 1) forward_kernel(ForwardArgs<T> a) {
   GPU_DYN_SMEM(float, shared);
   __shared__ QueryRow query_rows[kTile];
   float *queries = shared, *tile = queries + kTile * kStride<kGroups>,
@@ -139,6 +140,7 @@ void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const
   check_statistics(lse, layout, q, "lse");
   check_same_dtype(q, keys, values, o);
   if (q.rows == 0 || layout.num_sequences == 0) return;
+  if (attention_forward_by_library(stream, o, lse, q, keys, values, layout, mask)) return;
   const bool few = q.rows <= kFewQueries * layout.num_sequences;
   few ? attention_few_queries(stream, o, lse, q, keys, values, layout, mask)
       : forward_tiled(stream, o, lse, q, keys, values, layout, mask);

@@ -45,7 +45,7 @@ __device__ void dot_columns(RowsOf<C> c, const Product<T>& p, int64_t first_row)
 }
 
 template <int kRows, int kN, class C, class T>
-__global__ void __launch_bounds__(kWarps* kWarp) few_rows_transposed_kernel(RowsOf<C> c, Product<T> p) {
+__global__ void __launch_bounds__(kWarps* kWarp, 1) few_rows_transposed_kernel(RowsOf<C> c, Product<T> p) {
   for (int64_t row = 0; row < p.rows; row += kRows) dot_columns<kRows, kN>(c, p, row);
 }
 
@@ -84,7 +84,7 @@ __device__ void sum_rows_of_b(RowsOf<C> c, const Product<T>& p, int64_t first_ro
 }
 
 template <int kRows, int kN, class C, class T>
-__global__ void __launch_bounds__(kWarps* kWarp) few_rows_kernel(RowsOf<C> c, Product<T> p) {
+__global__ void __launch_bounds__(kWarps* kWarp, 1) few_rows_kernel(RowsOf<C> c, Product<T> p) {
   __shared__ float of_warp[kWarps][kRows][kWarp * kN];
   constexpr int64_t tile = kWarp * kN;
   for (int64_t col = blockIdx.x * tile; col < p.n; col += gridDim.x * tile) {

@@ -35,7 +35,8 @@ __device__ void scale_row(T* y, const T* x, float inv_rms, const float* gain, in
 
 /// With a branch: x_out = x + branch first, and the norm is that of x_out as it is stored.
 template <int kN, bool kBranch, class T>
-__global__ void __launch_bounds__(256) norm_kernel(NormArgs<T> a, RowsOf<const T> branch, RowsOf<T> x_out) {
+__global__ void __launch_bounds__(256, 1)
+    norm_kernel(NormArgs<T> a, RowsOf<const T> branch, RowsOf<T> x_out) {
   for (int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
     const T* x = a.x.at(row);
     float squares = 0.0F;

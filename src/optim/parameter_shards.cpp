@@ -92,7 +92,8 @@ std::size_t ParameterShards::count_master_bytes(std::vector<ParameterShard> shar
 
 void ParameterShards::initialize_masters(uint64_t seed) {
   for (const ParameterShard& shard : shards_) {
-    if (shard.has_master()) model::initialize_rows(shard.weight, *shard.parameter, shard.rows.begin, seed);
+    if (shard.has_master())
+      model::initialize_rows(stream_, shard.weight, *shard.parameter, shard.rows.begin, seed);
   }
 }
 

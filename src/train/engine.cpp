@@ -49,7 +49,7 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
 }
 
 void Engine::initialize_parameters() {
-  store_.initialize(options_.model.init_seed);
+  store_.initialize(stream_, options_.model.init_seed);
   if (shards_) shards_->initialize_masters(options_.model.init_seed);
 }
 
@@ -88,10 +88,10 @@ void Engine::sum_over_ranks(std::span<const data::MicroBatch> batches) {
   });
 }
 
-StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double learning_rate) {
+void Engine::sum_gradients(std::span<const data::MicroBatch> batches, double learning_rate) {
   RED_CHECK(static_cast<int>(batches.size()) <= options_.max_micro_batches,
             "{} micro-batches, planned for {}", batches.size(), options_.max_micro_batches);
-  store_.zero_gradients();
+  store_.zero_gradients(stream_);
   stages_.last().begin_step();
   executor_.run(program(static_cast<int>(batches.size()), true), batches, model::ForwardMode::train, timer_);
   timer_.measure(Phase::communication, [&] {
@@ -102,6 +102,9 @@ StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double l
   sum_over_ranks(batches);
   ops::update_scalars(stream_, scalars_.scalars, scalars_.updates, scalars_.sums, learning_rate,
                       options_.optimizer.decay, options_.optimizer.gradient_clip);
+}
+
+StepResult Engine::step_result() {
   double host[ops::kStepScalars];
   copy_to_host(stream_, host, scalars_.scalars.data, sizeof(host));
   stream_.synchronize();
@@ -109,14 +112,21 @@ StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double l
           static_cast<int64_t>(host[ops::scalar_targets]), host[ops::scalar_apply] != 0.0};
 }
 
+StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double learning_rate) {
+  sum_gradients(batches, learning_rate);
+  return step_result();
+}
+
+/// The host looks at the step's numbers when all its work is on its way: an update that is not to be is held
+/// back by the device itself.
 StepResult Engine::train_step(std::span<const data::MicroBatch> batches, double learning_rate) {
-  const StepResult result = gradients(batches, learning_rate);
+  sum_gradients(batches, learning_rate);
   timer_.measure(Phase::optimizer, [&] { adafactor_->update(scalars_.scalars); });
   timer_.measure(Phase::communication, [&] {
     tied_->share();
     shards_->gather();
   });
-  return result;
+  return step_result();
 }
 
 std::span<const float> Engine::score(const data::MicroBatch& batch) {

@@ -80,6 +80,8 @@ class Engine {
  private:
   const parallel::Program& program(int num_micro_batches, bool train);
   void sum_over_ranks(std::span<const data::MicroBatch> batches);
+  void sum_gradients(std::span<const data::MicroBatch> batches, double learning_rate);
+  StepResult step_result();
 
   EngineOptions options_;
   parallel::Mesh& mesh_;

@@ -31,6 +31,7 @@ struct StepMetrics {
   double model_gflops_per_s = 0.0;  ///< of all ranks (docs/flops.md)
   double peak_share = 0.0;          ///< of the measured peak of all ranks; 0: not measured
   double peak_rss_mib = 0.0;        ///< largest of all ranks
+  double peak_device_mib = 0.0;     ///< buffers of device memory, largest of all ranks
   uint64_t first_sample = 0;
   uint64_t sample_digest = 0;
   std::vector<double> phase_s;             ///< slowest rank, in the order of kPhaseNames
@@ -54,6 +55,7 @@ void visit_scalars(const StepMetrics& m, Visit&& visit) {
   visit("speed", "model_gflops_per_s", m.model_gflops_per_s);
   visit("speed", "peak_share", m.peak_share > 0.0 ? std::optional(m.peak_share) : std::nullopt);
   visit("memory", "peak_rss_mib", m.peak_rss_mib);
+  visit("memory", "peak_device_mib", m.peak_device_mib);
 }
 
 /// One line, without the line break. Numbers that are not finite, or that the step lacks, become null.

@@ -37,9 +37,10 @@ StepMetrics StepReport::gather(std::span<const data::MicroBatch> batches, const 
       sums[5] += static_cast<double>(batch.encoder.num_tokens() + batch.decoder.num_tokens());
     }
   }
-  std::array<double, kPhases + 1> most{};  // slowest rank by phase, largest memory
+  std::array<double, kPhases + 2> most{};  // slowest rank by phase, largest memories
   for (std::size_t i = 0; i < kPhases; ++i) most[i] = engine_.timer().seconds(static_cast<Phase>(i));
   most[kPhases] = peak_rss_mib();
+  most[kPhases + 1] = static_cast<double>(peak_device_bytes()) / (1 << 20);
   engine_.timer().clear();
   reduce(sums, parallel::ReduceOp::sum);
   reduce(most, parallel::ReduceOp::max);
@@ -51,6 +52,7 @@ StepMetrics StepReport::gather(std::span<const data::MicroBatch> batches, const 
   metrics.model_gflops_per_s = sums[4] / step_s / 1e9;
   metrics.peak_share = peak_gflops_ > 0.0 ? metrics.model_gflops_per_s / peak_gflops_ : 0.0;
   metrics.peak_rss_mib = most[kPhases];
+  metrics.peak_device_mib = most[kPhases + 1];
   std::array<int32_t, 4> lanes{};
   for (std::size_t i = 0; i < lanes.size(); ++i) lanes[i] = static_cast<int32_t>(sums[i]);
   metrics.sample_digest = data::digest_from_lanes(lanes);

@@ -2,6 +2,9 @@
 // a GPU.
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <nlohmann/json.hpp>
+
 #include "integration/child_process.hpp"
 
 namespace red::test {
@@ -24,11 +27,18 @@ TEST(CudaProgram, WithoutAGpuNamesTheOtherProgram) {
   EXPECT_NE(result.err.find("or use redllm, the same program for CPUs"), std::string::npos) << result.err;
 }
 
-TEST(CudaProgram, SaysWhatItCannotDoYet) {
-  const ChildResult result = run("CUDA_ON_CPU_DEVICES=1", {"bench", "step", "--config", kBench});
-  EXPECT_EQ(result.exit_code, 2) << result.err;
-  EXPECT_NE(result.err.find("redllm-cuda cannot train, evaluate, generate or bench yet"), std::string::npos)
-      << result.err;
+TEST(CudaProgram, BenchesAStep) {
+  const ChildResult result =
+      run("CUDA_ON_CPU_DEVICES=1",
+          {"bench", "step", "--config", kBench, "--json", "--model.vocab_size=96", "--model.d_model=32",
+           "--model.d_ff=64", "--model.num_heads=2", "--model.head_dim=16", "--model.encoder_layers=1",
+           "--model.decoder_layers=1", "--data.window=32", "--train.micro_batch=2", "--train.global_batch=4",
+           "--bench.steps=1", "--bench.warmup_steps=1"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const auto figures = nlohmann::json::parse(result.out);
+  EXPECT_EQ(figures.at("device"), "GPU 0 of 1, CPU in the place of a GPU, sm_90");
+  EXPECT_NEAR(figures.at("loss").get<double>(), std::log(96.0), 1.0);
+  EXPECT_GE(figures.at("peak_device_mib"), figures.at("planned_mib"));
 }
 
 TEST(CudaProgram, PlansWithoutAGpu) {

@@ -6,7 +6,6 @@
 #include <numeric>
 #include <vector>
 
-#include "device/backend.hpp"
 #include "device/stream.hpp"
 #include "runtime/options.hpp"
 
@@ -38,12 +37,12 @@ TEST(CudaBuffer, IsZeroedAndAligned) {
 }
 
 TEST(CudaBuffer, CountedOrEmptyTakesNothing) {
-  const std::size_t before = Buffer::num_allocations();
+  const std::size_t before = num_buffers_made();
   EXPECT_EQ(Buffer(std::size_t{1} << 50, Memory::counted).data(), nullptr);
   EXPECT_EQ(Buffer(0).data(), nullptr);
-  EXPECT_EQ(Buffer::num_allocations(), before);
+  EXPECT_EQ(num_buffers_made(), before);
   const Buffer real(8);
-  EXPECT_EQ(Buffer::num_allocations(), before + 1);
+  EXPECT_EQ(num_buffers_made(), before + 1);
 }
 
 TEST(CudaBuffer, SaysHowMuchThereIsWhenThereIsTooLittle) {
@@ -83,9 +82,40 @@ TEST(CudaStream, HostMemoryIsFreeAfterACopy) {
   EXPECT_EQ(read(stream, buffer), std::vector<unsigned char>(64, 39));
 }
 
-TEST(CudaBackend, RefusesRunsForNow) {
-  EXPECT_THROW(require_backend(1), ConfigError);
-  EXPECT_THROW(require_backend(2), ConfigError);
+TEST(CudaStream, CopiesAndFillsWithinTheDevice) {
+  Stream stream(1);
+  const Buffer from(1000), to(1000);
+  const auto bytes = numbered_bytes(1000);
+  copy_to_device(stream, from.data(), bytes.data(), bytes.size());
+  copy_on_device(stream, to.data(), from.data(), bytes.size());
+  fill_zero(stream, to.data() + 10, 20);
+  auto expected = bytes;
+  std::fill_n(expected.begin() + 10, 20, static_cast<unsigned char>(0));
+  EXPECT_EQ(read(stream, to), expected);
+}
+
+TEST(CudaHostBuffer, IsTheHostsAndCopiedWithoutAWait) {
+  Stream stream(1);
+  const HostBuffer host(1000);
+  EXPECT_TRUE(std::all_of(host.data(), host.data() + 1000, [](std::byte b) { return b == std::byte{0}; }));
+  const Buffer device(1000);
+  fill_zero(stream, device.data(), 1000);
+  std::fill_n(host.data(), 1000, std::byte{7});
+  copy_to_host(stream, host.data(), device.data(), 1000);
+  if (options().streams == cuda_on_cpu::StreamOrder::lazy) EXPECT_EQ(host.data()[0], std::byte{7});
+  stream.synchronize();
+  EXPECT_EQ(host.data()[0], std::byte{0});
+}
+
+TEST(CudaBackend, KnowsWhoseMemoryAnAddressIsOf) {
+  const Buffer device(100);
+  const HostBuffer pinned(100);
+  const int plain = 0;
+  EXPECT_TRUE(on_device(device.data()));
+  EXPECT_TRUE(on_device(device.data() + 99));
+  EXPECT_FALSE(on_device(pinned.data()));
+  EXPECT_FALSE(on_device(&plain));
+  EXPECT_FALSE(on_device(nullptr));
 }
 
 TEST(CudaGemmLibrary, HasNamesOfItsOwn) {

@@ -250,9 +250,9 @@ TEST_F(GenerateTest, ATokenAllocatesNothing) {
     const auto allocations = [&](int64_t max_tokens) {
       c.config.max_tokens = max_tokens;
       const int64_t before = test::num_allocations();
-      const std::size_t buffers = Buffer::num_allocations();
+      const std::size_t buffers = num_buffers_made();
       c.run();
-      return std::pair(test::num_allocations() - before, Buffer::num_allocations() - buffers);
+      return std::pair(test::num_allocations() - before, num_buffers_made() - buffers);
     };
     allocations(kMaxTokens);  // programs and requests are made once
     EXPECT_EQ(allocations(kMaxTokens), allocations(kMaxTokens / 2));

@@ -7,6 +7,8 @@
 #include "ops/update_scalars.hpp"
 #include "optim/adafactor.hpp"
 #include "parallel/mpi_environment.hpp"
+#include "parallel/staged_communicator.hpp"
+#include "support/backend.hpp"
 #include "support/golden_file.hpp"
 
 namespace red::test {
@@ -23,11 +25,7 @@ std::vector<model::ParameterSpec> specs_of(const GoldenTensors& tensors) {
 }
 
 void assign(const Tensor& to, const GoldenMatrix& from) {
-  for (int64_t i = 0; i < to.rows; ++i) {
-    for (int64_t j = 0; j < to.cols; ++j) {
-      to.row_range(i, 1).as<float>()[j] = static_cast<float>(from.values[i * from.cols + j]);
-    }
-  }
+  set_elements(to, std::vector<float>(from.values.begin(), from.values.end()));
 }
 
 double global_norm(const GoldenTensors& tensors) {
@@ -41,12 +39,11 @@ double global_norm(const GoldenTensors& tensors) {
 /// Relative error in the norm of rows [begin, begin + got.rows) of `expected`, cols = got.cols.
 double error(const Tensor& got, int64_t begin, const std::vector<double>& expected) {
   double difference = 0.0, norm = 0.0;
-  for (int64_t i = 0; i < got.rows; ++i) {
-    for (int64_t j = 0; j < got.cols; ++j) {
-      const double e = expected[(begin + i) * got.cols + j], g = got.row_range(i, 1).as<float>()[j];
-      difference += (g - e) * (g - e);
-      norm += e * e;
-    }
+  const std::vector<float> values = elements_of<float>(got);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double e = expected[begin * got.cols + i];
+    difference += (values[i] - e) * (values[i] - e);
+    norm += e * e;
   }
   return difference == 0.0 ? 0.0 : std::sqrt(difference / std::max(norm, 1e-300));
 }
@@ -63,28 +60,29 @@ class GoldenAdafactorTest : public testing::Test {
  protected:
   void follow(const std::string& mode, const GoldenAdafactor& golden) {
     Stream stream(1);
-    const parallel::Mesh mesh({mpi_.size(), 1, 0, 1}, mpi_.world(), {});
+    parallel::StagedCommunicator world(mpi_.world(), stream);
+    const parallel::Mesh mesh({mpi_.size(), 1, 0, 1}, world, {});
     model::ParameterStore store(specs_of(golden.initial), {}, true);
     optim::ParameterShards shards(stream, store, true, mesh, {16 << 10});
     optim::AdafactorConfig config;
     config.factored = mode == "factored";
     optim::Adafactor adafactor(stream, config, shards, mesh);
     for (const auto& p : store.parameters()) assign(p.weight.value, golden.initial.at(p.spec.name));
-    Arena memory("test", 4096);
-    const Tensor scalars = memory.allocate<double>(ops::kStepScalars, 1);
+    std::vector<double> s(ops::kStepScalars);
+    const DeviceArray<double> scalars(s);
     for (std::size_t t = 0; t < golden.rates.size(); ++t) {
       const GoldenTensors& gradients = golden.gradients.at(t);
       // Every rank gives a share of the gradient, so that the sum is the whole.
       for (const auto& p : store.parameters()) assign(p.weight.gradient, gradients.at(p.spec.name));
       shards.reduce();
-      double* s = scalars.as<double>();
       const double norm = global_norm(gradients);
       const double clip = mode == "unfactored_clipped_globally" && norm > 1.0 ? 1.0 / norm : 1.0;
       s[ops::scalar_gradient_scale] = clip / mpi_.size();
       s[ops::scalar_decay] = 1.0 - std::pow(static_cast<double>(t + 1), -config.decay);
       s[ops::scalar_learning_rate] = golden.rates[t];
       s[ops::scalar_apply] = 1.0;
-      adafactor.update(scalars);
+      set_elements(scalars.tensor(ops::kStepScalars, 1), s);
+      adafactor.update(scalars.tensor(ops::kStepScalars, 1));
       shards.gather();
       const auto expected = golden.parameters.find(static_cast<int>(t) + 1);
       if (expected == golden.parameters.end()) continue;

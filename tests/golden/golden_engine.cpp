@@ -1,6 +1,7 @@
 #include "golden/golden_engine.hpp"
 
 #include "data/padded.hpp"
+#include "support/backend.hpp"
 
 namespace red::test {
 namespace {
@@ -77,17 +78,16 @@ void assign(const Tensor& out, const model::StoredParameter& p, int64_t row_begi
             const GoldenMatrix& expected) {
   RED_CHECK(expected.rows == p.spec.rows && expected.cols == p.spec.cols, "{} is ({}, {}) in the golden file",
             p.spec.name, expected.rows, expected.cols);
+  std::vector<float> values;
   for (int64_t i = 0; i < out.rows; ++i) {
-    const Tensor row = out.row_range(i, 1);
-    const int64_t begin = (p.region.row_begin + row_begin + i) * expected.cols + p.region.col_begin;
-    for (int64_t j = 0; j < out.cols; ++j) {
-      const auto value = static_cast<float>(expected.values[begin + j]);
-      if (out.dtype == DType::bf16) {
-        row.as<bf16>()[j] = bf16(value);
-      } else {
-        row.as<float>()[j] = value;
-      }
-    }
+    const auto row =
+        expected.values.begin() + (p.region.row_begin + row_begin + i) * expected.cols + p.region.col_begin;
+    values.insert(values.end(), row, row + out.cols);
+  }
+  if (out.dtype == DType::bf16) {
+    set_elements(out, std::vector<bf16>(values.begin(), values.end()));
+  } else {
+    set_elements(out, values);
   }
 }
 
@@ -114,7 +114,7 @@ GoldenEngine::GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout
                            const std::vector<std::vector<data::Sample>>& batches,
                            const GoldenTensors& parameters, DType dtype, int virtual_stages,
                            const model::CacheShape& cache)
-    : mesh_(layout, mpi.world(), model::layout_limits(model)) {
+    : world_(mpi.world(), stream_), mesh_(layout, world_, model::layout_limits(model)) {
   train::EngineOptions options;
   options.model = model;
   options.optimizer = optimizer;

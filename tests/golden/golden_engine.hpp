@@ -8,6 +8,8 @@
 
 #include "model/stage_parameters.hpp"
 #include "parallel/mpi_environment.hpp"
+#include "parallel/staged_communicator.hpp"
+#include "support/backend.hpp"
 #include "support/golden_file.hpp"
 #include "train/engine.hpp"
 
@@ -71,6 +73,7 @@ class GoldenEngine {
 
  private:
   Stream stream_{1};
+  parallel::StagedCommunicator world_;
   parallel::Mesh mesh_;
   std::unique_ptr<train::Engine> engine_;
 };
@@ -85,12 +88,13 @@ std::map<std::string, double> GoldenEngine::errors(const GoldenTensors& expected
     if (it == expected.end()) continue;
     const auto index = static_cast<std::size_t>(std::distance(expected.begin(), it));
     const Tensor got = get(shard);
+    const std::vector<float> values = elements_of<float>(got);
     for (int64_t i = 0; i < got.rows; ++i) {
-      const float* row = got.row_range(i, 1).template as<float>();
       for (int64_t j = 0; j < got.cols; ++j) {
         const int64_t col = shard.parameter->region.col_begin + j;
         const double e = it->second.values[(shard.first_row() + i) * it->second.cols + col];
-        squares[2 * index] += (row[j] * scale - e) * (row[j] * scale - e);
+        const double difference = values[i * got.cols + j] * scale - e;
+        squares[2 * index] += difference * difference;
         squares[2 * index + 1] += e * e;
       }
     }

@@ -95,9 +95,9 @@ TEST_F(GoldenStepTest, LogitsAndLogProbabilities) {
       const auto batch = micro_batches({example.sample}, Form::one_micro_batch);
       engine.hidden(batch.front());
       if (engine.stages().has_head()) {
-        std::vector<float> logits(example.logits.values.size());
-        const Tensor out = make_tensor(logits.data(), example.logits.rows, example.logits.cols);
-        engine.stages().last().logits(out, 0);
+        const DeviceArray<float> memory(std::vector<float>(example.logits.values.size()));
+        engine.stages().last().logits(memory.tensor(example.logits.rows, example.logits.cols), 0);
+        const std::vector<float> logits = memory.read();
         double worst = 0.0;
         for (std::size_t i = 0; i < logits.size(); ++i) {
           worst = std::max(worst, std::abs(logits[i] - example.logits.values[i]));
@@ -124,40 +124,41 @@ std::pair<model::AttentionKind, int64_t> block_of(const std::string& name) {
 }
 
 TEST_F(GoldenStepTest, AttentionProbabilities) {
-  for_each_case([](const GoldenStep& golden, const std::vector<data::Sample>& samples,
-                   GoldenEngine& golden_engine) {
-    train::Engine& engine = golden_engine.engine();
-    // All examples in one micro-batch: the probe has to find each of them.
-    const auto batches = micro_batches(samples, Form::one_micro_batch);
-    engine.gradients(batches, 0.0);
-    model::Stage& stage = engine.stages().last();
-    const parallel::StagePlacement& here = stage.placement();
-    int64_t rows_checked = 0;
-    for (std::size_t sequence = 0; sequence < golden.examples.size(); ++sequence) {
-      for (const auto& [name, expected] : golden.examples[sequence].attention) {
-        const auto [kind, layer] = block_of(name);
-        const bool encoder = kind == model::AttentionKind::encoder_self;
-        if (layer < (encoder ? here.encoder_begin : here.decoder_begin) ||
-            layer >= (encoder ? here.encoder_end : here.decoder_end)) {
-          continue;
-        }
-        for (int64_t head = 0; head < expected.heads; ++head) {
-          std::vector<float> got(expected.num_queries * expected.num_keys);
-          if (!stage.attention_probabilities(make_tensor(got.data(), expected.num_queries, expected.num_keys),
-                                             engine.executor().slot_of(0), kind, layer,
-                                             static_cast<int64_t>(sequence), head, 0)) {
-            continue;  // another tensor rank's
+  for_each_case(
+      [](const GoldenStep& golden, const std::vector<data::Sample>& samples, GoldenEngine& golden_engine) {
+        train::Engine& engine = golden_engine.engine();
+        // All examples in one micro-batch: the probe has to find each of them.
+        const auto batches = micro_batches(samples, Form::one_micro_batch);
+        engine.gradients(batches, 0.0);
+        model::Stage& stage = engine.stages().last();
+        const parallel::StagePlacement& here = stage.placement();
+        int64_t rows_checked = 0;
+        for (std::size_t sequence = 0; sequence < golden.examples.size(); ++sequence) {
+          for (const auto& [name, expected] : golden.examples[sequence].attention) {
+            const auto [kind, layer] = block_of(name);
+            const bool encoder = kind == model::AttentionKind::encoder_self;
+            if (layer < (encoder ? here.encoder_begin : here.decoder_begin) ||
+                layer >= (encoder ? here.encoder_end : here.decoder_end)) {
+              continue;
+            }
+            for (int64_t head = 0; head < expected.heads; ++head) {
+              const DeviceArray<float> memory(std::vector<float>(expected.num_queries * expected.num_keys));
+              if (!stage.attention_probabilities(memory.tensor(expected.num_queries, expected.num_keys),
+                                                 engine.executor().slot_of(0), kind, layer,
+                                                 static_cast<int64_t>(sequence), head, 0)) {
+                continue;  // another tensor rank's
+              }
+              const std::vector<float> got = memory.read();
+              double worst = 0.0;
+              const double* e = expected.values.data() + head * expected.num_queries * expected.num_keys;
+              for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::abs(got[i] - e[i]));
+              EXPECT_LT(worst, kProbability) << name << " head " << head << " of example " << sequence;
+              rows_checked += expected.num_queries;
+            }
           }
-          double worst = 0.0;
-          const double* e = expected.values.data() + head * expected.num_queries * expected.num_keys;
-          for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::abs(got[i] - e[i]));
-          EXPECT_LT(worst, kProbability) << name << " head " << head << " of example " << sequence;
-          rows_checked += expected.num_queries;
         }
-      }
-    }
-    EXPECT_GT(rows_checked, 0);
-  });
+        EXPECT_GT(rows_checked, 0);
+      });
 }
 
 }  // namespace

@@ -333,11 +333,14 @@ TEST_P(ProgramTestOf, BenchmarkPrintsOneJsonObject) {
   EXPECT_EQ(figures.at("ranks"), ranks_of(GetParam()));
   EXPECT_EQ(figures.at("window"), kWindow);
   EXPECT_EQ(figures.at("global_batch"), 4);
-  for (const char* text : {"dtype", "layout", "gemm"}) EXPECT_TRUE(figures.at(text).is_string()) << text;
+  for (const char* text : {"dtype", "layout", "device", "gemm"}) EXPECT_TRUE(figures.at(text).is_string()) << text;
   for (const char* positive : {"parameters", "threads", "micro_batch", "steps", "step_s", "tokens_per_s",
                                "model_gflops_per_s", "peak_rss_mib", "loss"})
     EXPECT_GT(figures.at(positive), 0.0) << positive;
   EXPECT_TRUE(figures.contains("peak_share"));
+  // The plan, and the matrices in which the peak rate is measured.
+  EXPECT_GE(figures.at("peak_device_mib"), figures.at("planned_mib"));
+  EXPECT_LE(figures.at("peak_device_mib"), figures.at("planned_mib").get<double>() + 28.0);
   double phases = 0.0;
   for (const auto& [name, seconds] : figures.at("phase_s").items()) phases += seconds.get<double>();
   EXPECT_GT(phases, 0.0);

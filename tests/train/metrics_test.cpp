@@ -52,7 +52,7 @@ TEST(MetricsTest, BothFormsHoldTheSameNumbers) {
   }
   EXPECT_EQ(curves(metrics), in_json);
   for (const char* key : {"loss", "tokens_per_s", "model_gflops_per_s", "peak_share", "peak_rss_mib",
-                          "phase_s/backward", "validation/books/second_half_loss"})
+                          "peak_device_mib", "phase_s/backward", "validation/books/second_half_loss"})
     EXPECT_EQ(in_json.count(key), 1U) << key;
 }
 

@@ -20,6 +20,7 @@ inline train::StepMetrics step_metrics(int64_t step) {
   m.model_gflops_per_s = 96.5;
   m.peak_share = 0.375;
   m.peak_rss_mib = 80.25;
+  m.peak_device_mib = 60.5;
   m.first_sample = 160;
   m.sample_digest = 0xABCDEF;
   for (std::size_t i = 0; i < train::kPhaseNames.size(); ++i)

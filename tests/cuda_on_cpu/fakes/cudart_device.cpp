@@ -46,6 +46,12 @@ cudaError_t& last_error() {
   return error;
 }
 
+/// The devices share one memory: a process uses one of them.
+int& current_device() {
+  static int device = 0;
+  return device;
+}
+
 /// Of each kernel, the dynamic shared memory that it was allowed.
 std::map<const void*, int>& allowed_shared_bytes() {
   static std::map<const void*, int> allowed;
@@ -78,12 +84,14 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = cuda_on_cpu::current_device();
   return options().num_devices > 0 ? cudaSuccess : remember(cudaErrorNoDevice);
 }
 
 cudaError_t cudaSetDevice(int device) {
-  return device >= 0 && device < options().num_devices ? cudaSuccess : remember(cudaErrorInvalidDevice);
+  if (device < 0 || device >= options().num_devices) return remember(cudaErrorInvalidDevice);
+  cuda_on_cpu::current_device() = device;
+  return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {

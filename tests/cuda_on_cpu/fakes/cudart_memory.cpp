@@ -64,6 +64,20 @@ cudaError_t cudaMemGetInfo(std::size_t* free_bytes, std::size_t* total_bytes) {
   return cudaSuccess;
 }
 
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* address) {
+  if (options().num_devices == 0) return remember(cudaErrorNoDevice);
+  *attributes = {};
+  attributes->type = cudaMemoryTypeUnregistered;
+  if (device_memory().contains(address)) {
+    attributes->type = cudaMemoryTypeDevice;
+    attributes->devicePointer = const_cast<void*>(address);
+  } else if (device_memory().is_pinned(address)) {
+    attributes->type = cudaMemoryTypeHost;
+    attributes->devicePointer = attributes->hostPointer = const_cast<void*>(address);
+  }
+  return cudaSuccess;
+}
+
 cudaError_t cudaMemsetAsync(void* address, int value, std::size_t num_bytes, cudaStream_t stream) {
   if (num_bytes != 0 && !device_memory().contains(address, num_bytes)) return remember(cudaErrorInvalidValue);
   streams().push(stream, [=] { std::memset(address, value, num_bytes); });

@@ -15,6 +15,9 @@ namespace {
 // Addresses, not memory: pages come when they are touched, and go when they are freed.
 constexpr std::size_t kRangeBytes = std::size_t{256} << 30;
 constexpr std::size_t kPageBytes = 4096;
+// Large allocations lie on large pages: opening and closing all memory, which happens at every operation,
+// then costs little.
+constexpr std::size_t kLargePageBytes = std::size_t{2} << 20;
 
 /// With a page behind it that belongs to nobody.
 std::size_t with_margin(std::size_t num_bytes) {
@@ -46,9 +49,13 @@ void* DeviceMemory::allocate(std::size_t num_bytes) {
   if (base_ == nullptr) {
     void* range = mmap(nullptr, kRangeBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (range == MAP_FAILED) fail("no address range of {} bytes", kRangeBytes);
-    base_ = static_cast<std::byte*>(range);
+    madvise(range, kRangeBytes, MADV_HUGEPAGE);  // advice: without it everything is as right, and slower
+    base_ = static_cast<std::byte*>(range) + kLargePageBytes -
+            reinterpret_cast<uintptr_t>(range) % kLargePageBytes;
   }
-  if (top_ + with_margin(num_bytes) > kRangeBytes)
+  if (num_bytes >= kLargePageBytes / 2)
+    top_ = (top_ + kLargePageBytes - 1) / kLargePageBytes * kLargePageBytes;
+  if (top_ + with_margin(num_bytes) + kLargePageBytes > kRangeBytes)
     fail("more than {} bytes were allocated in all", kRangeBytes);
   std::byte* begin = base_ + top_;
   top_ += with_margin(num_bytes);

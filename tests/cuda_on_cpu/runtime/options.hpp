@@ -20,7 +20,7 @@ struct Options {
   ThreadOrder threads = ThreadOrder::natural;  ///< CUDA_ON_CPU_THREADS
   StreamOrder streams = StreamOrder::lazy;     ///< CUDA_ON_CPU_STREAMS
   uint64_t seed = 1;                           ///< CUDA_ON_CPU_SEED, of what is random above
-  int num_devices = 1;  ///< CUDA_ON_CPU_DEVICES, 0 or 1: a machine without a GPU, or with one
+  int num_devices = 1;  ///< CUDA_ON_CPU_DEVICES; 0: a machine without a GPU
   std::size_t memory_bytes = std::size_t{8} << 30;  ///< CUDA_ON_CPU_MEMORY, of the device
 };
 

@@ -71,6 +71,8 @@ void Streams::run_all() {
 }
 
 void Streams::run_until(const CUevent_st& event, uint64_t generation) {
+  if (event.reached >= generation) return;
+  const DeviceMemory::Open once_for_all;
   while (event.reached < generation) run_one(event.stream);
 }
 

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Prints the program that suits this machine: redllm-cuda where it is built and a GPU answers, redllm elsewhere.
+#   program=$(launch/program.sh)
+#   REDLLM_BACKEND=cpu|cuda    chooses, instead of this machine
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+build=${REDLLM_BUILD:-build/release}
+case ${REDLLM_BACKEND:-} in
+  cpu) program=$build/redllm ;;
+  cuda) program=$build/redllm-cuda ;;
+  '')
+    program=$build/redllm
+    if [ -x "$build/redllm-cuda" ] && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then program=$build/redllm-cuda; fi
+    ;;
+  *)
+    echo "launch/program.sh: REDLLM_BACKEND=$REDLLM_BACKEND: cpu or cuda, or unset" >&2
+    exit 2
+    ;;
+esac
+if [ ! -x "$program" ]; then
+  echo "launch/program.sh: $program is not built (cmake --preset release && cmake --build build/release)" >&2
+  exit 2
+fi
+echo "$program"

@@ -1,0 +1,20 @@
+// Private to attention on a GPU: cuDNN's implementation beside our own kernels (docs/cuda.md). It takes
+// packed sequences of bf16 whose lengths the host knows, causal or not; the rest is our kernels'.
+#pragma once
+
+#include "ops/attention.hpp"
+
+namespace red::ops {
+
+/// As attention_forward. False: the library has nothing for this one, and nothing was done.
+bool attention_forward_by_library(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,
+                                  const Tensor& keys, const Tensor& values, const AttentionLayout& layout,
+                                  const AttentionMask& mask);
+
+/// As attention_backward.
+bool attention_backward_by_library(Stream& stream, const Tensor& dq, const Tensor& dk, const Tensor& dv,
+                                   const Tensor& d_o, const AttentionOutput& output, const Tensor& q,
+                                   const Tensor& keys, const Tensor& values, const Tensor& lse,
+                                   const AttentionLayout& layout, const AttentionMask& mask);
+
+}  // namespace red::ops

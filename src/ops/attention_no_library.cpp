@@ -1,0 +1,21 @@
+// Without cuDNN: attention is our own kernels' alone.
+#include "ops/attention_library.hpp"
+
+namespace red::ops {
+
+bool has_attention_library() {
+  return false;
+}
+
+bool attention_forward_by_library(Stream&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                  const Tensor&, const AttentionLayout&, const AttentionMask&) {
+  return false;
+}
+
+bool attention_backward_by_library(Stream&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                                   const AttentionOutput&, const Tensor&, const Tensor&, const Tensor&,
+                                   const Tensor&, const AttentionLayout&, const AttentionMask&) {
+  return false;
+}
+
+}  // namespace red::ops
