@@ -36,8 +36,8 @@ struct TrainConfig {
   DType gradient_dtype = DType::fp32;  ///< of that, on the way
   double timeout_s = 600;              ///< a wait for another rank longer than this ends the run
   AttentionChoice attention = AttentionChoice::own;
-  std::string gemm = "auto";           ///< auto, openblas, onednn, plain
-  std::filesystem::path run_dir;       ///< metrics, configuration and checkpoints of the run
+  std::string gemm = "auto";      ///< auto, openblas, onednn, plain
+  std::filesystem::path run_dir;  ///< metrics, configuration and checkpoints of the run
 };
 
 /// Section [checkpoint].
