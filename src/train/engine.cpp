@@ -46,6 +46,8 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
                                                  placement_.embedding_owner, mesh.pipeline());
   adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh);
   stream.reserve_scratch(adafactor_->scratch_bytes());
+  if (options.checkpoint_copy)
+    checkpoint_memory_ = std::make_shared<HostBuffer>(checkpoint::copy_bytes(checkpoint_shards()));
 }
 
 void Engine::initialize_parameters() {
@@ -160,6 +162,7 @@ MemoryUse Engine::memory() const {
   use.cache = stage.cache;
   use.scalars = scalars_memory_.capacity();
   use.op_scratch = stream_.scratch().capacity();
+  if (checkpoint_memory_) use.checkpoint_copy = checkpoint_memory_->num_bytes();
   return use;
 }
 
