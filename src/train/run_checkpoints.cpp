@@ -27,7 +27,7 @@ RunCheckpoints::RunCheckpoints(const config::RunConfig& config, Engine& engine, 
   if (config_.async) saver_ = std::make_unique<checkpoint::BackgroundSaver>(dir_, retention_, world);
 }
 
-void RunCheckpoints::save(checkpoint::Metadata metadata) {
+void RunCheckpoints::save(const checkpoint::Metadata& metadata) {
   if (!saver_) return save_now(metadata);
   if (!saver_->idle()) wait_for_earlier(metadata.step);
   const auto begin = std::chrono::steady_clock::now();

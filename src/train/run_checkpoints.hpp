@@ -22,7 +22,7 @@ class RunCheckpoints {
 
   /// Saves the engine as it is: with checkpoint.async from a copy, behind what comes next, after waiting for
   /// an earlier save; otherwise at once. Other failures than too many are only logged.
-  void save(checkpoint::Metadata metadata);
+  void save(const checkpoint::Metadata& metadata);
   /// At the end of every step.
   void at_step_boundary();
   /// Waits for what is under way. Throws CheckpointError when the last save of all failed.

@@ -191,7 +191,7 @@ void Trainer::save(int64_t step) {
   metadata.validation_loss = validation_loss_;
   metadata.extra = engine_.checkpoint_extra();
   add_contents(inputs_.provider, metadata.extra);
-  checkpoints_->save(std::move(metadata));
+  checkpoints_->save(metadata);
   last_saved_ = step;
 }
 
