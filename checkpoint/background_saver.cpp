@@ -50,14 +50,16 @@ void BackgroundSaver::begin(const Metadata& metadata, ShardCopy copy) {
   work_->metadata = metadata;
   work_->tiles = gather_tiles(world_, metadata, copy.shards);
   work_->copy = std::move(copy);
-  try {
-    run_agreed(world_, "checkpoint: preparing the folder", [&] {
-      if (world_.rank() == 0) prepare_partial(checkpoints_dir_, step_);
-    });
-  } catch (const IoError& error) {
-    return end(error.what());
-  }
+  stage_ = Stage::preparing;
+  // A job of nothing elsewhere, here and below, so that no rank's old error stays.
+  thread_.start([dir = checkpoints_dir_, step = step_, first = world_.rank() == 0] {
+    if (first) prepare_partial(dir, step);
+  });
+}
+
+void BackgroundSaver::begin_writing() {
   stage_ = Stage::writing;
+  const Metadata& metadata = work_->metadata;
   const ShardIdentity identity{metadata.step, metadata.sample_cursor, world_.rank(), world_.size()};
   thread_.start([work = work_, identity, partial = partial_folder(checkpoints_dir_, step_),
                  options = WriteOptions{{}, retention_.deletes()}] {
@@ -116,6 +118,10 @@ void BackgroundSaver::conclude() {
   switch (stage_) {
     case Stage::idle:
       break;
+    case Stage::preparing:
+      if (failed) return fail();
+      if (!unfinished) begin_writing();
+      break;
     case Stage::writing:
       if (failed) return fail();
       if (!unfinished) begin_publishing();
@@ -127,7 +133,6 @@ void BackgroundSaver::conclude() {
     case Stage::stopping:
       if (unfinished) break;
       stage_ = Stage::clearing;
-      // A job of nothing elsewhere, so that no rank's old error stays.
       thread_.start([dir = checkpoints_dir_, step = step_, first = world_.rank() == 0] {
         if (first) remove_partial(dir, step);
       });
@@ -140,7 +145,9 @@ void BackgroundSaver::conclude() {
 
 /// The text is exchanged at once: all ranks are here. Threads that still write are told to stop.
 void BackgroundSaver::fail() {
-  const char* what = stage_ == Stage::writing ? "checkpoint: writing a shard" : "checkpoint: publishing";
+  const char* what = stage_ == Stage::preparing ? "checkpoint: preparing the folder"
+                     : stage_ == Stage::writing ? "checkpoint: writing a shard"
+                                                : "checkpoint: publishing";
   const std::exception_ptr mine = thread_.error();  // before the thread is told to stop: that is no reason
   work_->cancelled = true;
   try {

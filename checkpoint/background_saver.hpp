@@ -1,8 +1,8 @@
-// Saves that are written behind training. begin() takes shards that nobody changes any more; each process'
-// I/O thread writes its file; when all have, rank 0's thread writes the index and publishes. The ranks tell
-// each other how far they are at step boundaries alone, by a small all-reduce that is begun at one boundary
-// and looked at at the next, so that no step waits for another rank's disk. All ranks see the same state at
-// the same boundary.
+// Saves that are written behind training. begin() takes shards that nobody changes any more; rank 0's I/O
+// thread makes the folder; each process' own writes its file; when all have, rank 0's thread writes the index
+// and publishes. The ranks tell each other how far they are at step boundaries alone, by a small all-reduce
+// that is begun at one boundary and looked at at the next, so that no step waits for another rank's disk. All
+// ranks see the same state at the same boundary.
 #pragma once
 
 #include <atomic>
@@ -38,7 +38,7 @@ class BackgroundSaver {
   BackgroundSaver& operator=(const BackgroundSaver&) = delete;
 
   // These four are collective.
-  /// Idle only. Makes the folder and returns; a folder that cannot be made is the save's result.
+  /// Idle only. Waits for no disk.
   void begin(const Metadata& metadata, ShardCopy copy);
   /// At the end of every step. Does not wait for a disk; for other ranks only in so far as they are a step
   /// behind, or where steps take longer than a failure may stay unknown.
@@ -54,6 +54,7 @@ class BackgroundSaver {
  private:
   enum class Stage {
     idle,
+    preparing,   ///< rank 0: the folder
     writing,     ///< all ranks: their shard files
     publishing,  ///< rank 0: the index, the final name
     stopping,    ///< a rank failed: the others come to an end
@@ -65,6 +66,7 @@ class BackgroundSaver {
   void ask();
   void conclude();
   void fail();
+  void begin_writing();
   void begin_publishing();
   void end(std::string error);
 

@@ -83,6 +83,7 @@ class Engine {
   MemoryUse memory() const;
 
  private:
+  void allocate_checkpoint_memory();
   const parallel::Program& program(int num_micro_batches, bool train);
   void sum_over_ranks(std::span<const data::MicroBatch> batches);
 

@@ -61,14 +61,14 @@ def stall(steps: int) -> dict:
     run(engine.PROGRAM, "data", "build", "--tokenizer", folder / "t.model", "--out", folder / "tokens", text)
     log = run(engine.PROGRAM, "train", "--config", "configs/models/red_150m.ini", "--model.vocab_size=2048",
               f"--data.tokenizer={folder / 't.model'}", "--data.window=512", f"--data.source.x.tokens={folder / 'tokens'}",
-              f"--train.run_dir={folder / 'run'}", f"--train.steps={steps}", "--schedule.kind=constant", "--train.global_batch=4", "--train.micro_batch=4",
-              f"--checkpoint.every={steps // 2}")
+              f"--train.run_dir={folder / 'run'}", f"--train.steps={steps}", "--schedule.kind=constant",
+              "--train.global_batch=4", "--train.micro_batch=4", f"--checkpoint.every={steps // 2}")
     stood = [float(value) for value in re.findall(r"for ([0-9.]+) s of which training stood still", log)]
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     quiet = statistics.median(line["step_s"] for line in lines[1:steps // 2])
     beside = statistics.median(line["step_s"] for line in lines[steps // 2:steps // 2 + 3])
-    return {"measure": "stall", "step_s": quiet, "step_beside_a_save_s": beside, "stood_still_s": stood[0],
-            "stall_share": stood[0] / quiet}
+    return {"measure": "stall", "step_s": quiet, "step_beside_a_save_s": beside, "stood_still_s": max(stood),
+            "saved_mib": sum(file.stat().st_size for file in (folder / "run").rglob("shard-*")) / 2**20 / len(stood)}
 
 
 def main() -> int:

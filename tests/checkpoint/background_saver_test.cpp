@@ -147,9 +147,11 @@ TEST_F(BackgroundSaverTest, AFolderThatCannotBeIsAResult) {
   Source from = source(1);
   BackgroundSaver saver(folder() / "file/checkpoints", {}, world());
   begin(saver, 1, from);
-  EXPECT_TRUE(saver.idle());
-  const auto result = saver.take_result();
-  EXPECT_TRUE(result && has(result->error, "errno 20"));
+  const SaveResult result = result_after_steps(saver);
+  EXPECT_TRUE(has(result.error, "checkpoint: preparing the folder: rank 0 on "));
+  EXPECT_TRUE(has(result.error, "errno 20"));
+  EXPECT_EQ(result.error, text_of_rank_0(result.error));
+  saver.finish();
 }
 
 TEST_F(BackgroundSaverTest, ASaverThatIsGivenUpLeavesAnUnfinishedSave) {
@@ -157,6 +159,8 @@ TEST_F(BackgroundSaverTest, ASaverThatIsGivenUpLeavesAnUnfinishedSave) {
     Source from = source(1);
     BackgroundSaver saver(folder(), {}, world());
     begin(saver, 1, from);
+    while (!fs::exists(folder() / "step-00000001.partial"))
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   barrier();
   EXPECT_EQ(names_in(folder()), (std::set<std::string>{"step-00000001.partial"}));
