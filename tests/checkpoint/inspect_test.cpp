@@ -124,8 +124,7 @@ TEST_F(InspectTest, VerifyNamesWhatIsWrong) {
   fs::remove(checkpoint_ / "shard-00001.h5");
   const ChildResult damaged = inspect({run_.string(), "--verify"});
   EXPECT_EQ(damaged.exit_code, 3);
-  for (const char* part :
-       {"is not whole", "shard-00000.h5", "is damaged", "shard-00001.h5' is missing"})
+  for (const char* part : {"is not whole", "shard-00000.h5", "is damaged", "shard-00001.h5' is missing"})
     EXPECT_NE(damaged.err.find(part), std::string::npos) << part << "\nis not in\n" << damaged.err;
   const ChildResult as_json = inspect({run_.string(), "--verify", "--json"});
   EXPECT_EQ(as_json.exit_code, 3);
