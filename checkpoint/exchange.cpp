@@ -4,9 +4,12 @@
 
 #include <cstring>
 #include <map>
+#include <set>
 #include <span>
+#include <sstream>
 #include <string>
 
+#include "base/check.hpp"
 #include "base/error.hpp"
 
 namespace red::checkpoint {
@@ -107,14 +110,18 @@ std::vector<char> pack_tiles(const Metadata& metadata, std::span<const Shard> sh
   return std::move(out.bytes());
 }
 
-void unpack_tiles(const std::vector<char>& bytes, int writer, const Metadata& metadata,
-                  std::map<std::string, TiledTensor>& tensors) {
+/// Where rank `writer`'s tiles went, in its own order: a tensor's path and which of its tiles.
+using NamedPlaces = std::vector<std::pair<std::string, std::size_t>>;
+
+NamedPlaces unpack_tiles(const std::vector<char>& bytes, int writer, const Metadata& metadata,
+                         std::map<std::string, TiledTensor>& tensors) {
   ByteReader in(bytes);
   const auto step = in.get<int64_t>();
   const auto cursor = in.get<uint64_t>();
   if (step != metadata.step || cursor != metadata.sample_cursor)
     throw LogicError("rank {} saves step {}, sample {}, but rank 0 saves step {}, sample {}", writer, step,
                      cursor, metadata.step, metadata.sample_cursor);
+  NamedPlaces places;
   while (!in.at_end()) {
     LogicalTensor tensor;
     tensor.path = in.get_text();
@@ -126,22 +133,31 @@ void unpack_tiles(const std::vector<char>& bytes, int writer, const Metadata& me
     if (shape_text(tiled.tensor) != shape_text(tensor))
       throw LogicError("tensor '{}' is {} on rank {}, but {} on rank {}", tensor.path, shape_text(tensor),
                        writer, shape_text(tiled.tensor), tiled.tiles.front().writer);
+    places.emplace_back(tensor.path, tiled.tiles.size());
     tiled.tiles.push_back({region, writer});
   }
+  return places;
 }
 
-std::vector<TiledTensor> assemble(const std::vector<std::vector<char>>& messages, const Metadata& metadata) {
+AllTiles assemble(const std::vector<std::vector<char>>& messages, const Metadata& metadata) {
   std::map<std::string, TiledTensor> tensors;
+  std::vector<NamedPlaces> named;
   for (std::size_t rank = 0; rank < messages.size(); ++rank)
-    unpack_tiles(messages[rank], static_cast<int>(rank), metadata, tensors);
-  std::vector<TiledTensor> result;
+    named.push_back(unpack_tiles(messages[rank], static_cast<int>(rank), metadata, tensors));
+  AllTiles all;
+  std::map<std::string, std::size_t> by_path;
   for (auto& [path, tiled] : tensors) {
     if (const auto fault = find_tiling_fault(whole(tiled.tensor), tiled.tiles))
       throw LogicError("tensor '{}' {} cannot be saved: {}", path, shape_text(tiled.tensor),
                        to_string(*fault, tiled.tensor.cols == 0));
-    result.push_back(std::move(tiled));
+    by_path[path] = all.tensors.size();
+    all.tensors.push_back(std::move(tiled));
   }
-  return result;
+  for (const NamedPlaces& of_rank : named) {
+    std::vector<AllTiles::Place>& places = all.places.emplace_back();
+    for (const auto& [path, tile] : of_rank) places.push_back({by_path.at(path), tile});
+  }
+  return all;
 }
 
 }  // namespace
@@ -193,16 +209,69 @@ void run_agreed(parallel::Communicator& world, std::string_view what, const std:
   throw IoError("{}", text);
 }
 
-std::vector<TiledTensor> gather_tiles(parallel::Communicator& world, const Metadata& metadata,
-                                      std::span<const Shard> local_shards) {
+std::string text_of_first_rank(parallel::Communicator& world, std::string text) {
+  uint64_t length = text.size();
+  parallel::Request request = world.broadcast(bytes_tensor(&length, sizeof(length)), 0);
+  world.wait(request, "checkpoint: length of a text");
+  text.resize(length);
+  if (length == 0) return text;
+  request = world.broadcast(bytes_tensor(text.data(), text.size()), 0);
+  world.wait(request, "checkpoint: a text");
+  return text;
+}
+
+std::string join_lines(parallel::Communicator& world, const std::string& mine) {
+  std::vector<char> bytes(mine.begin(), mine.end());
+  std::string joined;
+  std::set<std::string> known;
+  for (const std::vector<char>& of_rank : gather_bytes(world, bytes)) {
+    std::istringstream lines(std::string(of_rank.begin(), of_rank.end()));
+    for (std::string line; std::getline(lines, line);) {
+      if (known.insert(line).second) joined += line + "\n";
+    }
+  }
+  return text_of_first_rank(world, std::move(joined));
+}
+
+AllTiles gather_tiles(parallel::Communicator& world, const Metadata& metadata,
+                      std::span<const Shard> local_shards) {
   std::vector<char> mine;
   run_agreed(world, "checkpoint: tiles of this rank", [&] { mine = pack_tiles(metadata, local_shards); });
   const std::vector<std::vector<char>> all = gather_bytes(world, mine);
-  std::vector<TiledTensor> tensors;
+  AllTiles tiles;
   run_agreed(world, "checkpoint: tiles of all ranks", [&] {
-    if (world.rank() == 0) tensors = assemble(all, metadata);
+    if (world.rank() == 0) tiles = assemble(all, metadata);
   });
-  return tensors;
+  return tiles;
+}
+
+std::vector<ShardRecord> gather_records(parallel::Communicator& world, const ShardRecord& mine) {
+  ByteWriter out;
+  out.put(mine.num_bytes);
+  out.put(mine.structure_crc32c);
+  for (const uint32_t crc : mine.tile_crc32c) out.put(crc);
+  std::vector<ShardRecord> records;
+  for (const std::vector<char>& bytes : gather_bytes(world, out.bytes())) {
+    ByteReader in(bytes);
+    ShardRecord& record = records.emplace_back();
+    record.num_bytes = in.get<uint64_t>();
+    record.structure_crc32c = in.get<uint32_t>();
+    while (!in.at_end()) record.tile_crc32c.push_back(in.get<uint32_t>());
+  }
+  return records;
+}
+
+void set_checksums(AllTiles& tiles, std::span<const ShardRecord> records) {
+  RED_CHECK(tiles.places.size() == records.size(), "{} ranks named tiles, {} wrote", tiles.places.size(),
+            records.size());
+  for (std::size_t rank = 0; rank < records.size(); ++rank) {
+    const auto& places = tiles.places[rank];
+    const auto& checksums = records[rank].tile_crc32c;
+    RED_CHECK(places.size() == checksums.size(), "rank {} named {} tiles and wrote {}", rank, places.size(),
+              checksums.size());
+    for (std::size_t i = 0; i < places.size(); ++i)
+      tiles.tensors[places[i].tensor].tiles[places[i].tile].crc32c = checksums[i];
+  }
 }
 
 }  // namespace red::checkpoint

@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <charconv>
 #include <fstream>
+#include <limits>
+#include <optional>
+#include <string_view>
+#include <utility>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
@@ -29,30 +33,67 @@ bool is_there(const fs::path& path) {
   return found;
 }
 
-std::string superseded_prefix(const std::string& name) {
-  return name + ".superseded-";
+constexpr const char* kSuperseded = "superseded";
+constexpr const char* kIncomplete = "incomplete";
+constexpr const char* kDamaged = "damaged";
+constexpr const char* kPartialEnding = ".partial";
+
+/// The whole text as a number of digits alone.
+std::optional<int64_t> number_of(std::string_view text) {
+  int64_t number = 0;
+  if (text.empty() || text.front() == '-') return std::nullopt;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size()) return std::nullopt;
+  return number;
 }
 
-/// The highest K of name.superseded-K, the newest of them; 0: there is none.
-int64_t newest_superseded(const fs::path& checkpoints_dir, const std::string& name) {
-  const std::string prefix = superseded_prefix(name);
-  int64_t newest = 0;
+/// Names in a folder in alphabetical order; none where it is not there.
+std::vector<std::string> names_in(const fs::path& folder) {
+  std::vector<std::string> names;
+  if (!is_there(folder)) return names;
   std::error_code error;
-  for (fs::directory_iterator entry(checkpoints_dir, error), end; !error && entry != end;
-       entry.increment(error)) {
-    const std::string found = entry->path().filename().string();
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
+    names.push_back(entry->path().filename().string());
+  check(error, "list", folder);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string numbered_prefix(const std::string& name, const char* what) {
+  return fmt::format("{}.{}-", name, what);
+}
+
+/// The highest K of name.what-K, the newest of them; 0: there is none.
+int64_t newest_numbered(const fs::path& checkpoints_dir, const std::string& name, const char* what) {
+  const std::string prefix = numbered_prefix(name, what);
+  int64_t newest = 0;
+  for (const std::string& found : names_in(checkpoints_dir)) {
     if (!found.starts_with(prefix)) continue;
-    int64_t number = 0;
-    const char* last = found.data() + found.size();
-    const auto parsed = std::from_chars(found.data() + prefix.size(), last, number);
-    if (parsed.ec == std::errc() && parsed.ptr == last) newest = std::max(newest, number);
+    newest = std::max(newest, number_of(std::string_view(found).substr(prefix.size())).value_or(0));
   }
-  check(error, "list", checkpoints_dir);
   return newest;
 }
 
-fs::path superseded_folder(const fs::path& checkpoints_dir, const std::string& name, int64_t number) {
-  return checkpoints_dir / (superseded_prefix(name) + std::to_string(number));
+/// name.what-K with the next K.
+std::string next_numbered(const fs::path& checkpoints_dir, const std::string& name, const char* what) {
+  return numbered_prefix(name, what) + std::to_string(newest_numbered(checkpoints_dir, name, what) + 1);
+}
+
+/// "step-00000012", "step-00000012.superseded-3"; nothing for any other name.
+std::optional<FoundCheckpoint> parse_name(const std::string& name) {
+  constexpr std::string_view prefix = "step-";
+  if (!name.starts_with(prefix)) return std::nullopt;
+  const std::string_view rest = std::string_view(name).substr(prefix.size());
+  const std::size_t dot = rest.find('.');
+  const auto step = number_of(rest.substr(0, dot));
+  if (!step || name.substr(0, prefix.size() + std::min(dot, rest.size())) != folder_name(*step))
+    return std::nullopt;
+  if (dot == std::string_view::npos) return FoundCheckpoint{*step, 0, name};
+  const std::string ending = numbered_prefix("", kSuperseded);
+  if (!rest.substr(dot).starts_with(ending)) return std::nullopt;
+  const auto number = number_of(rest.substr(dot + ending.size()));
+  if (!number || *number == 0) return std::nullopt;
+  return FoundCheckpoint{*step, *number, name};
 }
 
 }  // namespace
@@ -63,7 +104,7 @@ std::string folder_name(int64_t step) {
 }
 
 fs::path partial_folder(const fs::path& checkpoints_dir, int64_t step) {
-  return checkpoints_dir / (folder_name(step) + ".partial");
+  return checkpoints_dir / (folder_name(step) + kPartialEnding);
 }
 
 void prepare_partial(const fs::path& checkpoints_dir, int64_t step) {
@@ -81,12 +122,76 @@ void prepare_partial(const fs::path& checkpoints_dir, int64_t step) {
   sync_folder(checkpoints_dir);
 }
 
+void remove_partial(const fs::path& checkpoints_dir, int64_t step) noexcept {
+  try {
+    std::error_code error;
+    const fs::path partial = partial_folder(checkpoints_dir, step);
+    fs::remove_all(partial, error);
+    check(error, "remove", partial);
+  } catch (const std::exception& error) {
+    log::warning("{}", error.what());
+  }
+}
+
+std::vector<FoundCheckpoint> list_checkpoints(const fs::path& checkpoints_dir) {
+  std::vector<FoundCheckpoint> found;
+  for (const std::string& name : names_in(checkpoints_dir)) {
+    if (auto checkpoint = parse_name(name)) found.push_back(std::move(*checkpoint));
+  }
+  const auto age = [](const FoundCheckpoint& c) {
+    return std::pair(-c.step, c.superseded == 0 ? std::numeric_limits<int64_t>::min() : -c.superseded);
+  };
+  std::sort(found.begin(), found.end(),
+            [&](const FoundCheckpoint& a, const FoundCheckpoint& b) { return age(a) < age(b); });
+  return found;
+}
+
+void set_aside_unfinished(const fs::path& checkpoints_dir) {
+  for (const std::string& name : names_in(checkpoints_dir)) {
+    const fs::path path = checkpoints_dir / name;
+    if (path.extension() == kRemovingEnding) {
+      std::error_code error;
+      fs::remove_all(path, error);
+      check(error, "remove", path);
+    }
+    if (path.extension() != kPartialEnding || !parse_name(path.stem().string())) continue;
+    const std::string aside = next_numbered(checkpoints_dir, path.stem().string(), kIncomplete);
+    rename_path(path, checkpoints_dir / aside);
+    log::warning(
+        "'{}' is a save that was never finished: set aside as '{}', which nobody reads; delete it when "
+        "you like",
+        path.string(), aside);
+  }
+}
+
+std::string set_aside_damaged(const fs::path& checkpoints_dir, const FoundCheckpoint& found) {
+  std::string aside = next_numbered(checkpoints_dir, folder_name(found.step), kDamaged);
+  rename_path(checkpoints_dir / found.name, checkpoints_dir / aside);
+  sync_folder(checkpoints_dir);
+  return aside;
+}
+
+bool has_damaged(const fs::path& checkpoints_dir) {
+  const std::string part = numbered_prefix("", kDamaged);
+  const std::vector<std::string> names = names_in(checkpoints_dir);
+  return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
+    return name.starts_with("step-") && name.find(part) != std::string::npos;
+  });
+}
+
+void point_latest_to(const fs::path& checkpoints_dir, const std::string& name) {
+  std::ifstream in(checkpoints_dir / kLatest);
+  std::string said;
+  if (std::getline(in, said) && said == name) return;
+  replace_file(checkpoints_dir / kLatest, name + "\n");
+}
+
 void publish(const fs::path& checkpoints_dir, int64_t step) {
   const std::string name = folder_name(step);
   const fs::path final_folder = checkpoints_dir / name;
   fs::path aside;
   if (is_there(final_folder)) {
-    aside = superseded_folder(checkpoints_dir, name, newest_superseded(checkpoints_dir, name) + 1);
+    aside = checkpoints_dir / next_numbered(checkpoints_dir, name, kSuperseded);
     log::warning("'{}' exists already: it stays as '{}'", final_folder.string(), aside.filename().string());
     // From here until the next rename step-N has no folder; find_latest knows to look for this one.
     rename_path(final_folder, aside);
@@ -112,12 +217,12 @@ std::optional<fs::path> find_latest(const fs::path& checkpoints_dir) {
   const fs::path folder = checkpoints_dir / name;
   if (is_there(folder)) return folder;
   // Killed between the two renames of publish(): the older save of that step is whole, under its new name.
-  const int64_t number = newest_superseded(checkpoints_dir, name);
+  const int64_t number = newest_numbered(checkpoints_dir, name, kSuperseded);
   if (number == 0)
     throw DataError(
         "'{}' names '{}', which is not there: write the name of another checkpoint into it, or remove it",
         pointer.string(), folder.string());
-  fs::path superseded = superseded_folder(checkpoints_dir, name, number);
+  fs::path superseded = checkpoints_dir / (numbered_prefix(name, kSuperseded) + std::to_string(number));
   log::warning("'{}' names '{}', which is not there; using '{}'", pointer.string(), name,
                superseded.string());
   return superseded;

@@ -11,15 +11,15 @@ namespace {
 constexpr hsize_t kLargestExtent = hsize_t{1} << 62;
 constexpr std::size_t kLargestList = std::size_t{1} << 30;  ///< bytes of a list that is read whole
 
-/// Errors come back as text of exceptions, so the library prints none; and it closes nothing at exit, because
-/// after a failed write that can crash.
+/// Errors come back as text of exceptions, so the library prints none (where it is built for threads, that is
+/// each thread's own setting); and it closes nothing at exit, because after a failed write that can crash.
 void prepare_library() {
   static const bool done = [] {
     H5dont_atexit();
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
     return true;
   }();
   static_cast<void>(done);
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
 
 std::string name_of_file(hid_t object) {
@@ -89,8 +89,10 @@ void write_dataset(hid_t parent, const std::string& name, hid_t type, hsize_t nu
   const PropertyList create(RED_HDF5(IoError, H5Pcreate(H5P_DATASET_CREATE), "dataset '{}'", name));
   RED_HDF5(IoError, H5Pset_obj_track_times(create.get(), false), "dataset '{}'", name);
   const Space space(RED_HDF5(IoError, H5Screate_simple(1, &num_elements, nullptr), "dataset '{}'", name));
+  const PropertyList link(RED_HDF5(IoError, H5Pcreate(H5P_LINK_CREATE), "dataset '{}'", name));
+  RED_HDF5(IoError, H5Pset_create_intermediate_group(link.get(), 1), "dataset '{}'", name);
   const Dataset dataset(RED_HDF5(
-      IoError, H5Dcreate2(parent, name.c_str(), type, space.get(), H5P_DEFAULT, create.get(), H5P_DEFAULT),
+      IoError, H5Dcreate2(parent, name.c_str(), type, space.get(), link.get(), create.get(), H5P_DEFAULT),
       "cannot create dataset '{}'", name));
   RED_HDF5(IoError, H5Dwrite(dataset.get(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data),
            "cannot write dataset '{}'", name);
@@ -321,6 +323,10 @@ void write_int(hid_t object, const std::string& name, int64_t value) {
 
 void write_uint(hid_t object, const std::string& name, uint64_t value) {
   write_scalar(object, name, H5T_STD_U64LE, value);
+}
+
+void write_double(hid_t object, const std::string& name, double value) {
+  write_scalar(object, name, H5T_IEEE_F64LE, value);
 }
 
 Group create_group(hid_t parent, const std::string& name) {

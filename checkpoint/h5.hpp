@@ -113,9 +113,11 @@ std::vector<std::string> attribute_names(hid_t object, const std::string& where)
 void write_text(hid_t object, const std::string& name, const std::string& value);
 void write_int(hid_t object, const std::string& name, int64_t value);
 void write_uint(hid_t object, const std::string& name, uint64_t value);
+void write_double(hid_t object, const std::string& name, double value);
 
 Group create_group(hid_t parent, const std::string& name);
-/// One-dimensional datasets; texts are stored with the length of the longest.
+/// One-dimensional datasets, and the groups on the way to them; texts are stored with the length of the
+/// longest.
 void write_texts(hid_t parent, const std::string& name, const std::vector<std::string>& values);
 void write_all(hid_t parent, const std::string& name, const std::vector<uint64_t>& values);
 

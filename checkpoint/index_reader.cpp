@@ -1,13 +1,18 @@
 // The reading half of manifest.hpp. Nothing in a file is believed before it is checked: names, shapes, sizes.
 #include <algorithm>
+#include <fstream>
+#include <limits>
 
 #include "base/log.hpp"
+#include "checkpoint/checksums.hpp"
 #include "checkpoint/manifest.hpp"
+#include "checkpoint/posix_file.hpp"
 
 namespace red::checkpoint {
 namespace {
 
-void check_format(hid_t file, const std::string& where) {
+/// Returns the minor version.
+int64_t check_format(hid_t file, const std::string& where) {
   if (!h5::has_attribute(file, "format") || h5::read_text(file, "format", where) != "redllm checkpoint")
     throw DataError("'{}' is no index of a checkpoint: it has no attribute format = 'redllm checkpoint'",
                     where);
@@ -20,6 +25,12 @@ void check_format(hid_t file, const std::string& where) {
   if (minor > kFormatMinor)
     log::warning("'{}' has checkpoint format {}.{}, newer than {}.{}: what it adds is ignored", where, major,
                  minor, kFormatMajor, kFormatMinor);
+  return minor;
+}
+
+uint32_t checked_crc32c(uint64_t value, const std::string& what) {
+  if (value > std::numeric_limits<uint32_t>::max()) throw DataError("{}: {} is no CRC-32C", what, value);
+  return static_cast<uint32_t>(value);
 }
 
 Metadata read_metadata(hid_t file, const std::string& where) {
@@ -29,6 +40,8 @@ Metadata read_metadata(hid_t file, const std::string& where) {
   metadata.configuration = h5::read_text(file, "configuration", where);
   metadata.layout = h5::read_text(file, "layout", where);
   metadata.tokenizer_digest = h5::read_text(file, "tokenizer_digest", where);
+  if (h5::has_attribute(file, "validation_loss"))
+    metadata.validation_loss = h5::read_double(file, "validation_loss", where);
   if (!h5::contains(file, "extra")) throw DataError("'{}': group 'extra' is missing", where);
   const h5::Group extra(
       RED_HDF5(DataError, H5Gopen2(file, "extra", H5P_DEFAULT), "'{}': group 'extra'", where));
@@ -37,17 +50,21 @@ Metadata read_metadata(hid_t file, const std::string& where) {
   return metadata;
 }
 
-std::vector<ShardFile> read_shard_files(hid_t file, const std::string& where) {
+std::vector<ShardFile> read_shard_files(hid_t file, const std::string& where, bool with_checksums) {
   const std::vector<std::string> names = h5::read_texts(file, "shard_files/name");
   const std::vector<uint64_t> sizes = h5::read_all<uint64_t>(file, "shard_files/num_bytes");
   if (names.size() != sizes.size())
     throw DataError("'{}' lists {} shard files and {} sizes", where, names.size(), sizes.size());
+  std::vector<uint64_t> structures(names.size(), 0);
+  if (with_checksums) structures = h5::read_all<uint64_t>(file, "shard_files/structure_crc32c");
+  if (structures.size() != names.size())
+    throw DataError("'{}' lists {} shard files and {} checksums", where, names.size(), structures.size());
   std::vector<ShardFile> shard_files;
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (!is_plain_path(names[i]) || names[i].find('/') != std::string::npos)
       throw DataError("'{}' lists a shard file '{}': only plain names beside the index are allowed", where,
                       names[i]);
-    shard_files.push_back({names[i], sizes[i]});
+    shard_files.push_back({names[i], sizes[i], checked_crc32c(structures[i], "'" + where + "'")});
   }
   return shard_files;
 }
@@ -114,13 +131,60 @@ Rectangle mapped_region(hid_t create, std::size_t i, const LogicalTensor& tensor
   return region;
 }
 
+/// One for each tile.
+void read_tile_checksums(const h5::File& index, const std::string& what, TiledTensor& tiled) {
+  const std::vector<uint64_t> checksums =
+      h5::read_all<uint64_t>(index.get(), tile_checksums_path(tiled.tensor));
+  if (checksums.size() != tiled.tiles.size())
+    throw DataError("{} has {} tiles and {} checksums", what, tiled.tiles.size(), checksums.size());
+  for (std::size_t i = 0; i < checksums.size(); ++i)
+    tiled.tiles[i].crc32c = checked_crc32c(checksums[i], what);
+}
+
 }  // namespace
 
+std::string tile_checksums_path(const LogicalTensor& tensor) {
+  return "shard_files/crc32c/" + tensor.path;
+}
+
+void check_index_checksum(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / kIndexChecksumName;
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return;
+  std::ifstream in(path);
+  std::string said;
+  std::getline(in, said);
+  const uint32_t crc = file_crc32c(PosixFile::open(folder / kIndexName));
+  if (said != fmt::format("{:08x}", crc))
+    throw DataError("'{}' is damaged: the CRC-32C of its bytes is {:08x}, {} says '{}'",
+                    (folder / kIndexName).string(), crc, kIndexChecksumName, said);
+}
+
+h5::File open_index(const std::filesystem::path& folder, Manifest& manifest) {
+  check_index_checksum(folder);
+  const std::string name = (folder / kIndexName).string();
+  h5::File index = h5::open_file(name);
+  manifest = read_manifest(index, name);
+  std::error_code error;
+  if (manifest.has_checksums() && !std::filesystem::exists(folder / kIndexChecksumName, error))
+    throw DataError("checkpoint '{}' is damaged: {}, the checksum of {}, is missing", folder.string(),
+                    kIndexChecksumName, kIndexName);
+  return index;
+}
+
+Metadata read_metadata(const std::filesystem::path& folder) {
+  check_index_checksum(checked_folder(folder));
+  const std::string name = (folder / kIndexName).string();
+  const h5::File index = h5::open_file(name);
+  check_format(index.get(), name);
+  return read_metadata(index.get(), name);
+}
+
 Manifest read_manifest(const h5::File& index, const std::string& index_name) {
-  check_format(index.get(), index_name);
   Manifest manifest;
+  manifest.format_minor = check_format(index.get(), index_name);
   manifest.metadata = read_metadata(index.get(), index_name);
-  manifest.shard_files = read_shard_files(index.get(), index_name);
+  manifest.shard_files = read_shard_files(index.get(), index_name, manifest.has_checksums());
   for (const std::string& name : h5::member_names(index.get(), "/")) {
     if (name == "extra" || name == "shard_files") continue;
     collect_tensors(index.get(), name, index_name, manifest.tensors);
@@ -150,6 +214,7 @@ TiledTensor read_tiles(const h5::File& index, const std::string& index_name, con
       throw DataError("{}: mapping {} names '{}', not '{}'", what, i, name, tile_name(tensor, region));
     tiled.tiles.push_back({region, static_cast<int>(file - files.begin())});
   }
+  if (manifest.has_checksums()) read_tile_checksums(index, what, tiled);
   if (const auto fault = find_tiling_fault(whole(tensor), tiled.tiles))
     throw DataError("{} {}: {}", what, shape_text(tensor), to_string(*fault, tensor.cols == 0));
   return tiled;

@@ -3,7 +3,9 @@
 #include <cmath>
 #include <limits>
 
+#include "base/crc32c.hpp"
 #include "base/error.hpp"
+#include "checkpoint/checksums.hpp"
 #include "checkpoint/manifest.hpp"
 #include "checkpoint/posix_file.hpp"
 
@@ -82,6 +84,7 @@ void write_metadata(hid_t file, const Metadata& metadata) {
   h5::write_text(file, "configuration", metadata.configuration);
   h5::write_text(file, "layout", metadata.layout);
   h5::write_text(file, "tokenizer_digest", metadata.tokenizer_digest);
+  if (metadata.validation_loss) h5::write_double(file, "validation_loss", *metadata.validation_loss);
   const h5::Group extra = h5::create_group(file, "extra");
   for (const auto& [name, value] : metadata.extra) h5::write_text(extra.get(), name, value);
 }
@@ -89,13 +92,38 @@ void write_metadata(hid_t file, const Metadata& metadata) {
 void write_shard_files(hid_t file, std::span<const ShardFile> shard_files) {
   const h5::Group group = h5::create_group(file, "shard_files");
   std::vector<std::string> names;
-  std::vector<uint64_t> sizes;
+  std::vector<uint64_t> sizes, structures;
   for (const ShardFile& shard : shard_files) {
     names.push_back(shard.name);
     sizes.push_back(shard.num_bytes);
+    structures.push_back(shard.structure_crc32c);
   }
   h5::write_texts(group.get(), "name", names);
   h5::write_all(group.get(), "num_bytes", sizes);
+  h5::write_all(group.get(), "structure_crc32c", structures);
+}
+
+/// Of every tensor a list, in the order of its mappings: attributes of the tensor would end at 64 KiB.
+void write_tile_checksums(hid_t file, std::span<const TiledTensor> tensors) {
+  for (const TiledTensor& tiled : tensors) {
+    std::vector<uint64_t> checksums;
+    checksums.reserve(tiled.tiles.size());
+    for (const Tile& tile : tiled.tiles) checksums.push_back(tile.crc32c);
+    h5::write_all(file, tile_checksums_path(tiled.tensor), checksums);
+  }
+}
+
+void write_new_file(const std::filesystem::path& path, const void* data, std::size_t num_bytes) {
+  PosixFile file = PosixFile::create(path);
+  file.reserve(num_bytes);
+  file.write_at(0, data, num_bytes);
+  file.sync();
+  file.close();
+}
+
+void write_checksum(const std::filesystem::path& folder, uint32_t crc) {
+  const std::string text = fmt::format("{:08x}\n", crc);
+  write_new_file(folder / kIndexChecksumName, text.data(), text.size());
 }
 
 std::vector<char> image_of(const h5::File& file) {
@@ -119,14 +147,16 @@ void write_index(const std::filesystem::path& path, const Metadata& metadata,
   write_metadata(h5_file.get(), metadata);
   write_shard_files(h5_file.get(), shard_files);
   for (const TiledTensor& tensor : tensors) write_virtual_dataset(h5_file.get(), tensor, link.get());
+  write_tile_checksums(h5_file.get(), tensors);
   const std::vector<char> image = image_of(h5_file);
   RED_HDF5(IoError, h5_file.close(), "index");
 
-  PosixFile file = PosixFile::create(path);
-  file.reserve(image.size());
-  file.write_at(0, image.data(), image.size());
-  file.sync();
-  file.close();
+  write_new_file(path, image.data(), image.size());
+  write_checksum(path.parent_path(), extend_crc32c(0, image.data(), image.size()));
+}
+
+void write_index_checksum(const std::filesystem::path& folder) {
+  write_checksum(folder, file_crc32c(PosixFile::open(folder / kIndexName)));
 }
 
 }  // namespace red::checkpoint

@@ -34,6 +34,12 @@ PosixFile PosixFile::create(const std::filesystem::path& path) {
   return {descriptor, path};
 }
 
+PosixFile PosixFile::open(const std::filesystem::path& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  check(descriptor >= 0, "open", path);
+  return {descriptor, path};
+}
+
 PosixFile::PosixFile(PosixFile&& other) noexcept
     : descriptor_(std::exchange(other.descriptor_, -1)), path_(std::move(other.path_)) {}
 
@@ -83,6 +89,10 @@ void PosixFile::begin_sync(uint64_t offset, std::size_t num_bytes) const noexcep
   // The result does not matter: what this call cannot do, fsync does, and says so when it fails.
   static_cast<void>(::sync_file_range(descriptor_, static_cast<off_t>(offset), static_cast<off_t>(num_bytes),
                                       SYNC_FILE_RANGE_WRITE));
+}
+
+void PosixFile::forget_cached() const noexcept {
+  static_cast<void>(::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED));
 }
 
 void PosixFile::sync() const {

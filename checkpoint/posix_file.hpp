@@ -15,6 +15,8 @@ class PosixFile {
  public:
   /// A new file; fails where one of this name exists.
   static PosixFile create(const std::filesystem::path& path);
+  /// An existing one, for reading.
+  static PosixFile open(const std::filesystem::path& path);
 
   PosixFile(PosixFile&& other) noexcept;
   PosixFile& operator=(PosixFile&& other) noexcept;
@@ -22,6 +24,7 @@ class PosixFile {
 
   const std::filesystem::path& path() const { return path_; }
   uint64_t num_bytes() const;
+  int descriptor() const { return descriptor_; }
 
   /// Reserves disk space for the first num_bytes, so that a full disk is known before anything is written.
   /// Where the file system cannot reserve, this does nothing: writing will tell.
@@ -31,6 +34,8 @@ class PosixFile {
   /// Asks the kernel to begin moving these bytes to the disk, so that sync() finds little left to wait for.
   /// Only a hint: sync() reports what goes wrong.
   void begin_sync(uint64_t offset, std::size_t num_bytes) const noexcept;
+  /// Asks the kernel to read what is synced from the disk the next time, not from its cache. Only a hint.
+  void forget_cached() const noexcept;
   /// To the disk, not only to the kernel.
   void sync() const;
   /// Network file systems report late errors here.

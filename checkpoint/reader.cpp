@@ -10,17 +10,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path checked_folder(const fs::path& folder) {
-  std::error_code error;
-  if (!fs::is_directory(folder, error)) throw DataError("'{}': no such checkpoint folder", folder.string());
-  fs::path name = folder.filename().empty() ? folder.parent_path().filename() : folder.filename();
-  if (name.extension() == ".partial")
-    throw DataError("'{}' is a save that was never finished: use another checkpoint", folder.string());
-  if (!fs::is_regular_file(folder / kIndexName, error))
-    throw DataError("'{}' is no checkpoint: it has no {}", folder.string(), kIndexName);
-  return folder;
-}
-
 /// Every listed file is there with its size; names all that are not, or the first few.
 void check_shard_files(const fs::path& folder, const std::vector<ShardFile>& shard_files) {
   constexpr int max_named = 5;
@@ -42,21 +31,31 @@ void check_shard_files(const fs::path& folder, const std::vector<ShardFile>& sha
 
 }  // namespace
 
+fs::path checked_folder(const fs::path& folder) {
+  std::error_code error;
+  if (!fs::is_directory(folder, error)) throw DataError("'{}': no such checkpoint folder", folder.string());
+  const fs::path name = folder.filename().empty() ? folder.parent_path().filename() : folder.filename();
+  if (name.extension() == ".partial")
+    throw DataError("'{}' is a save that was never finished: use another checkpoint", folder.string());
+  if (!fs::is_regular_file(folder / kIndexName, error))
+    throw DataError("'{}' is no checkpoint: it has no {}", folder.string(), kIndexName);
+  return folder;
+}
+
 struct Reader::Impl {
   fs::path folder;
   std::string index_name;
+  Manifest manifest;  ///< before the index, which fills it
   h5::File index;
-  Manifest manifest;
   std::unordered_map<std::string, std::size_t> by_path;  ///< into manifest.tensors
   std::unordered_map<std::string, TiledTensor> tiled;    ///< those that were read from
   ShardReader shards;
 
-  explicit Impl(const fs::path& checkpoint_dir)
+  Impl(const fs::path& checkpoint_dir, Check check)
       : folder(checked_folder(checkpoint_dir)),
         index_name((folder / kIndexName).string()),
-        index(h5::open_file(index_name)),
-        manifest(read_manifest(index, index_name)),
-        shards(folder, manifest) {
+        index(open_index(folder, manifest)),
+        shards(folder, manifest, check) {
     check_shard_files(folder, manifest.shard_files);
     for (std::size_t i = 0; i < manifest.tensors.size(); ++i) by_path[manifest.tensors[i].path] = i;
   }
@@ -87,7 +86,8 @@ struct Reader::Impl {
   }
 };
 
-Reader::Reader(const fs::path& checkpoint_dir) : impl_(std::make_unique<Impl>(checkpoint_dir)) {}
+Reader::Reader(const fs::path& checkpoint_dir, Check check)
+    : impl_(std::make_unique<Impl>(checkpoint_dir, check)) {}
 Reader::~Reader() = default;
 Reader::Reader(Reader&&) noexcept = default;
 Reader& Reader::operator=(Reader&&) noexcept = default;
@@ -103,6 +103,9 @@ const std::vector<ShardFile>& Reader::shard_files() const {
 }
 bool Reader::contains(const std::string& path) const {
   return impl_->by_path.count(path) != 0;
+}
+bool Reader::has_checksums() const {
+  return impl_->manifest.has_checksums();
 }
 void Reader::read(const Shard& region) const {
   impl_->read(region);

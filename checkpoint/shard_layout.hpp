@@ -29,6 +29,7 @@ struct Rectangle {
 struct Tile {
   Rectangle region;
   int writer = 0;
+  uint32_t crc32c = 0;  ///< of its bytes, row-major without gaps
 };
 
 struct TiledTensor {

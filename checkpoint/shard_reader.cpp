@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/crc32c.hpp"
 #include "checkpoint/posix_file.hpp"
 
 namespace red::checkpoint {
@@ -45,8 +46,8 @@ ShardReader::OpenShard& ShardReader::open(int index) {
   return open_.front();
 }
 
-uint64_t ShardReader::offset_of(const OpenShard& shard, const LogicalTensor& tensor,
-                                const Rectangle& region) const {
+Extent ShardReader::extent_of(const OpenShard& shard, const LogicalTensor& tensor, const Tile& tile) const {
+  const Rectangle& region = tile.region;
   const std::string what = "'" + shard.name + "': '" + tile_name(tensor, region) + "'";
   const h5::Dataset dataset = h5::open_dataset(shard.file.get(), tile_name(tensor, region));
   const h5::Type type(RED_HDF5(DataError, H5Dget_type(dataset.get()), "{}", what));
@@ -66,7 +67,40 @@ uint64_t ShardReader::offset_of(const OpenShard& shard, const LogicalTensor& ten
   if (!count_bytes(region.num_rows, region.num_cols, tensor.dtype, num_bytes) ||
       __builtin_add_overflow(offset, static_cast<uint64_t>(num_bytes), &end) || end > shard.num_bytes)
     throw DataError("{} lies beyond the end of its file", what);
-  return offset;
+  if (manifest_.has_checksums()) {
+    const uint64_t own = h5::read_uint(dataset.get(), "crc32c", what);
+    if (own != tile.crc32c)
+      throw DataError("{} has the checksum {:08x} beside it, but the index says {:08x}", what, own,
+                      tile.crc32c);
+  }
+  return {offset, static_cast<uint64_t>(num_bytes)};
+}
+
+void ShardReader::compare(const OpenShard& shard, const LogicalTensor& tensor, const Tile& tile,
+                          uint32_t crc) {
+  const std::string name = tile_name(tensor, tile.region);
+  if (crc != tile.crc32c)
+    throw DataError("'{}': '{}' is damaged: the CRC-32C of its bytes is {:08x}, the index says {:08x}",
+                    shard.name, name, crc, tile.crc32c);
+  verified_.insert(name);
+}
+
+Extent ShardReader::verify(const LogicalTensor& tensor, const Tile& tile) {
+  const OpenShard& shard = open(tile.writer);
+  const Extent extent = extent_of(shard, tensor, tile);
+  if (manifest_.has_checksums())
+    compare(shard, tensor, tile, extent_crc32c(shard.descriptor, shard.name, extent));
+  return extent;
+}
+
+void ShardReader::verify_structure(int writer, std::vector<Extent> tiles) {
+  if (!manifest_.has_checksums()) return;
+  const OpenShard& shard = open(writer);
+  const uint32_t said = manifest_.shard_files[static_cast<std::size_t>(writer)].structure_crc32c;
+  const uint32_t crc = structure_crc32c(shard.descriptor, shard.name, shard.num_bytes, std::move(tiles));
+  if (crc != said)
+    throw DataError("'{}' is damaged outside of its tiles: their CRC-32C is {:08x}, the index says {:08x}",
+                    shard.name, crc, said);
 }
 
 void ShardReader::read_rows(const OpenShard& shard, uint64_t offset, std::size_t run_bytes,
@@ -98,16 +132,25 @@ void ShardReader::read(const LogicalTensor& tensor, const Tile& tile, const Rect
                        const Destination& to) {
   const OpenShard& shard = open(tile.writer);
   const std::size_t element = size_of(tensor.dtype);
-  const uint64_t tile_offset = offset_of(shard, tensor, tile.region);
+  const Extent extent = extent_of(shard, tensor, tile);
+  const bool whole_tile = part == tile.region;
+  const bool check = check_ == Check::checksums && manifest_.has_checksums() &&
+                     !verified_.contains(tile_name(tensor, tile.region));
+  if (check && !whole_tile) compare(shard, tensor, tile, extent_crc32c(shard.descriptor, shard.name, extent));
   // Inside the tile, whose bytes were just found to lie inside the file: no product below can overflow.
   const int64_t first = (part.row_begin - tile.region.row_begin) * tile.region.num_cols + part.col_begin -
                         tile.region.col_begin;
   const int64_t target = (part.row_begin - to.row_begin) * to.row_stride + part.col_begin - to.col_begin;
-  read_rows(shard, tile_offset + static_cast<uint64_t>(first) * element,
-            static_cast<std::size_t>(part.num_cols) * element,
-            static_cast<std::size_t>(tile.region.num_cols) * element, part.num_rows,
-            to.data + static_cast<std::size_t>(target) * element,
-            static_cast<std::size_t>(to.row_stride) * element);
+  std::byte* data = to.data + static_cast<std::size_t>(target) * element;
+  const std::size_t row_bytes = static_cast<std::size_t>(part.num_cols) * element;
+  const std::size_t stride = static_cast<std::size_t>(to.row_stride) * element;
+  read_rows(shard, extent.offset + static_cast<uint64_t>(first) * element, row_bytes,
+            static_cast<std::size_t>(tile.region.num_cols) * element, part.num_rows, data, stride);
+  if (!check || !whole_tile) return;
+  uint32_t crc = 0;
+  for (int64_t row = 0; row < part.num_rows; ++row)
+    crc = extend_crc32c(crc, data + static_cast<std::size_t>(row) * stride, row_bytes);
+  compare(shard, tensor, tile, crc);
 }
 
 }  // namespace red::checkpoint

@@ -7,8 +7,10 @@
 #include <list>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
+#include "checkpoint/checksums.hpp"
 #include "checkpoint/h5.hpp"
 #include "checkpoint/manifest.hpp"
 #include "checkpoint/shard_layout.hpp"
@@ -28,12 +30,19 @@ class ShardReader {
   static constexpr std::size_t kMaxOpenFiles = 64;
 
   /// Both must outlive the reader.
-  ShardReader(const std::filesystem::path& folder, const Manifest& manifest)
-      : folder_(folder), manifest_(manifest) {}
+  ShardReader(const std::filesystem::path& folder, const Manifest& manifest, Check check)
+      : folder_(folder), manifest_(manifest), check_(check) {}
 
   /// Copies `part`, which lies in the tile, to memory. Throws DataError when the file or the dataset is not
   /// what the index says.
   void read(const LogicalTensor& tensor, const Tile& tile, const Rectangle& part, const Destination& to);
+
+  /// Reads the tile's bytes and compares them with its checksum, where the format has some; returns where
+  /// they lie. Throws as read().
+  Extent verify(const LogicalTensor& tensor, const Tile& tile);
+  /// Compares the bytes outside of the file's tiles, which lie in these extents, with their checksum. Throws
+  /// DataError.
+  void verify_structure(int writer, std::vector<Extent> tiles);
 
   std::size_t num_open_files() const { return open_.size(); }
 
@@ -46,13 +55,16 @@ class ShardReader {
     uint64_t num_bytes = 0;
   };
   OpenShard& open(int index);
-  uint64_t offset_of(const OpenShard& shard, const LogicalTensor& tensor, const Rectangle& region) const;
+  Extent extent_of(const OpenShard& shard, const LogicalTensor& tensor, const Tile& tile) const;
+  void compare(const OpenShard& shard, const LogicalTensor& tensor, const Tile& tile, uint32_t crc);
   void read_rows(const OpenShard& shard, uint64_t offset, std::size_t run_bytes, std::size_t file_stride,
                  int64_t num_rows, std::byte* data, std::size_t stride);
 
   const std::filesystem::path& folder_;
   const Manifest& manifest_;
-  std::list<OpenShard> open_;  ///< most recently used first
+  const Check check_;
+  std::unordered_set<std::string> verified_;  ///< names of tiles
+  std::list<OpenShard> open_;                 ///< most recently used first
   std::unordered_map<int, std::list<OpenShard>::iterator> by_index_;
   std::vector<std::byte> staging_;
 };

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <vector>
 
+#include "base/crc32c.hpp"
+#include "checkpoint/checksums.hpp"
 #include "checkpoint/h5.hpp"
 #include "checkpoint/posix_file.hpp"
 #include "checkpoint/shard_layout.hpp"
@@ -18,10 +20,63 @@ constexpr std::size_t kChunkBytes = std::size_t{8} << 20;  ///< bytes of one wri
 constexpr hsize_t kAlignment = 4096;                       ///< of large datasets, in bytes
 
 /// A dataset and where its bytes go.
-struct Extent {
+struct PlacedTile {
   const Shard* shard;
-  uint64_t offset;
-  uint64_t num_bytes;
+  uint32_t crc32c;
+  Extent extent;
+};
+
+/// The bytes of shards in row-major order without gaps, a chunk at a time.
+class ChunkSource {
+ public:
+  ChunkSource(const WriteOptions& options, const std::function<void()>& between_chunks)
+      : fetch_(options.fetch), between_chunks_(between_chunks) {}
+
+  /// use(data, count), with at most kChunkBytes at a time.
+  template <class Use>
+  void read(const Shard& shard, const Use& use) {
+    const std::size_t element = size_of(shard.tensor.dtype);
+    const std::size_t row_bytes = static_cast<std::size_t>(shard.num_cols) * element;
+    const std::size_t stride_bytes = static_cast<std::size_t>(shard.row_stride) * element;
+    const auto num_rows = static_cast<std::size_t>(shard.num_rows);
+    const auto* source = static_cast<const std::byte*>(shard.data);
+    if (num_rows == 1 || stride_bytes == row_bytes) return read_run(source, num_rows * row_bytes, use);
+    if (row_bytes > kChunkBytes) {
+      for (std::size_t row = 0; row < num_rows; ++row) read_run(source + row * stride_bytes, row_bytes, use);
+      return;
+    }
+    const std::size_t rows_at_once = kChunkBytes / row_bytes;
+    for (std::size_t row = 0; row < num_rows; row += rows_at_once) {
+      const std::size_t count = std::min(rows_at_once, num_rows - row);
+      for (std::size_t r = 0; r < count; ++r)
+        copy(staging() + r * row_bytes, source + (row + r) * stride_bytes, row_bytes);
+      use(staging(), count * row_bytes);
+      between_chunks_();
+    }
+  }
+
+ private:
+  template <class Use>
+  void read_run(const std::byte* source, std::size_t num_bytes, const Use& use) {
+    for (std::size_t begin = 0; begin < num_bytes; begin += kChunkBytes) {
+      const std::size_t count = std::min(kChunkBytes, num_bytes - begin);
+      if (fetch_) copy(staging(), source + begin, count);
+      use(fetch_ ? staging() : source + begin, count);
+      between_chunks_();
+    }
+  }
+  void copy(std::byte* to, const std::byte* from, std::size_t num_bytes) const {
+    if (fetch_) return fetch_(to, from, num_bytes);
+    std::memcpy(to, from, num_bytes);
+  }
+  std::byte* staging() {
+    staging_.resize(kChunkBytes);
+    return staging_.data();
+  }
+
+  const std::function<void(void*, const void*, std::size_t)>& fetch_;
+  const std::function<void()>& between_chunks_;
+  std::vector<std::byte> staging_;
 };
 
 h5::PropertyList early_contiguous() {
@@ -33,7 +88,7 @@ h5::PropertyList early_contiguous() {
   return create;
 }
 
-Extent create_dataset(hid_t file, const Shard& shard, hid_t create, hid_t link) {
+PlacedTile create_dataset(hid_t file, const Shard& shard, uint32_t crc32c, hid_t create, hid_t link) {
   const std::string name = tile_name(shard.tensor, region_of(shard));
   const hsize_t extents[2] = {static_cast<hsize_t>(shard.num_rows), static_cast<hsize_t>(shard.num_cols)};
   const int rank = shard.tensor.cols == 0 ? 1 : 2;
@@ -42,16 +97,18 @@ Extent create_dataset(hid_t file, const Shard& shard, hid_t create, hid_t link) 
                                      H5Dcreate2(file, name.c_str(), h5::file_type(shard.tensor.dtype),
                                                 space.get(), link, create, H5P_DEFAULT),
                                      "creating '{}'", name));
+  h5::write_uint(dataset.get(), "crc32c", crc32c);
   const haddr_t offset = H5Dget_offset(dataset.get());
   if (offset == HADDR_UNDEF)
     throw IoError("'{}' was given no place in its file: {}", name, h5::take_error_stack());
-  return {&shard, offset, static_cast<uint64_t>(region_of(shard).size()) * size_of(shard.tensor.dtype)};
+  return {
+      &shard, crc32c, {offset, static_cast<uint64_t>(region_of(shard).size()) * size_of(shard.tensor.dtype)}};
 }
 
 /// Everything but the bulk bytes. `file` is the same file, opened by us: its space is reserved before HDF5
 /// writes anything into it.
-std::vector<Extent> create_structure(const PosixFile& file, const ShardIdentity& identity,
-                                     std::span<const Shard> shards) {
+std::vector<PlacedTile> create_structure(const PosixFile& file, const ShardIdentity& identity,
+                                         std::span<const Shard> shards, ChunkSource& source) {
   const std::string path = file.path().string();
   const h5::PropertyList access = h5::file_access();
   RED_HDF5(IoError, H5Pset_alignment(access.get(), 16 * kAlignment, kAlignment), "{}", path);
@@ -64,91 +121,87 @@ std::vector<Extent> create_structure(const PosixFile& file, const ShardIdentity&
   h5::write_uint(h5_file.get(), "sample_cursor", identity.sample_cursor);
   h5::write_int(h5_file.get(), "writer", identity.writer);
   h5::write_int(h5_file.get(), "num_writers", identity.num_writers);
-  std::vector<Extent> extents;
+  std::vector<PlacedTile> tiles;
   for (const Shard& shard : shards) {
-    if (!region_of(shard).empty())
-      extents.push_back(create_dataset(h5_file.get(), shard, create.get(), link.get()));
+    if (region_of(shard).empty()) continue;
+    uint32_t crc = 0;
+    source.read(shard,
+                [&](const std::byte* data, std::size_t count) { crc = extend_crc32c(crc, data, count); });
+    tiles.push_back(create_dataset(h5_file.get(), shard, crc, create.get(), link.get()));
   }
   hsize_t num_bytes = 0;
   RED_HDF5(IoError, H5Fget_filesize(h5_file.get(), &num_bytes), "{}", path);
   file.reserve(num_bytes);
   RED_HDF5(IoError, H5Fflush(h5_file.get(), H5F_SCOPE_GLOBAL), "cannot write the structure of '{}'", path);
   RED_HDF5(IoError, h5_file.close(), "cannot close '{}'", path);
-  return extents;
+  return tiles;
 }
 
 /// HDF5 may close a file that it could not write: looks whether everything is there and where it was
 /// promised.
-void check_structure(const PosixFile& file, const std::vector<Extent>& extents) {
+void check_structure(const PosixFile& file, const std::vector<PlacedTile>& tiles) {
   const std::string path = file.path().string();
   const uint64_t num_bytes = file.num_bytes();
   const h5::File opened = h5::open_file(file.path());
-  for (const Extent& extent : extents) {
-    const std::string name = tile_name(extent.shard->tensor, region_of(*extent.shard));
+  for (const PlacedTile& tile : tiles) {
+    const std::string name = tile_name(tile.shard->tensor, region_of(*tile.shard));
     const h5::Dataset dataset = h5::open_dataset(opened.get(), name);
-    if (H5Dget_offset(dataset.get()) != extent.offset || extent.offset + extent.num_bytes > num_bytes)
+    if (H5Dget_offset(dataset.get()) != tile.extent.offset ||
+        tile.extent.offset + tile.extent.num_bytes > num_bytes)
       throw IoError("'{}' was not written as HDF5 said: '{}' lies elsewhere or beyond the end", path, name);
   }
 }
 
-/// Where bulk bytes go in, a chunk at a time.
-struct BulkWriter {
-  const PosixFile& file;
-  const std::function<void()>& between_chunks;
-  std::vector<std::byte> staging;
+void write_bytes(const PosixFile& file, const PlacedTile& tile, ChunkSource& source) {
+  uint64_t next = tile.extent.offset;
+  source.read(*tile.shard, [&](const std::byte* data, std::size_t count) {
+    file.write_at(next, data, count);
+    file.begin_sync(next, count);
+    next += count;
+  });
+}
 
-  void write(uint64_t offset, const std::byte* data, std::size_t num_bytes) const {
-    for (std::size_t begin = 0; begin < num_bytes; begin += kChunkBytes) {
-      const std::size_t count = std::min(kChunkBytes, num_bytes - begin);
-      file.write_at(offset + begin, data + begin, count);
-      file.begin_sync(offset + begin, count);
-      between_chunks();
-    }
+ShardRecord record_of(const PosixFile& file, const std::vector<PlacedTile>& tiles) {
+  ShardRecord record;
+  record.num_bytes = file.num_bytes();
+  std::vector<Extent> extents;
+  for (const PlacedTile& tile : tiles) {
+    extents.push_back(tile.extent);
+    record.tile_crc32c.push_back(tile.crc32c);
   }
-};
+  record.structure_crc32c =
+      structure_crc32c(file.descriptor(), file.path().string(), record.num_bytes, std::move(extents));
+  return record;
+}
 
-/// Rows one after another; contiguous ones straight from the tensor's memory, others through the staging
-/// buffer.
-void write_bytes(BulkWriter& out, const Extent& extent) {
-  const Shard& shard = *extent.shard;
-  const std::size_t element = size_of(shard.tensor.dtype);
-  const std::size_t row_bytes = static_cast<std::size_t>(shard.num_cols) * element;
-  const std::size_t stride_bytes = static_cast<std::size_t>(shard.row_stride) * element;
-  const auto* source = static_cast<const std::byte*>(shard.data);
-  if (shard.num_rows == 1 || stride_bytes == row_bytes) {
-    out.write(extent.offset, source, extent.num_bytes);
-    return;
-  }
-  if (row_bytes > kChunkBytes) {
-    for (int64_t row = 0; row < shard.num_rows; ++row)
-      out.write(extent.offset + static_cast<uint64_t>(row) * row_bytes,
-                source + static_cast<std::size_t>(row) * stride_bytes, row_bytes);
-    return;
-  }
-  out.staging.resize(kChunkBytes);
-  const auto rows_at_once = static_cast<int64_t>(kChunkBytes / row_bytes);
-  for (int64_t row = 0; row < shard.num_rows; row += rows_at_once) {
-    const auto count = static_cast<std::size_t>(std::min(rows_at_once, shard.num_rows - row));
-    for (std::size_t r = 0; r < count; ++r)
-      std::memcpy(out.staging.data() + r * row_bytes,
-                  source + (static_cast<std::size_t>(row) + r) * stride_bytes, row_bytes);
-    out.write(extent.offset + static_cast<uint64_t>(row) * row_bytes, out.staging.data(), count * row_bytes);
+void read_back(const PosixFile& file, const std::vector<PlacedTile>& tiles,
+               const std::function<void()>& between_chunks) {
+  file.forget_cached();
+  const std::string path = file.path().string();
+  for (const PlacedTile& tile : tiles) {
+    const uint32_t crc = extent_crc32c(file.descriptor(), path, tile.extent);
+    if (crc != tile.crc32c)
+      throw IoError("'{}' does not hold what was written: the CRC-32C of '{}' is {:08x}, not {:08x}", path,
+                    tile_name(tile.shard->tensor, region_of(*tile.shard)), crc, tile.crc32c);
+    between_chunks();
   }
 }
 
 }  // namespace
 
-uint64_t write_shard_file(const std::filesystem::path& path, const ShardIdentity& identity,
-                          std::span<const Shard> shards, const std::function<void()>& between_chunks) {
+ShardRecord write_shard_file(const std::filesystem::path& path, const ShardIdentity& identity,
+                             std::span<const Shard> shards, const std::function<void()>& between_chunks,
+                             const WriteOptions& options) {
   PosixFile file = PosixFile::create(path);
-  const std::vector<Extent> extents = create_structure(file, identity, shards);
-  check_structure(file, extents);
-  BulkWriter out{file, between_chunks, {}};
-  for (const Extent& extent : extents) write_bytes(out, extent);
+  ChunkSource source(options, between_chunks);
+  const std::vector<PlacedTile> tiles = create_structure(file, identity, shards, source);
+  check_structure(file, tiles);
+  for (const PlacedTile& tile : tiles) write_bytes(file, tile, source);
   file.sync();
-  const uint64_t num_bytes = file.num_bytes();
+  ShardRecord record = record_of(file, tiles);
+  if (options.read_back) read_back(file, tiles, between_chunks);
   file.close();
-  return num_bytes;
+  return record;
 }
 
 }  // namespace red::checkpoint

@@ -63,7 +63,9 @@ Measured measure(const Ranks& ranks, const config::RunConfig& config) {
   const data::SampleLengths lengths = data::sample_lengths(config.data, config.model.has_encoder());
   const data::SyntheticProvider provider(lengths.encoder, lengths.decoder, config.model.vocab_size,
                                          config.data.seed);
-  train::Engine engine(train::training_options(config, lengths), ranks.mesh, ranks.stream);
+  train::EngineOptions options = train::training_options(config, lengths);
+  options.checkpoint_copy = false;  // nothing is saved
+  train::Engine engine(options, ranks.mesh, ranks.stream);
   engine.initialize_parameters();
   train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
                             config.train.micro_batch, ranks.mesh.layout().data, ranks.mesh.at().data);

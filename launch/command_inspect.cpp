@@ -1,165 +1,60 @@
-// redllm inspect checkpoint: what a checkpoint holds, without a model and without MPI.
-#include <fmt/format.h>
-
+// redllm inspect checkpoint: what a checkpoint holds, whether it is whole, and how far it is from another;
+// without a model and without MPI.
+#include <algorithm>
 #include <array>
-#include <cmath>
-#include <cstdio>
-#include <map>
-#include <nlohmann/json.hpp>
-#include <vector>
 
 #include "checkpoint/checkpoint.hpp"
-#include "checkpoint/tensor_statistics.hpp"
 #include "config/command_line.hpp"
-#include "config/ini_file.hpp"
 #include "launch/commands.hpp"
+#include "launch/inspect_checks.hpp"
+#include "launch/inspect_print.hpp"
 #include "launch/trained_model.hpp"
 
 namespace red::launch {
 namespace {
 
-using checkpoint::LogicalTensor;
-using checkpoint::Reader;
-using checkpoint::TensorStatistics;
-using nlohmann::ordered_json;
-
 config::CommandSpec checkpoint_spec() {
-  return {.name = "inspect checkpoint",
-          .usage = "DIR [--tensors] [--json]",
-          .summary =
-              "Shows what a checkpoint holds: step, samples consumed, the layout that wrote it, the model, "
-              "tensors.\n"
-              "DIR is a checkpoint, or the folder of a run, whose latest checkpoint is taken. Opening it "
-              "checks that\n"
-              "every shard file is there with its size; --tensors reads every byte.",
-          .options = {{"tensors", "",
-                       "of each tensor: RMS, minimum, maximum, number of NaN and of infinities", false},
-                      {"json", "", "one JSON object instead of a table; figures that are no numbers are null",
-                       false}},
-          .min_positional = 1,
-          .max_positional = 1,
-          .example = "redllm inspect checkpoint runs/quickstart-red --tensors"};
-}
-
-int64_t num_elements(const LogicalTensor& tensor) {
-  return tensor.rows * (tensor.cols == 0 ? 1 : tensor.cols);
-}
-
-/// The [model] section of the configuration that the checkpoint carries.
-std::map<std::string, std::string> model_of(const Reader& reader) {
-  constexpr std::string_view section = "model.";
-  std::map<std::string, std::string> values;
-  const config::IniFile file =
-      config::scan_ini(reader.metadata().configuration, "configuration of the checkpoint");
-  for (const config::IniEntry& entry : file.entries) {
-    if (entry.name.starts_with(section)) values[entry.name.substr(section.size())] = entry.value;
-  }
-  return values;
-}
-
-/// Tensors and elements of each kind: "parameters", "optimizer/v", ...
-struct Group {
-  int64_t num_tensors = 0;
-  int64_t num_elements = 0;
-};
-
-std::map<std::string, Group> groups_of(const Reader& reader) {
-  std::map<std::string, Group> groups;
-  for (const LogicalTensor& tensor : reader.tensors()) {
-    Group& group = groups[tensor.path.substr(0, tensor.path.rfind('/'))];
-    ++group.num_tensors;
-    group.num_elements += num_elements(tensor);
-  }
-  return groups;
-}
-
-uint64_t num_bytes_of(const Reader& reader) {
-  uint64_t total = 0;
-  for (const checkpoint::ShardFile& file : reader.shard_files()) total += file.num_bytes;
-  return total;
-}
-
-std::string shape_of(const LogicalTensor& tensor) {
-  return tensor.cols == 0 ? fmt::format("({})", tensor.rows)
-                          : fmt::format("({}, {})", tensor.rows, tensor.cols);
-}
-
-void print_line(std::string_view name, std::string_view value) {
-  fmt::print("{:<12} {}\n", name, value);
-}
-
-void print_table(const std::filesystem::path& folder, const Reader& reader, bool with_tensors) {
-  const checkpoint::Metadata& metadata = reader.metadata();
-  print_line("checkpoint", folder.string());
-  print_line("step", std::to_string(metadata.step));
-  print_line("samples", fmt::format("{} consumed", metadata.sample_cursor));
-  print_line("written by", metadata.layout);
-  print_line("tokenizer", metadata.tokenizer_digest.empty() ? "none" : metadata.tokenizer_digest);
-  print_line("files", fmt::format("{} shards, {:.2f} MiB", reader.shard_files().size(),
-                                  static_cast<double>(num_bytes_of(reader)) / (1 << 20)));
-  for (const auto& [name, group] : groups_of(reader))
-    print_line(name, fmt::format("{} tensors, {} elements", group.num_tensors, group.num_elements));
-  for (const auto& [name, value] : metadata.extra) print_line(name, value);
-  fmt::print("\nmodel\n");
-  for (const auto& [name, value] : model_of(reader)) fmt::print("  {} = {}\n", name, value);
-  if (!with_tensors) return;
-  std::size_t width = 6;
-  for (const LogicalTensor& tensor : reader.tensors()) width = std::max(width, tensor.path.size());
-  fmt::print("\n{:<{}}  {:>16} {:<5} {:>12} {:>12} {:>12} {:>6} {:>6}\n", "tensor", width, "shape", "dtype",
-             "rms", "min", "max", "nan", "inf");
-  for (const LogicalTensor& tensor : reader.tensors()) {
-    const TensorStatistics s = checkpoint::statistics_of(reader, tensor);
-    fmt::print("{:<{}}  {:>16} {:<5} {:>12.5g} {:>12.5g} {:>12.5g} {:>6} {:>6}\n", tensor.path, width,
-               shape_of(tensor), name_of(tensor.dtype), s.rms, s.min, s.max, s.num_nan, s.num_infinite);
-  }
-}
-
-ordered_json number(double value) {
-  return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
-}
-
-ordered_json tensor_json(const Reader& reader, const LogicalTensor& tensor, bool with_figures) {
-  ordered_json json;
-  json["name"] = tensor.path;
-  json["shape"] = tensor.cols == 0 ? ordered_json{tensor.rows} : ordered_json{tensor.rows, tensor.cols};
-  json["dtype"] = name_of(tensor.dtype);
-  if (!with_figures) return json;
-  const TensorStatistics s = checkpoint::statistics_of(reader, tensor);
-  json["rms"] = number(s.rms);
-  json["min"] = number(s.min);
-  json["max"] = number(s.max);
-  json["num_nan"] = s.num_nan;
-  json["num_infinite"] = s.num_infinite;
-  return json;
-}
-
-void print_json(const std::filesystem::path& folder, const Reader& reader, bool with_figures) {
-  const checkpoint::Metadata& metadata = reader.metadata();
-  ordered_json json;
-  json["checkpoint"] = folder.string();
-  json["step"] = metadata.step;
-  json["sample_cursor"] = metadata.sample_cursor;
-  json["layout"] = metadata.layout;
-  json["tokenizer_digest"] = metadata.tokenizer_digest;
-  json["num_bytes"] = num_bytes_of(reader);
-  json["shard_files"] = ordered_json::array();
-  for (const checkpoint::ShardFile& file : reader.shard_files())
-    json["shard_files"].push_back({{"name", file.name}, {"num_bytes", file.num_bytes}});
-  json["extra"] = metadata.extra;
-  json["model"] = model_of(reader);
-  json["tensors"] = ordered_json::array();
-  for (const LogicalTensor& tensor : reader.tensors())
-    json["tensors"].push_back(tensor_json(reader, tensor, with_figures));
-  fmt::print("{}\n", json.dump(2, ' ', false, ordered_json::error_handler_t::replace));
+  return {
+      .name = "inspect checkpoint",
+      .usage = "DIR [--tensors | --verify | --digest | --diff OTHER] [--json]",
+      .summary =
+          "Shows what a checkpoint holds: step, samples consumed, the layout that wrote it, the model, "
+          "tensors.\n"
+          "DIR is a checkpoint, or the folder of a run, whose latest checkpoint is taken. Opening it "
+          "compares the\n"
+          "index with its checksum and looks whether every shard file is there with its size; the "
+          "options below\n"
+          "read every byte, a few MiB at a time.",
+      .options =
+          {{"tensors", "", "of each tensor: RMS, minimum, maximum, number of NaN and of infinities", false},
+           {"verify", "",
+            "compare every byte with its checksum; names all that is missing or damaged, and ends "
+            "with exit code 3 if anything is",
+            false},
+           {"digest", "", "SHA-256 of step, samples and tensors: equal whatever layout wrote them", false},
+           {"diff", "OTHER", "name the tensors that differ from another checkpoint's, and by how much",
+            false},
+           {"json", "", "one JSON object instead of a table; figures that are no numbers are null", false}},
+      .min_positional = 1,
+      .max_positional = 1,
+      .example = "redllm inspect checkpoint runs/quickstart-red --verify"};
 }
 
 int inspect_checkpoint(std::span<const std::string> args) {
   const config::CommandSpec spec = checkpoint_spec();
   const config::CommandLine line(spec, args);
   if (line.help()) return print_help(spec);
-  const std::filesystem::path folder = find_checkpoint(line.positional().front());
-  const Reader reader(folder);
-  if (line.has("json")) {
+  constexpr std::array modes = {"tensors", "verify", "digest", "diff"};
+  if (std::count_if(modes.begin(), modes.end(), [&](const char* mode) { return line.has(mode); }) > 1)
+    throw ConfigError("command line: give one of --tensors, --verify, --digest and --diff at a time");
+  const bool json = line.has("json");
+  const std::string& given = line.positional().front();
+  if (line.has("verify")) return verify_checkpoint(folder_to_verify(given), json);
+  const std::filesystem::path folder = find_checkpoint(given);
+  if (line.has("digest")) return print_digest(folder, json);
+  if (line.has("diff")) return print_difference(folder, find_checkpoint(line.get("diff")), json);
+  const checkpoint::Reader reader(folder);
+  if (json) {
     print_json(folder, reader, line.has("tensors"));
   } else {
     print_table(folder, reader, line.has("tensors"));
@@ -171,7 +66,7 @@ int inspect_checkpoint(std::span<const std::string> args) {
 
 int run_inspect(std::span<const std::string> args) {
   static constexpr std::array list = {
-      Command{"checkpoint", "show what a checkpoint holds", inspect_checkpoint},
+      Command{"checkpoint", "show, verify or compare checkpoints", inspect_checkpoint},
   };
   return dispatch("redllm inspect", list, args);
 }

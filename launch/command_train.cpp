@@ -13,6 +13,7 @@
 #include "launch/trained_model.hpp"
 #include "train/memory_plan.hpp"
 #include "train/precision.hpp"
+#include "train/run_directory.hpp"
 #include "train/run_options.hpp"
 #include "train/trainer.hpp"
 
@@ -27,6 +28,9 @@ config::CommandSpec spec() {
           "metrics (metrics.jsonl, and events for tensorboard --logdir) and checkpoints. Start it with one\n"
           "process per rank; ranks = parallel.data x parallel.tensor x (parallel.encoder_stages +\n"
           "parallel.decoder_stages).",
+      .options = {{"resume", "WHICH",
+                   "auto, must, never or the folder of a checkpoint: the same as --checkpoint.resume=WHICH",
+                   false}},
       .takes_config = true,
       .example =
           "launch/local.sh -n 4 build/release/redllm train --config configs/models/red_tiny.ini \\\n"
@@ -35,7 +39,9 @@ config::CommandSpec spec() {
 
 int train_on(const Ranks& ranks, config::Loaded loaded) {
   config::RunConfig& config = loaded.config;
-  config.train.precision = train::settle_precision(config.train.precision, train::precision_to_resume(config),
+  const auto resume_from =
+      train::checkpoint_to_resume(config.train.run_dir, config.checkpoint.resume, ranks.world);
+  config.train.precision = train::settle_precision(config.train.precision, train::precision_of(resume_from),
                                                    ranks.world, ranks.stream);
   const data::Tokenizer tokenizer = load_tokenizer(config);
   const auto provider =
@@ -49,7 +55,8 @@ int train_on(const Ranks& ranks, config::Loaded loaded) {
     log::info("{}", train::short_form(train::plan_memory(train::training_options(config, lengths),
                                                          config.parallel, threads.num_threads())));
   }
-  train::TrainerInputs inputs{config, config::print_effective(loaded), *provider, tokenizer.digest(), {}};
+  train::TrainerInputs inputs{config,     config::print_effective(loaded), *provider, tokenizer.digest(), {},
+                              resume_from};
   if (config.train.validate_every > 0) inputs.validate = eval::Validation(config, tokenizer.ids());
   train::Trainer trainer(inputs, ranks.mesh, ranks.stream);
   trainer.run();
@@ -61,7 +68,9 @@ int train_on(const Ranks& ranks, config::Loaded loaded) {
 int run_train(std::span<const std::string> args) {
   const config::CommandLine line(spec(), args);
   if (line.help()) return print_help(spec());
-  const config::Loaded loaded = config::load(line.sources());
+  config::Sources sources = line.sources();
+  if (line.has("resume")) sources.overrides.emplace_back("checkpoint.resume", line.get("resume"));
+  const config::Loaded loaded = config::load(sources);
   config::validate(loaded, config::kTrainUse);
   return run_on_ranks(
       loaded.config, [&](int) { return loaded.config.parallel; },

@@ -18,6 +18,7 @@ build=(
 test=(
   clang-format-14 clang-tidy-14 shellcheck
   python3 python3-h5py python3-numpy
+  hdf5-tools # h5dump and h5ls read our checkpoints
   python3-venv # for launch/python_packages.sh
 )
 text=(

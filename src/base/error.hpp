@@ -19,6 +19,7 @@ enum class ExitCode : int {
   io = 4,             ///< reading or writing a file failed
   numerical = 5,      ///< too many steps with NaN or Inf
   communication = 6,  ///< another rank failed, or a wait passed its deadline
+  checkpoint = 7,     ///< checkpoints could not be written: too many in a row, or the last of a run
 };
 
 /// Every error of ours: a message for people, and the exit code it leads to.
@@ -47,6 +48,7 @@ RED_ERROR_TYPE(DataError, ExitCode::data);
 RED_ERROR_TYPE(IoError, ExitCode::io);
 RED_ERROR_TYPE(NumericalError, ExitCode::numerical);
 RED_ERROR_TYPE(CommunicationError, ExitCode::communication);
+RED_ERROR_TYPE(CheckpointError, ExitCode::checkpoint);
 RED_ERROR_TYPE(LogicError, ExitCode::internal);
 #undef RED_ERROR_TYPE
 

@@ -304,6 +304,32 @@ void add_rest(std::vector<RunOption>& table) {
       "optimizer_state", FIELD(checkpoint.keep_optimizer_state), {{true, "continue"}, {false, "reset"}},
       "With checkpoint.initialize_from: go on with its second moments and the count of its updates, or "
       "begin them anew.");
+  checkpoint
+      .choice(
+          "async", FIELD(checkpoint.async), {{true, "on"}, {false, "off"}},
+          "on: what is saved is copied in memory, and written while training goes on; off: steps wait until "
+          "it is on the disk. The bytes are the same.")
+      .aka({"async_save", "async_mode", "use_async"});
+  checkpoint
+      .number("max_failures", FIELD(checkpoint.max_failures), {.low = 1, .high = 1000000},
+              "Saves that fail in a row before the run ends, with exit code 7.")
+      .in("saves");
+  checkpoint
+      .number(
+          "keep_last", FIELD(checkpoint.keep_last), {.low = 0, .high = 1000000},
+          "The newest so many checkpoints stay, older ones are deleted but for those of the next two keys; "
+          "0: all stay.")
+      .in("checkpoints")
+      .aka({"save_total_limit", "keep_latest_k", "max_to_keep"});
+  checkpoint
+      .number("keep_every", FIELD(checkpoint.keep_every), {.low = 0},
+              "Checkpoints of every so many steps stay for ever; 0: none does for that.")
+      .in("steps");
+  checkpoint
+      .number("keep_best", FIELD(checkpoint.keep_best), {.low = 0, .high = 1000000},
+              "So many checkpoints with the lowest validation loss stay, of those saved after a step with "
+              "validation (train.validate_every).")
+      .in("checkpoints");
   RunSection bench("bench", table);
   bench.number("steps", FIELD(bench.steps), {.low = 1, .high = 1000000}, "Steps that are measured.")
       .in("steps");

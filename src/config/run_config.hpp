@@ -47,6 +47,11 @@ struct CheckpointConfig {
   /// Checkpoint or run whose parameters a new run begins with; empty: initial ones.
   std::filesystem::path initialize_from;
   bool keep_optimizer_state = true;  ///< of initialize_from; key checkpoint.optimizer_state
+  bool async = true;                 ///< written behind training, from a copy
+  int64_t max_failures = 3;          ///< saves in a row that fail before the run ends
+  int64_t keep_last = 0;             ///< newest checkpoints that stay; 0: all
+  int64_t keep_every = 0;            ///< and those of every so many steps; 0: none of them
+  int64_t keep_best = 0;             ///< and so many with the lowest validation loss
 };
 
 /// Section [bench].

@@ -136,6 +136,18 @@ void check_validation(const Loaded& loaded) {
       with_place(loaded, "train.validate_every"), kSourcePrefix, sources.front().name);
 }
 
+void check_retention(const Loaded& loaded) {
+  const RunConfig& c = loaded.config;
+  if (c.checkpoint.keep_last == 0 && (c.checkpoint.keep_every != 0 || c.checkpoint.keep_best != 0))
+    throw ConfigError(
+        "{}: all checkpoints stay anyway, because {}; say how many of the newest are enough",
+        with_place(loaded, c.checkpoint.keep_every != 0 ? "checkpoint.keep_every" : "checkpoint.keep_best"),
+        with_place(loaded, "checkpoint.keep_last"));
+  if (c.checkpoint.keep_best != 0 && c.train.validate_every == 0)
+    throw ConfigError("{}: no checkpoint has a validation loss, because {}",
+                      with_place(loaded, "checkpoint.keep_best"), with_place(loaded, "train.validate_every"));
+}
+
 void check_recompute(const Loaded& loaded) {
   const RunConfig& c = loaded.config;
   if (c.train.recompute != model::Recompute::none &&
@@ -191,6 +203,7 @@ void validate(const Loaded& loaded, Use use) {
   check_train(loaded);
   check_sources(loaded);
   check_validation(loaded);
+  check_retention(loaded);
 }
 
 }  // namespace red::config

@@ -1,5 +1,8 @@
 #include "train/engine.hpp"
 
+#include <algorithm>
+#include <cstring>
+
 #include "model/stage_parameters.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/reduce.hpp"
@@ -46,6 +49,18 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
                                                  placement_.embedding_owner, mesh.pipeline());
   adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh);
   stream.reserve_scratch(adafactor_->scratch_bytes());
+  if (options.checkpoint_copy) allocate_checkpoint_memory();
+}
+
+/// Touched at once, so that no save pays for the kernel's zeroing of its pages.
+void Engine::allocate_checkpoint_memory() {
+  checkpoint_memory_ = std::make_shared<HostBuffer>(checkpoint::copy_bytes(checkpoint_shards()));
+  constexpr std::size_t piece_bytes = std::size_t{16} << 20;
+  const std::size_t num_bytes = checkpoint_memory_->num_bytes();
+  stream_.parallel_for(static_cast<int64_t>((num_bytes + piece_bytes - 1) / piece_bytes), [&](int64_t piece) {
+    const std::size_t begin = static_cast<std::size_t>(piece) * piece_bytes;
+    std::memset(checkpoint_memory_->data() + begin, 0, std::min(piece_bytes, num_bytes - begin));
+  });
 }
 
 void Engine::initialize_parameters() {
@@ -170,6 +185,7 @@ MemoryUse Engine::memory() const {
   use.cache = stage.cache;
   use.scalars = scalars_memory_.capacity();
   use.op_scratch = stream_.scratch().capacity();
+  if (checkpoint_memory_) use.checkpoint_copy = checkpoint_memory_->num_bytes();
   return use;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.hpp"
+#include "checkpoint/shard_copy.hpp"
 #include "optim/adafactor.hpp"
 #include "optim/tied_embedding.hpp"
 #include "optim/whole_gradients.hpp"
@@ -39,9 +40,13 @@ class Engine {
   /// Parameters, and with `optimizer_state` the second moments and the count of updates, of any layout's
   /// checkpoint. Collective.
   void load(const checkpoint::Reader& reader, bool optimizer_state);
-  /// The rectangles of logical tensors that this rank writes, and what else the optimizer has to remember.
+  /// The rectangles of logical tensors that this rank writes, in device memory, and what else the optimizer
+  /// has to remember.
   std::vector<checkpoint::Shard> checkpoint_shards();
-  std::map<std::string, std::string> checkpoint_extra() const;
+  std::map<std::string, std::string> checkpoint_extra();
+  /// The same in the host memory that EngineOptions::checkpoint_copy asked for, which nobody may read any
+  /// more since the last call.
+  checkpoint::ShardCopy copy_checkpoint_shards();
 
   /// One optimizer step on the global batch, of which `batches` is this pipeline's part; may be empty.
   StepResult train_step(std::span<const data::MicroBatch> batches, double learning_rate);
@@ -78,6 +83,7 @@ class Engine {
   MemoryUse memory() const;
 
  private:
+  void allocate_checkpoint_memory();
   const parallel::Program& program(int num_micro_batches, bool train);
   void sum_over_ranks(std::span<const data::MicroBatch> batches);
   void sum_gradients(std::span<const data::MicroBatch> batches, double learning_rate);
@@ -102,7 +108,8 @@ class Engine {
       programs_;  ///< by micro-batches and training
   Arena scalars_memory_;
   StepScalars scalars_;
-  std::vector<float> log_probability_;  ///< host copy for score()
+  std::shared_ptr<HostBuffer> checkpoint_memory_;  ///< training with options.checkpoint_copy only
+  std::vector<float> log_probability_;             ///< host copy for score()
   PhaseTimer timer_;
 };
 

@@ -28,9 +28,10 @@ struct EngineOptions {
   float z_loss = 0.0F;
   model::DropoutConfig dropout;
   optim::BucketOptions buckets;
-  DType dtype = DType::fp32;  ///< of matrices and activations, fp32 or bf16
-  bool train = true;          ///< false: no gradients, no optimizer
-  model::CacheShape cache;    ///< for prefill() and decode(); without sequences there is none
+  DType dtype = DType::fp32;     ///< of matrices and activations, fp32 or bf16
+  bool train = true;             ///< false: no gradients, no optimizer
+  bool checkpoint_copy = false;  ///< memory for copy_checkpoint_shards()
+  model::CacheShape cache;       ///< for prefill() and decode(); without sequences there is none
 };
 
 parallel::Placement placement_of(const EngineOptions& options, const parallel::Layout& layout);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "checkpoint/shard_copy.hpp"
 #include "device/stream.hpp"
 #include "model/stage_parameters.hpp"
 #include "optim/adafactor.hpp"
@@ -50,7 +51,9 @@ class RankKind {
     rank.memory.tied_embedding =
         optim::TiedEmbedding::count_bytes(optim::embedding_of(shards), plan_.placement.embedding_holders,
                                           plan_.placement.embedding_owner, rank.at.stage);
-    rank.checkpoint = bytes_of(written_shards(shards, adafactor.states, place(data)));
+    const std::vector<checkpoint::Shard> written = written_shards(shards, adafactor.states, place(data));
+    rank.checkpoint = bytes_of(written);
+    if (options_.checkpoint_copy) rank.memory.checkpoint_copy = checkpoint::copy_bytes(written);
     return rank;
   }
 

@@ -22,6 +22,7 @@ struct MemoryUse {
   std::size_t cache = 0;            ///< keys and values of sequences that are generated
   std::size_t scalars = 0;          ///< of the step
   std::size_t op_scratch = 0;       ///< temporaries of single ops
+  std::size_t checkpoint_copy = 0;  ///< host memory: what is saved, while it is written
 
   std::size_t total() const;
   bool operator==(const MemoryUse&) const = default;
@@ -33,7 +34,7 @@ struct MemoryPart {
 };
 
 /// Every part, in the order of tables.
-inline constexpr std::array<MemoryPart, 14> kMemoryParts = {{
+inline constexpr std::array<MemoryPart, 15> kMemoryParts = {{
     {"parameters", &MemoryUse::parameters},
     {"gradients", &MemoryUse::gradients},
     {"master weights", &MemoryUse::masters},
@@ -48,6 +49,7 @@ inline constexpr std::array<MemoryPart, 14> kMemoryParts = {{
     {"key-value cache", &MemoryUse::cache},
     {"step scalars", &MemoryUse::scalars},
     {"op scratch", &MemoryUse::op_scratch},
+    {"checkpoint copy", &MemoryUse::checkpoint_copy},
 }};
 
 inline std::size_t MemoryUse::total() const {

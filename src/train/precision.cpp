@@ -3,18 +3,15 @@
 #include "base/log.hpp"
 #include "checkpoint/checkpoint.hpp"
 #include "config/parse.hpp"
-#include "train/run_directory.hpp"
 
 namespace red::train {
 
 using model::Precision;
 
-std::optional<Precision> precision_to_resume(const config::RunConfig& config) {
-  const auto checkpoint = checkpoint_to_resume(config.train.run_dir, config.checkpoint.resume);
+std::optional<Precision> precision_of(const std::optional<std::filesystem::path>& checkpoint) {
   if (!checkpoint) return std::nullopt;
-  const checkpoint::Reader reader(*checkpoint);
   config::Sources sources;
-  sources.base = {reader.metadata().configuration, (*checkpoint / "index.h5").string()};
+  sources.base = {checkpoint::read_metadata(*checkpoint).configuration, (*checkpoint / "index.h5").string()};
   const Precision saved = config::load(sources).config.train.precision;
   return saved == Precision::automatic ? Precision::fp32 : saved;
 }

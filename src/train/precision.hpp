@@ -1,6 +1,7 @@
 // Settles train.precision = auto before an engine is made.
 #pragma once
 
+#include <filesystem>
 #include <optional>
 
 #include "config/run_config.hpp"
@@ -10,9 +11,9 @@
 
 namespace red::train {
 
-/// That of the checkpoint from which a run with this configuration would go on, fp32 where it is from before
-/// there was a choice; nothing: the run begins anew.
-std::optional<model::Precision> precision_to_resume(const config::RunConfig& config);
+/// That of the checkpoint from which a run goes on, fp32 where it is from before there was a choice; nothing:
+/// the run begins anew.
+std::optional<model::Precision> precision_of(const std::optional<std::filesystem::path>& checkpoint);
 
 /// `wanted` unless it is automatic; then that of the checkpoint; in a new run bf16 if every rank has bf16
 /// arithmetic, and fp32 otherwise. The same on every rank. Collective.

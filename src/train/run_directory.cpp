@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "base/log.hpp"
+#include "checkpoint/choose.hpp"
+#include "checkpoint/folders.hpp"
 #include "config/option_table.hpp"
 #include "config/parse.hpp"
 
@@ -127,27 +129,37 @@ void prepare_run_directory(const std::filesystem::path& run_dir, const std::stri
 }
 
 std::optional<std::filesystem::path> checkpoint_to_resume(const std::filesystem::path& run_dir,
-                                                          const std::string& resume) {
+                                                          const std::string& resume,
+                                                          parallel::Communicator& world) {
   const std::filesystem::path dir = checkpoints_dir(run_dir);
-  if (resume == "auto" || resume == "must" || resume == "never") {
-    auto latest = checkpoint::find_latest(dir);
-    if (resume == "never" && latest) {
+  checkpoint::set_aside_unfinished_together(dir, world);
+  if (resume == "never") {
+    if (!checkpoint::list_checkpoints(dir).empty()) {
       throw ConfigError(
           "checkpoint.resume = never, but {} holds checkpoints: choose another train.run_dir, or resume with "
           "auto",
           dir.string());
     }
-    if (resume == "must" && !latest) {
+    return std::nullopt;
+  }
+  if (resume == "auto" || resume == "must") {
+    auto newest = checkpoint::choose_newest(dir, world);
+    if (resume == "must" && !newest) {
       throw ConfigError(
           "checkpoint.resume = must, but {} holds no checkpoint: check train.run_dir, or use auto",
           dir.string());
     }
-    return latest;
+    return newest;
   }
   const std::filesystem::path given(resume);
   if (!std::filesystem::is_directory(given)) {
     throw ConfigError(
         "checkpoint.resume = {}: no such folder; give auto, must, never or a checkpoint's folder", resume);
+  }
+  const std::string damage = checkpoint::find_damage_together(given, world);
+  if (!damage.empty()) {
+    throw DataError("checkpoint.resume = {}: this checkpoint is damaged; give another, or auto:\n{}", resume,
+                    damage.substr(0, damage.size() - 1));
   }
   return given;
 }

@@ -21,9 +21,12 @@ void prepare_run_directory(const std::filesystem::path& run_dir, const std::stri
                            parallel::Communicator& world);
 
 /// The checkpoint that `resume` (auto, must, never, or a folder) means for this run; nothing: start anew.
-/// Throws ConfigError when there is none and must be, or when there is one and must not be.
+/// Every byte of it was compared with its checksums. With auto and must it is the newest that is whole, and
+/// what is not is set aside (checkpoint/choose.hpp). Collective. Throws ConfigError when there is none and
+/// must be, or when there is one and must not be, DataError when it is damaged.
 std::optional<std::filesystem::path> checkpoint_to_resume(const std::filesystem::path& run_dir,
-                                                          const std::string& resume);
+                                                          const std::string& resume,
+                                                          parallel::Communicator& world);
 
 /// Throws ConfigError naming every key of the checkpoint's configuration that differs and must not: the
 /// model, the form of the optimizer's state, the meaning and order of samples, the sources and their weights.

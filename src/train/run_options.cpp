@@ -33,6 +33,7 @@ EngineOptions training_options(const config::RunConfig& config, const SampleLeng
   options.dropout = {static_cast<float>(config.train.dropout), config.model.init_seed};
   options.recompute = config.train.recompute;
   options.recompute_layers = config.train.recompute_layers;
+  options.checkpoint_copy = config.checkpoint.async;
   options.max_micro_batches =
       static_cast<int>(config.train.global_batch / (config.train.micro_batch * config.parallel.data));
   return options;

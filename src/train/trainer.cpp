@@ -44,13 +44,16 @@ Trainer::Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stre
     log::info("peak of all ranks, measured in {}: {:.1f} GFLOP/s", name_of(engine_.dtype()),
               report_->peak_gflops());
   progress_ = std::make_unique<Progress>(config_.train.steps, mesh_.world().rank() == 0);
+  checkpoints_ = std::make_unique<RunCheckpoints>(config_, engine_, stream, mesh_.world(),
+                                                  [this] { progress_->end_line(); });
 }
 
 void Trainer::start_or_resume() {
   prepare_run_directory(config_.train.run_dir, inputs_.configuration, mesh_.world());
-  const auto checkpoint = checkpoint_to_resume(config_.train.run_dir, config_.checkpoint.resume);
+  const auto& checkpoint = inputs_.resume_from;
   if (!checkpoint) return start();
-  const checkpoint::Reader reader(*checkpoint);
+  const checkpoint::Reader reader(*checkpoint,
+                                  checkpoint::Check::nothing);  // it was verified when it was chosen
   check_resume(reader.metadata(), config_, inputs_.tokenizer_digest, *checkpoint);
   check_contents(reader.metadata(), inputs_.provider, *checkpoint);
   engine_.load(reader, true);
@@ -94,13 +97,16 @@ void Trainer::run() {
   for (int64_t step = steps_done_ + 1; step <= config_.train.steps; ++step) {
     train_step(step);
     steps_done_ = step;
+    checkpoints_->at_step_boundary();
     if (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0) save(step);
   }
   if (last_saved_ != steps_done_) save(steps_done_);
+  checkpoints_->finish();
 }
 
 void Trainer::train_step(int64_t step) {
   const auto begin = std::chrono::steady_clock::now();
+  validation_loss_.reset();
   std::span<const data::MicroBatch> batches;
   engine_.timer().measure(Phase::data, [&] { batches = loader_.load(first_sample(step)); });
   const double rate = optim::learning_rate(schedule_, step);
@@ -142,6 +148,9 @@ void Trainer::validate(StepMetrics& metrics) {
   metrics.validation_s = seconds_since(begin);
   engine_.timer().clear();  // what it measured belongs to no step
   std::string losses;
+  double sum = 0.0;
+  for (const ValidationLoss& v : metrics.validation) sum += v.loss;
+  validation_loss_ = sum / static_cast<double>(metrics.validation.size());
   for (const ValidationLoss& v : metrics.validation)
     losses += fmt::format("{} {:.4f} ({} windows), ", v.source, v.loss, v.windows);
   progress_->end_line();
@@ -160,6 +169,7 @@ void Trainer::report_skipped(const StepMetrics& metrics) {
 void Trainer::count_skipped(int64_t step, bool applied) {
   skipped_in_a_row_ = applied ? 0 : skipped_in_a_row_ + 1;
   if (skipped_in_a_row_ <= config_.train.max_skipped_steps) return;
+  checkpoints_->finish_before_failure();
   // Nobody ends the run before rank 0 has written and said which steps these were.
   parallel::Request request = mesh_.world().barrier();
   mesh_.world().wait(request, "the end of a run that is not finite");
@@ -172,20 +182,17 @@ void Trainer::count_skipped(int64_t step, bool applied) {
 }
 
 void Trainer::save(int64_t step) {
-  progress_->end_line();
   checkpoint::Metadata metadata;
   metadata.step = step;
   metadata.sample_cursor = first_sample(step + 1);
   metadata.configuration = inputs_.configuration;
   metadata.layout = mesh_.layout().to_string();
   metadata.tokenizer_digest = inputs_.tokenizer_digest;
+  metadata.validation_loss = validation_loss_;
   metadata.extra = engine_.checkpoint_extra();
   add_contents(inputs_.provider, metadata.extra);
-  const auto begin = std::chrono::steady_clock::now();
-  const std::vector<checkpoint::Shard> shards = engine_.checkpoint_shards();
-  checkpoint::save(checkpoints_dir(config_.train.run_dir), metadata, shards, mesh_.world());
+  checkpoints_->save(metadata);
   last_saved_ = step;
-  log::info("saved step {} in {:.2f} s", step, seconds_since(begin));
 }
 
 }  // namespace red::train

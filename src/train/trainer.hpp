@@ -2,14 +2,17 @@
 // checkpoints in the run's folder. It composes; what a step is, the engine knows.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "config/run_config.hpp"
 #include "train/batch_loader.hpp"
 #include "train/metrics_writer.hpp"
 #include "train/progress.hpp"
+#include "train/run_checkpoints.hpp"
 #include "train/run_options.hpp"
 #include "train/step_report.hpp"
 
@@ -24,16 +27,19 @@ struct TrainerInputs {
   /// Losses on held-out text with the engine's parameters, the same on every rank; collective. Needed with
   /// train.validate_every > 0.
   std::function<std::vector<ValidationLoss>(Engine&)> validate;
+  /// The checkpoint to go on from, as checkpoint_to_resume() says; nothing: a new run.
+  std::optional<std::filesystem::path> resume_from;
 };
 
 class Trainer {
  public:
-  /// Builds the engine; loads the checkpoint that checkpoint.resume asks for, or takes the parameters of
+  /// Builds the engine; loads the checkpoint to go on from, or takes the parameters of
   /// checkpoint.initialize_from, or makes initial ones.
   /// Collective. Throws ConfigError when the checkpoint does not fit the configuration.
   Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stream);
 
-  /// Throws NumericalError after too many steps in a row that were not finite.
+  /// Throws NumericalError after too many steps in a row that were not finite, CheckpointError after too many
+  /// saves that failed, or when the last one did.
   void run();
 
   /// Loss of the last step, nats per target, z-loss included.
@@ -63,9 +69,11 @@ class Trainer {
   int64_t last_saved_ = -1;
   int64_t skipped_in_a_row_ = 0;
   double last_loss_ = 0.0;
+  std::optional<double> validation_loss_;  ///< of the last step, where it was taken; mean over sources
   std::unique_ptr<StepReport> report_;
   std::unique_ptr<MetricsWriter> metrics_;  ///< rank 0
   std::unique_ptr<Progress> progress_;
+  std::unique_ptr<RunCheckpoints> checkpoints_;  ///< last: it writes what the engine copied
 };
 
 }  // namespace red::train

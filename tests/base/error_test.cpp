@@ -29,6 +29,7 @@ TEST(Errors, HaveTheExitCodesOfTheReadme) {
   expect_kind<IoError>(ExitCode::io, 4);
   expect_kind<NumericalError>(ExitCode::numerical, 5);
   expect_kind<CommunicationError>(ExitCode::communication, 6);
+  expect_kind<CheckpointError>(ExitCode::checkpoint, 7);
 }
 
 /// A user's text is an argument, never the format.

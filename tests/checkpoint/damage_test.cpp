@@ -9,6 +9,7 @@
 #include "checkpoint/shard_writer.hpp"
 #include "checkpoint/test_run.hpp"
 #include "checkpoint/tiled_model.hpp"
+#include "checkpoint/verify.hpp"
 
 namespace red::checkpoint::test {
 namespace {
@@ -22,35 +23,38 @@ class DamageTest : public CheckpointTest {
  protected:
   /// A whole checkpoint by three writers, as save() of three ranks makes it.
   DamageTest() {
-    std::vector<ShardFile> files;
     for (int writer = 0; writer < 3; ++writer) {
       OwnedShards owned(0);
       owned.add(kMatrix, tile(writer));
       if (writer == 1) owned.add(kVector, whole(kVector));
       owned.fill(1);
       write_shard(writer, owned.shards());
-      files.push_back({shard_file_name(writer), fs::file_size(checkpoint_ / shard_file_name(writer))});
     }
-    write_index_of(files, {{{tile(0), 0}, {tile(1), 1}, {tile(2), 2}}});
+    write_index_of(true_files(), {{{tile(0), 0}, {tile(1), 1}, {tile(2), 2}}});
   }
   static Rectangle tile(int writer) { return {2 * writer, 2, 0, 4}; }
 
-  void write_shard(int writer, const std::vector<Shard>& shards, int64_t step = 7) const {
+  void write_shard(int writer, const std::vector<Shard>& shards, int64_t step = 7) {
     fs::create_directories(checkpoint_);
     fs::remove(checkpoint_ / shard_file_name(writer));
     const Metadata metadata = metadata_of(step);
-    write_shard_file(checkpoint_ / shard_file_name(writer), {step, metadata.sample_cursor, writer, 3}, shards,
-                     [] {});
+    structure_[writer] = write_shard_file(checkpoint_ / shard_file_name(writer),
+                                          {step, metadata.sample_cursor, writer, 3}, shards, [] {})
+                             .structure_crc32c;
   }
-  void write_index_of(const std::vector<ShardFile>& files, const std::vector<Tile>& tiles) const {
+  void write_index_of(const std::vector<ShardFile>& files, std::vector<Tile> tiles) const {
     fs::remove(index());
-    const std::vector<TiledTensor> tensors = {{kVector, {{whole(kVector), 1}}}, {kMatrix, tiles}};
+    fs::remove(checkpoint_ / kIndexChecksumName);
+    for (Tile& tile : tiles) tile.crc32c = tile_crc32c(kMatrix, tile.region, 1);
+    const std::vector<TiledTensor> tensors = {
+        {kVector, {{whole(kVector), 1, tile_crc32c(kVector, whole(kVector), 1)}}}, {kMatrix, tiles}};
     write_index(index(), metadata_of(7), tensors, files);
   }
   std::vector<ShardFile> true_files() const {
     std::vector<ShardFile> files;
     for (int writer = 0; writer < 3; ++writer)
-      files.push_back({shard_file_name(writer), fs::file_size(checkpoint_ / shard_file_name(writer))});
+      files.push_back({shard_file_name(writer), fs::file_size(checkpoint_ / shard_file_name(writer)),
+                       structure_.at(writer)});
     return files;
   }
   fs::path index() const { return checkpoint_ / kIndexName; }
@@ -65,8 +69,29 @@ class DamageTest : public CheckpointTest {
     EXPECT_GE(H5Adelete(file.get(), name), 0);
     h5::write_int(file.get(), name, value);
   }
-  /// What a reader of everything says.
+  /// The index as it is now counts as the one that was written.
+  void seal_index() const {
+    fs::remove(checkpoint_ / kIndexChecksumName);
+    if (fs::exists(index())) write_index_checksum(checkpoint_);
+  }
+  void flip_byte(const fs::path& path, uint64_t at) const {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(at));
+    const auto byte = static_cast<char>(file.get() ^ 0x10);
+    file.seekp(static_cast<std::streamoff>(at));
+    file.put(byte);
+  }
+  /// Where a tile's bytes lie in its file.
+  uint64_t offset_of(int writer) const {
+    const h5::File file = h5::open_file(shard(writer));
+    return H5Dget_offset(h5::open_dataset(file.get(), tile_name(kMatrix, tile(writer))).get());
+  }
+  /// What a reader of everything says when the index is the one that was written.
   std::string reading() const {
+    seal_index();
+    return reading_unsealed();
+  }
+  std::string reading_unsealed() const {
     return error_of<DataError>([&] {
       const Reader reader(checkpoint_);
       OwnedShards owned(1);
@@ -78,6 +103,7 @@ class DamageTest : public CheckpointTest {
   }
 
   const fs::path checkpoint_ = folder() / "step-00000007";
+  std::map<int, uint32_t> structure_;  ///< checksums by writer
 };
 
 TEST_F(DamageTest, NothingIsWrongAtFirst) {
@@ -153,11 +179,76 @@ TEST_F(DamageTest, IndexCutShort) {
   }
 }
 
+TEST_F(DamageTest, IndexThatIsNotTheOneWritten) {
+  EXPECT_EQ(reading_unsealed(), "no error");
+  change_attribute("step", 8);
+  EXPECT_TRUE(has(reading_unsealed(), "index.h5' is damaged: the CRC-32C of its bytes is "));
+  change_attribute("step", 7);
+  seal_index();
+  EXPECT_EQ(reading_unsealed(), "no error");
+  fs::remove(checkpoint_ / kIndexChecksumName);
+  EXPECT_TRUE(has(reading_unsealed(), "index.crc32c, the checksum of index.h5, is missing"));
+}
+
+TEST_F(DamageTest, AFlippedBitOfATile) {
+  flip_byte(shard(2), offset_of(2) + 31);
+  EXPECT_TRUE(
+      has(reading(), "shard-00002.h5': 'parameters/w[4:6,0:4]' is damaged: the CRC-32C of its bytes"));
+  // However little of the tile is asked for, and not where it is another tile.
+  const Reader reader(checkpoint_), trusting(checkpoint_, Check::nothing);
+  float memory[4] = {};
+  EXPECT_TRUE(has(error_of<DataError>([&] { reader.read({kMatrix, 4, 1, 1, 1, memory, 1}); }), "is damaged"));
+  EXPECT_NO_THROW(reader.read({kMatrix, 2, 1, 0, 4, memory, 4}));
+  EXPECT_NO_THROW(trusting.read({kMatrix, 4, 1, 1, 1, memory, 1}));
+}
+
+TEST_F(DamageTest, ATileThatTheIndexDoesNotMean) {
+  // A file of the same save and size, right in itself.
+  OwnedShards owned(0);
+  owned.add(kMatrix, tile(0));
+  owned.fill(2);
+  write_shard(0, owned.shards());
+  EXPECT_TRUE(has(reading(), "shard-00000.h5': 'parameters/w[0:2,0:4]' has the checksum"));
+}
+
+TEST_F(DamageTest, VerificationSeesEveryByteOfEveryFile) {
+  EXPECT_TRUE(find_damage(checkpoint_).empty());
+  int num_flips = 0;
+  for (const fs::path& path : {index(), checkpoint_ / kIndexChecksumName, shard(0), shard(1), shard(2)}) {
+    const uint64_t num_bytes = fs::file_size(path), stride = std::max<uint64_t>(1, num_bytes / 150);
+    for (uint64_t at = num_flips % 7; at < num_bytes; at += stride, ++num_flips) {
+      flip_byte(path, at);
+      EXPECT_FALSE(find_damage(checkpoint_).empty()) << path << ", byte " << at;
+      flip_byte(path, at);
+    }
+  }
+  EXPECT_GT(num_flips, 500);
+  EXPECT_TRUE(find_damage(checkpoint_).empty());
+}
+
+TEST_F(DamageTest, VerificationNamesAllDamage) {
+  flip_byte(shard(0), offset_of(0));
+  fs::resize_file(shard(1), fs::file_size(shard(1)) - 1);
+  fs::remove(shard(2));
+  const std::vector<std::string> all = find_damage(checkpoint_);
+  ASSERT_EQ(all.size(), 3U);
+  EXPECT_TRUE(has(all[0], "shard-00000.h5': 'parameters/w[0:2,0:4]' is damaged"));
+  EXPECT_TRUE(has(all[1], "shard-00001.h5' has "));
+  EXPECT_TRUE(has(all[2], "shard-00002.h5' is missing"));
+  // Several who share the files find the same between them.
+  std::vector<std::string> shared;
+  for (int i = 0; i < 2; ++i) {
+    for (const std::string& line : find_damage(checkpoint_, {i, 2})) shared.push_back(line);
+  }
+  std::sort(shared.begin(), shared.end());
+  EXPECT_EQ(shared, all);
+}
+
 TEST_F(DamageTest, OtherFormatVersions) {
   change_attribute("format_minor", kFormatMinor + 1);
   EXPECT_EQ(reading(), "no error");
   change_attribute("format_major", kFormatMajor + 1);
-  EXPECT_TRUE(has(reading(), "has checkpoint format 2.1; this program reads 1.x"));
+  EXPECT_TRUE(has(reading(), "has checkpoint format 2.2; this program reads 1.x"));
 }
 
 TEST_F(DamageTest, MissingMetadata) {
@@ -270,11 +361,11 @@ TEST_F(DamageTest, OnlySoManyFilesAreOpen) {
     OwnedShards owned(0);
     owned.add(tensor, {3 * writer, 3, 0, 2});
     owned.fill(1);
-    const uint64_t num_bytes =
+    const ShardRecord record =
         write_shard_file(many / shard_file_name(writer), {1, metadata.sample_cursor, writer, num_writers},
                          owned.shards(), [] {});
-    files.push_back({shard_file_name(writer), num_bytes});
-    tiled.tiles.push_back({{3 * writer, 3, 0, 2}, writer});
+    files.push_back({shard_file_name(writer), record.num_bytes, record.structure_crc32c});
+    tiled.tiles.push_back({{3 * writer, 3, 0, 2}, writer, record.tile_crc32c.at(0)});
   }
   write_index(many / kIndexName, metadata, {&tiled, 1}, files);
   const int before = count_descriptors();

@@ -59,6 +59,29 @@ TEST_F(H5pyTest, SeesEveryTensorWhole) {
   }
 }
 
+/// HDF5's own programs: h5ls names every tensor, h5dump writes the bytes of each.
+TEST_F(H5pyTest, ToolsOfHdf5SeeEveryTensorWhole) {
+  if (std::system("h5dump --version >/dev/null 2>&1 && h5ls --version >/dev/null 2>&1") != 0)
+    GTEST_SKIP() << "hdf5-tools is not installed";
+  OwnedShards owned = shards_of(tilings()[2], rank(), size(), 1);
+  owned.fill(1);
+  save(folder(), metadata_of(1), owned.shards(), world());
+  if (rank() != 0) return;
+  const std::string index = (folder() / "step-00000001/index.h5").string();
+  const fs::path expected = folder() / "expected", listing = folder() / "listing", dump = folder() / "dump";
+  write_expected(expected, 1);
+  EXPECT_EQ(std::system(("cd / && h5ls -r '" + index + "' >'" + listing.string() + "'").c_str()), 0);
+  for (const LogicalTensor& tensor : model_tensors()) {
+    EXPECT_TRUE(has(text_of(listing), "/" + tensor.path + " "));
+    const std::string command = "cd / && h5dump -d '/" + tensor.path + "' -b LE -o '" + dump.string() +
+                                "' '" + index + "' >/dev/null";
+    EXPECT_EQ(std::system(command.c_str()), 0) << command;
+    std::string name = tensor.path;
+    for (char& c : name) c = c == '/' ? '+' : c;
+    EXPECT_TRUE(text_of(dump) == text_of(expected / name)) << tensor.path;
+  }
+}
+
 TEST_F(H5pyTest, SeesNanWhereAShardIsMissing) {
   if (!has_h5py()) GTEST_SKIP() << "python3-h5py is not installed";
   OwnedShards owned = shards_of(tilings()[0], rank(), size(), 0);

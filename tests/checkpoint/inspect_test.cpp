@@ -60,9 +60,9 @@ TEST_F(InspectTest, StatisticsOfMoreThanOneBlock) {
   const fs::path folder = run_ / "wide";
   fs::create_directories(folder);
   const std::vector<Shard> shards = {{tensor, 0, 3, 0, tensor.cols, values.data(), tensor.cols}};
-  const ShardFile file{shard_file_name(0),
-                       write_shard_file(folder / shard_file_name(0), {7, 56, 0, 1}, shards, [] {})};
-  const TiledTensor tiled{tensor, {{whole(tensor), 0}}};
+  const ShardRecord record = write_shard_file(folder / shard_file_name(0), {7, 56, 0, 1}, shards, [] {});
+  const ShardFile file{shard_file_name(0), record.num_bytes, record.structure_crc32c};
+  const TiledTensor tiled{tensor, {{whole(tensor), 0, record.tile_crc32c.at(0)}}};
   write_index(folder / kIndexName, plain_metadata(), {&tiled, 1}, {&file, 1});
   const TensorStatistics statistics = statistics_of(Reader(folder), tensor);
   EXPECT_EQ(statistics.num_elements, 3 * tensor.cols);
@@ -107,6 +107,113 @@ TEST_F(InspectTest, JsonOfACheckpoint) {
   EXPECT_EQ(state["min"], 0.0);
   EXPECT_EQ(state["max"], 5.375);
   EXPECT_EQ(json["tensors"][2]["shape"], nlohmann::json({5}));
+}
+
+TEST_F(InspectTest, VerifyNamesWhatIsWrong) {
+  const ChildResult whole = inspect({run_.string(), "--verify"});
+  EXPECT_EQ(whole.exit_code, 0) << whole.err;
+  EXPECT_NE(whole.out.find("is whole: 3 tensors in 2 shard files"), std::string::npos) << whole.out;
+  EXPECT_NE(whole.out.find("every byte agrees with its checksum"), std::string::npos) << whole.out;
+  const ChildResult old = inspect({RED_SOURCE_DIR "/tests/checkpoint/format-1.0", "--verify"});
+  EXPECT_EQ(old.exit_code, 0) << old.err;
+  EXPECT_NE(old.out.find("format 1.0 has no checksums"), std::string::npos) << old.out;
+
+  std::fstream(checkpoint_ / "shard-00000.h5", std::ios::in | std::ios::out | std::ios::binary)
+      .seekp(-4, std::ios::end)
+      .write("x", 1);
+  fs::remove(checkpoint_ / "shard-00001.h5");
+  const ChildResult damaged = inspect({run_.string(), "--verify"});
+  EXPECT_EQ(damaged.exit_code, 3);
+  for (const char* part : {"is not whole", "shard-00000.h5", "is damaged", "shard-00001.h5' is missing"})
+    EXPECT_NE(damaged.err.find(part), std::string::npos) << part << "\nis not in\n" << damaged.err;
+  const ChildResult as_json = inspect({run_.string(), "--verify", "--json"});
+  EXPECT_EQ(as_json.exit_code, 3);
+  const nlohmann::json json = nlohmann::json::parse(as_json.out);
+  EXPECT_EQ(json["whole"], false);
+  EXPECT_EQ(json["damage"].size(), 2U);
+  fs::remove(checkpoint_ / "index.h5");
+  const ChildResult without_index = inspect({checkpoint_.string(), "--verify"});
+  EXPECT_EQ(without_index.exit_code, 3);
+  EXPECT_NE(without_index.err.find("it has no index.h5"), std::string::npos) << without_index.err;
+}
+
+/// The plain checkpoint's contents in one file, by another layout.
+void write_in_one_file(const fs::path& folder, uint64_t cursor = 56) {
+  fs::create_directories(folder);
+  std::vector<float> matrix = plain_rows<float>(kPlainMatrix, 0, 6),
+                     vector = plain_rows<float>(kPlainVector, 0, 5);
+  std::vector<double> state = plain_rows<double>(kPlainState, 0, 6);
+  const std::vector<Shard> shards = {{kPlainMatrix, 0, 6, 0, 4, matrix.data(), 4},
+                                     {kPlainState, 0, 6, 0, 4, state.data(), 4},
+                                     {kPlainVector, 0, 5, 0, 1, vector.data(), 1}};
+  const ShardRecord record = write_shard_file(folder / shard_file_name(0), {7, cursor, 0, 1}, shards, [] {});
+  const ShardFile file{shard_file_name(0), record.num_bytes, record.structure_crc32c};
+  const std::vector<TiledTensor> tensors = {
+      {kPlainState, {{whole(kPlainState), 0, record.tile_crc32c[1]}}},
+      {kPlainMatrix, {{whole(kPlainMatrix), 0, record.tile_crc32c[0]}}},
+      {kPlainVector, {{whole(kPlainVector), 0, record.tile_crc32c[2]}}}};
+  Metadata metadata = plain_metadata();
+  metadata.sample_cursor = cursor;
+  metadata.layout = "another";
+  metadata.configuration = "[model]\nname = plain\n";
+  write_index(folder / kIndexName, metadata, tensors, {&file, 1});
+}
+
+TEST_F(InspectTest, DigestIsOfTheContent) {
+  const auto digest = [&](const fs::path& of) {
+    const ChildResult result = inspect({of.string(), "--digest"});
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(result.out.size(), 65U);
+    return result.out;
+  };
+  write_in_one_file(run_ / "other");
+  const std::string expected = digest(run_);
+  EXPECT_EQ(digest(run_ / "other"), expected);
+  EXPECT_EQ(digest(RED_SOURCE_DIR "/tests/checkpoint/format-1.0"), expected);
+  const nlohmann::json json = nlohmann::json::parse(inspect({run_.string(), "--digest", "--json"}).out);
+  EXPECT_EQ(json["digest"].get<std::string>() + "\n", expected);
+  write_in_one_file(run_ / "elsewhere", 57);  // in the data
+  EXPECT_NE(digest(run_ / "elsewhere"), expected);
+}
+
+TEST_F(InspectTest, DiffNamesTensorsAndDistances) {
+  write_in_one_file(run_ / "other");
+  const ChildResult equal = inspect({run_.string(), "--diff", (run_ / "other").string()});
+  EXPECT_EQ(equal.exit_code, 0) << equal.err;
+  EXPECT_EQ(equal.out, "3 tensors are equal, 0 differ\n");
+  // Another gain, another shape of the matrix, no state, and a tensor of its own.
+  fs::remove_all(run_ / "other");
+  fs::create_directories(run_ / "other");
+  const LogicalTensor smaller{kPlainMatrix.path, 5, 4, DType::fp32}, own{"parameters/own", 1, 0, DType::fp32};
+  std::vector<float> matrix(20), vector = {0, -1, -2, -3, -6}, one = {1};
+  const std::vector<Shard> shards = {{smaller, 0, 5, 0, 4, matrix.data(), 4},
+                                     {kPlainVector, 0, 5, 0, 1, vector.data(), 1},
+                                     {own, 0, 1, 0, 1, one.data(), 1}};
+  const ShardRecord record = write_shard_file(run_ / "other/shard-00000.h5", {7, 56, 0, 1}, shards, [] {});
+  const ShardFile file{shard_file_name(0), record.num_bytes, record.structure_crc32c};
+  std::vector<TiledTensor> tensors;
+  for (std::size_t i = 0; i < shards.size(); ++i)
+    tensors.push_back({shards[i].tensor, {{whole(shards[i].tensor), 0, record.tile_crc32c[i]}}});
+  write_index(run_ / "other/index.h5", plain_metadata(), tensors, {&file, 1});
+  const ChildResult result = inspect({run_.string(), "--diff", (run_ / "other").string(), "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const nlohmann::json json = nlohmann::json::parse(result.out);
+  EXPECT_EQ(json["equal"], false);
+  ASSERT_EQ(json["different"].size(), 1U);
+  const nlohmann::json& gain = json["different"][0];
+  EXPECT_EQ(gain["name"], kPlainVector.path);
+  EXPECT_EQ(gain["num_different"], 1);
+  EXPECT_EQ(gain["largest"], 2.0);
+  EXPECT_DOUBLE_EQ(gain["relative"].get<double>(), std::sqrt(4.0 / 30.0));
+  EXPECT_EQ(json["only_in_first"], nlohmann::json({kPlainState.path}));
+  EXPECT_EQ(json["only_in_second"], nlohmann::json({own.path}));
+  EXPECT_EQ(json["other_shapes"].size(), 1U);
+  const ChildResult table = inspect({run_.string(), "--diff", (run_ / "other").string()});
+  for (const char* part : {"only in the first: optimizer/v/embedding.weight",
+                           "of other shapes: parameters/embedding", "0 tensors are equal, 4 differ"})
+    EXPECT_NE(table.out.find(part), std::string::npos) << table.out;
+  EXPECT_EQ(inspect({run_.string(), "--diff", (run_ / "nowhere").string()}).exit_code, 2);
+  EXPECT_EQ(inspect({run_.string(), "--diff", run_.string(), "--verify"}).exit_code, 2);
 }
 
 TEST_F(InspectTest, DamageIsSaid) {

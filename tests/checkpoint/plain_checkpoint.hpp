@@ -47,6 +47,7 @@ inline void write_plain_checkpoint(const std::filesystem::path& folder) {
   std::filesystem::create_directories(folder);
   const Metadata metadata = plain_metadata();
   std::vector<ShardFile> files;
+  std::vector<ShardRecord> records;
   for (int writer = 0; writer < 2; ++writer) {
     const int64_t begin = 4 * writer, count = writer == 0 ? 4 : 2;
     std::vector<float> matrix = plain_rows<float>(kPlainMatrix, begin, count);
@@ -56,11 +57,16 @@ inline void write_plain_checkpoint(const std::filesystem::path& folder) {
                                  {kPlainState, begin, count, 0, 4, state.data(), 4}};
     if (writer == 1) shards.push_back({kPlainVector, 0, 5, 0, 1, vector.data(), 1});
     const std::string name = shard_file_name(writer);
-    files.push_back({name, write_shard_file(folder / name, {7, 56, writer, 2}, shards, [] {})});
+    records.push_back(write_shard_file(folder / name, {7, 56, writer, 2}, shards, [] {}));
+    files.push_back({name, records.back().num_bytes, records.back().structure_crc32c});
   }
-  const std::vector<Tile> tiles = {{{0, 4, 0, 4}, 0}, {{4, 2, 0, 4}, 1}};
-  const std::vector<TiledTensor> tensors = {
-      {kPlainState, tiles}, {kPlainMatrix, tiles}, {kPlainVector, {{{0, 5, 0, 1}, 1}}}};
+  const auto tiles = [&](std::size_t which) -> std::vector<Tile> {
+    return {{{0, 4, 0, 4}, 0, records[0].tile_crc32c[which]},
+            {{4, 2, 0, 4}, 1, records[1].tile_crc32c[which]}};
+  };
+  const std::vector<TiledTensor> tensors = {{kPlainState, tiles(1)},
+                                            {kPlainMatrix, tiles(0)},
+                                            {kPlainVector, {{{0, 5, 0, 1}, 1, records[1].tile_crc32c[2]}}}};
   write_index(folder / kIndexName, metadata, tensors, files);
 }
 

@@ -5,6 +5,7 @@
 #include "checkpoint/checkpoint.hpp"
 #include "checkpoint/test_run.hpp"
 #include "checkpoint/tiled_model.hpp"
+#include "checkpoint/verify.hpp"
 
 namespace red::checkpoint::test {
 namespace {
@@ -21,7 +22,8 @@ TEST_F(SaveTest, TwoByTwoByHand) {
   EXPECT_EQ(find_latest(folder()), folder() / "step-00000003");
   EXPECT_EQ(text_of(folder() / "latest"), "step-00000003\n");
   EXPECT_EQ(names_in(folder()), (std::set<std::string>{"latest", "step-00000003"}));
-  EXPECT_EQ(names_in(folder() / "step-00000003"), (std::set<std::string>{"index.h5", "shard-00000.h5"}));
+  EXPECT_EQ(names_in(folder() / "step-00000003"),
+            (std::set<std::string>{"index.crc32c", "index.h5", "shard-00000.h5"}));
   const Reader reader(folder() / "step-00000003");
   float column[2] = {0, 0};
   reader.read({tensor, 0, 2, 1, 1, column, 1});
@@ -32,7 +34,8 @@ TEST_F(SaveTest, TwoByTwoByHand) {
 TEST_F(SaveTest, MetadataReturn) {
   OwnedShards owned = shards_of(tilings()[0], rank(), size(), 0);
   owned.fill(1);
-  const Metadata metadata = metadata_of(12345678901);
+  Metadata metadata = metadata_of(12345678901);
+  metadata.validation_loss = 2.5;
   save(folder(), metadata, owned.shards(), world());
   const Reader reader(folder() / "step-12345678901");
   EXPECT_EQ(reader.metadata().step, metadata.step);
@@ -41,6 +44,8 @@ TEST_F(SaveTest, MetadataReturn) {
   EXPECT_EQ(reader.metadata().layout, metadata.layout);
   EXPECT_EQ(reader.metadata().tokenizer_digest, metadata.tokenizer_digest);
   EXPECT_EQ(reader.metadata().extra, metadata.extra);
+  EXPECT_EQ(reader.metadata().validation_loss, metadata.validation_loss);
+  EXPECT_EQ(read_metadata(folder() / "step-12345678901").validation_loss, metadata.validation_loss);
   EXPECT_EQ(reader.shard_files().size(), static_cast<std::size_t>(size()));
   ASSERT_EQ(reader.tensors().size(), model_tensors().size());
   for (std::size_t i = 0; i < reader.tensors().size(); ++i) {
@@ -64,6 +69,7 @@ TEST_F(SaveTest, EveryTilingReadsWhatEveryOtherWrote) {
       ADD_FAILURE() << "no latest checkpoint";
       continue;
     }
+    EXPECT_EQ(find_damage(*latest), std::vector<std::string>());
     const Reader reader(*latest);
     EXPECT_EQ(reader.metadata().step, step);
     for (const Tiling& reading : tilings()) {
@@ -125,7 +131,7 @@ TEST_F(SaveTest, EqualSavesAreEqualFiles) {
   owned.fill(1);
   for (const char* name : {"a", "b"}) save(folder() / name, metadata_of(1), owned.shards(), world());
   std::set<std::string> names = names_in(folder() / "a/step-00000001");
-  EXPECT_EQ(names.size(), static_cast<std::size_t>(size()) + 1);
+  EXPECT_EQ(names.size(), static_cast<std::size_t>(size()) + 2);
   for (const std::string& name : names)
     EXPECT_TRUE(text_of(folder() / "a/step-00000001" / name) == text_of(folder() / "b/step-00000001" / name))
         << name;

@@ -41,6 +41,7 @@ Times times_of(const fs::path& folder, int num_tensors, int num_writers) {
   std::vector<ShardFile> files;
   for (int writer = 0; writer < num_writers; ++writer) files.push_back({shard_file_name(writer), 12345});
   fs::remove(folder / kIndexName);
+  fs::remove(folder / kIndexChecksumName);
   write_index(folder / kIndexName, metadata_of(1), tensors, files);
   for (const ShardFile& file : files) {
     std::ofstream(folder / file.name).close();

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "base/crc32c.hpp"
 #include "base/philox.hpp"
 #include "checkpoint/checkpoint.hpp"
 #include "checkpoint/shard_layout.hpp"
@@ -58,6 +59,18 @@ inline std::vector<std::byte> element_bytes(const LogicalTensor& tensor, int64_t
       break;
   }
   return bytes;
+}
+
+/// The checksum of a tile of what `version` holds.
+inline uint32_t tile_crc32c(const LogicalTensor& tensor, const Rectangle& region, int version) {
+  uint32_t crc = 0;
+  for (int64_t row = region.row_begin; row < region.row_end(); ++row) {
+    for (int64_t col = region.col_begin; col < region.col_end(); ++col) {
+      const std::vector<std::byte> bytes = element_bytes(tensor, row, col, version);
+      crc = extend_crc32c(crc, bytes.data(), bytes.size());
+    }
+  }
+  return crc;
 }
 
 /// Shards with memory of their own; rows lie `padding` elements further apart than they are long.

@@ -36,7 +36,7 @@ void write_attribute(ByteSource& source, hid_t object, const std::string& name, 
 void write_metadata(ByteSource& source, hid_t file) {
   write_attribute(source, file, "format", "redllm checkpoint");
   write_attribute(source, file, "format_major", 1);
-  write_attribute(source, file, "format_minor", 0);
+  write_attribute(source, file, "format_minor", source.below(2));
   write_attribute(source, file, "step", 7);
   write_attribute(source, file, "sample_cursor", 56);
   write_attribute(source, file, "configuration", "[model]\n");
@@ -57,6 +57,8 @@ void write_shard_list(ByteSource& source, hid_t file) {
     names.emplace_back(kShardNames[static_cast<std::size_t>(source.below(4))]);
   for (int i = source.below(4); i > 0; --i) sizes.push_back(source.number());
   h5::write_texts(group.get(), "name", names);
+  std::vector<uint64_t> structures(sizes.size() + (source.below(16) == 0 ? 1 : 0), source.number());
+  h5::write_all(group.get(), "structure_crc32c", structures);
   if (source.below(16) != 0) return h5::write_all(group.get(), "num_bytes", sizes);
   // A list of any length, of which nothing is written.
   const std::array<hsize_t, 1> length = {source.number()};
@@ -116,6 +118,10 @@ void write_tensor(ByteSource& source, hid_t file) {
   if (source.below(8) != 0 && space) map_tiles(source, create.get(), tensor, rank);
   const h5::Dataset dataset(H5Dcreate2(file, path.c_str(), element_type(source), space.get(), link.get(),
                                        create.get(), H5P_DEFAULT));
+  if (source.below(4) == 0) return;
+  std::vector<uint64_t> checksums;
+  for (int i = source.below(4); i > 0; --i) checksums.push_back(source.number());
+  h5::write_all(file, tile_checksums_path(tensor), checksums);
 }
 
 }  // namespace

@@ -43,12 +43,42 @@ std::function<void(const fs::path&)> cut(const std::string& file, uintmax_t num_
   return [=](const fs::path& here) { fs::resize_file(here / file, num_bytes); };
 }
 
+/// In the middle of a shard file, which is a tensor's.
+std::function<void(const fs::path&)> flip_a_bit(const std::string& file) {
+  return [=](const fs::path& here) {
+    std::string bytes = read_bytes(here / file);
+    char& byte = bytes[bytes.size() / 2];
+    byte = static_cast<char>(byte ^ 1);
+    write_bytes(here / file, bytes);
+  };
+}
+
 std::function<void(const fs::path&)> remove(const std::string& file) {
   return [=](const fs::path& here) { fs::remove(here / file); };
 }
 
 std::vector<BadInput> missing() {
   return {
+      command("ResumeThatMustBeAndCannot",
+              {"train", "--config", "run.ini", "--train.run_dir=new", "--resume", "must"},
+              {"checkpoint.resume = must", "no checkpoint"}, ExitCode::configuration),
+      command("ResumeThatMustNotBeAndIs", with(kResume, {"--resume", "never"}),
+              {"checkpoint.resume = never", "holds checkpoints"}, ExitCode::configuration),
+      command("ResumeFromNowhere", with(kResume, {"--resume", "gone"}),
+              {"checkpoint.resume = gone", "no such folder"}, ExitCode::configuration),
+      command("TwoQuestionsToInspect", {"inspect", "checkpoint", "run", "--verify", "--digest"},
+              {"one of --tensors, --verify"}, ExitCode::configuration),
+      command("DifferenceFromNowhere", {"inspect", "checkpoint", "run", "--diff", "gone"}, {"'gone'"},
+              ExitCode::configuration),
+      command("KeepBestWithoutValidation",
+              with(kResume, {"--checkpoint.keep_last=1", "--checkpoint.keep_best=1"}),
+              {"checkpoint.keep_best = 1", "train.validate_every = 0"}, ExitCode::configuration),
+      command("KeepEveryWhereAllStay", with(kResume, {"--checkpoint.keep_every=10"}),
+              {"checkpoint.keep_every = 10", "checkpoint.keep_last = 0"}, ExitCode::configuration),
+      command("NoFailureAllowed", with(kResume, {"--checkpoint.max_failures=0"}),
+              {"checkpoint.max_failures", "0"}, ExitCode::configuration),
+      command("AsyncThatIsNeitherOnNorOff", with(kResume, {"--checkpoint.async=maybe"}),
+              {"checkpoint.async", "maybe"}, ExitCode::configuration),
       command("NoCheckpoint", {"inspect", "checkpoint", "gone"}, {"'gone'", "neither a checkpoint"},
               ExitCode::configuration),
       {"FolderWithoutCheckpoint",
@@ -74,15 +104,24 @@ std::vector<BadInput> missing() {
 std::vector<BadInput> damages() {
   return {
       damaged("TextAsIndex", [](const fs::path& here) { write_bytes(here / kIndex, "text"); }, kInspect,
-              {kIndex, "HDF5"}),
-      damaged("TruncatedIndexOfACheckpoint", cut(kIndex, 3000), kGenerate, {kIndex, "HDF5"}),
+              {kIndex, "damaged", "CRC-32C"}),
+      damaged("TruncatedIndexOfACheckpoint", cut(kIndex, 3000), kGenerate, {kIndex, "damaged", "CRC-32C"}),
       damaged("ShardAsIndex",
               [](const fs::path& here) {
                 fs::copy_file(here / kShard, here / kIndex, fs::copy_options::overwrite_existing);
               },
-              kInspect, {kIndex, "no index of a checkpoint"}),
+              kInspect, {kIndex, "damaged", "CRC-32C"}),
       damaged("TruncatedShard", cut(kShard, 5000), {"eval", "perplexity", "--checkpoint", "run"},
               {kNewest, "shard-00000.h5", "5000 bytes"}),
+      damaged("CheckpointWithoutTheChecksumOfItsIndex", remove(kNewest + "/index.crc32c"), kInspect,
+              {kNewest, "index.crc32c", "missing"}),
+      damaged("FlippedBitInAShard", flip_a_bit(kShard), kGenerate, {kShard, "damaged", "CRC-32C"}),
+      damaged("VerificationOfAFlippedBit", flip_a_bit(kShard), {"inspect", "checkpoint", "run", "--verify"},
+              {kNewest, "not whole", "shard-00000.h5", "CRC-32C"}),
+      damaged("ResumeFromAFlippedBit", flip_a_bit(kShard), kResume,
+              {kNewest, "set aside as 'step-00000002.damaged-1'", "CRC-32C", "none that is whole"}),
+      damaged("ResumeFromADamagedFolderByName", flip_a_bit(kShard), with(kResume, {"--resume", kNewest}),
+              {kNewest, "this checkpoint is damaged", "CRC-32C"}),
       damaged("ResumeFromAMissingShard", remove(kShard), kResume, {kNewest, "shard-00000.h5"}),
       damaged("ResumeFromATruncatedShard", cut(kShard, 5000), kResume, {kNewest, "shard-00000.h5"}),
   };

@@ -63,7 +63,7 @@ class TrainingTest : public testing::Test {
     if (!fs::exists(run_dir() / "checkpoints")) return step;
     for (const auto& entry : fs::directory_iterator(run_dir() / "checkpoints")) {
       const std::string name = entry.path().filename().string();
-      if (name.starts_with("step-") && fs::exists(entry.path() / "index.h5"))
+      if (name.starts_with("step-") && name.find('.') == std::string::npos)
         step = std::max<int64_t>(step, std::stoll(name.substr(5)));
     }
     return step;
@@ -75,7 +75,7 @@ class TrainingTest : public testing::Test {
       "$@" 2>training.log & pid=$!
       for ((i = 0; i < 6000; i++)); do
         steps=$(wc -l 2>/dev/null <training/metrics.jsonl || echo 0)
-        if ((steps > 100 && steps % 100 >= 10 && steps % 100 <= 50)); then break; fi
+        if [ -e training/checkpoints/latest ] && ((steps % 100 >= 10 && steps % 100 <= 50)); then break; fi
         sleep 0.01
       done
       kill -9 $pid

@@ -58,8 +58,10 @@ TEST(MemoryPlan, OfATinyModelByHand) {
   EXPECT_EQ(use.rope, 2U * 2 * 2 * sizeof(float));
   EXPECT_EQ(use.scalars, 128U + 64 + 64);  // sums: 3 and one for each parameter
   EXPECT_GT(use.op_scratch, 0U);
+  // Parameters and second moments, each tensor a multiple of 64 bytes here too.
+  EXPECT_EQ(use.checkpoint_copy, 2 * use.parameters);
   EXPECT_EQ(use.total(), use.parameters + use.gradients + use.optimizer + use.activations + use.temporaries +
-                             use.rope + use.scalars + use.op_scratch);
+                             use.rope + use.scalars + use.op_scratch + use.checkpoint_copy);
   EXPECT_EQ(rank.checkpoint, 2U * rank.parameters * sizeof(float));
 }
 
@@ -80,6 +82,8 @@ TEST(MemoryPlan, FewMicroBatchesFillFewSlots) {
   EngineOptions options = tiny(model::Kind::red);
   options.max_micro_batches = 1;
   EXPECT_EQ(plan_memory(options, {1, 1, 2, 2}, 1).slots, (std::vector<int>{1, 1, 1, 1}));
+  options.checkpoint_copy = false;
+  EXPECT_EQ(plan_memory(options, {1, 1, 2, 2}, 1).ranks.front().memory.checkpoint_copy, 0U);
   options.train = false;
   const MemoryUse use = plan_memory(options, {1, 1, 2, 2}, 1).ranks.front().memory;
   EXPECT_EQ(use.gradients + use.optimizer + use.buckets + use.tied_embedding, 0U);

@@ -12,6 +12,7 @@
 #include "model/stage_parameters.hpp"
 #include "parallel/mpi_environment.hpp"
 #include "train/machine.hpp"
+#include "train/run_directory.hpp"
 #include "train/trainer.hpp"
 
 namespace red::test {
@@ -103,8 +104,9 @@ inline double run(parallel::Communicator& world, const parallel::Layout& layout,
   const data::SyntheticProvider provider = small_provider(config.model.kind);
   config::Loaded loaded;
   loaded.config = config;
-  train::Trainer trainer({config, config::print_effective(loaded), provider, "", std::move(validate)}, mesh,
-                         stream);
+  train::Trainer trainer({config, config::print_effective(loaded), provider, "", std::move(validate),
+                          train::checkpoint_to_resume(run_dir, config.checkpoint.resume, world)},
+                         mesh, stream);
   trainer.run();
   return trainer.last_loss();
 }

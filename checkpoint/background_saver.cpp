@@ -1,0 +1,178 @@
+#include "checkpoint/background_saver.hpp"
+
+#include <utility>
+
+#include "base/check.hpp"
+#include "base/log.hpp"
+#include "checkpoint/folders.hpp"
+
+namespace red::checkpoint {
+namespace {
+
+/// A failure becomes known at the second boundary behind it, or, where that could be more than 30 s later, at
+/// the first.
+constexpr double kSlowStepSeconds = 12.0;
+constexpr std::chrono::milliseconds kLook(
+    20);  ///< between looks at the threads where there is nothing else to do
+constexpr std::chrono::seconds kReminder(60);
+
+/// Thrown out of a job that is not wanted any more.
+struct Cancelled {};
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace
+
+struct BackgroundSaver::Work {
+  Metadata metadata;
+  ShardCopy copy;
+  AllTiles tiles;                    ///< rank 0
+  ShardRecord record;                ///< of this rank, when it has written
+  std::vector<ShardRecord> records;  ///< of all ranks, on rank 0
+  std::atomic<bool> cancelled{false};
+};
+
+BackgroundSaver::BackgroundSaver(std::filesystem::path checkpoints_dir, const Retention& retention,
+                                 parallel::Communicator& world)
+    : checkpoints_dir_(std::move(checkpoints_dir)), retention_(retention), world_(world) {}
+
+BackgroundSaver::~BackgroundSaver() {
+  if (work_) work_->cancelled = true;
+}
+
+void BackgroundSaver::begin(const Metadata& metadata, ShardCopy copy) {
+  RED_CHECK(idle() && !result_, "the save of step {} is still under way", step_);
+  step_ = metadata.step;
+  begun_ = last_boundary_ = std::chrono::steady_clock::now();
+  work_ = std::make_shared<Work>();
+  work_->metadata = metadata;
+  work_->tiles = gather_tiles(world_, metadata, copy.shards);
+  work_->copy = std::move(copy);
+  stage_ = Stage::preparing;
+  // A job of nothing elsewhere, here and below, so that no rank's old error stays.
+  thread_.start([dir = checkpoints_dir_, step = step_, first = world_.rank() == 0] {
+    if (first) prepare_partial(dir, step);
+  });
+}
+
+void BackgroundSaver::begin_writing() {
+  stage_ = Stage::writing;
+  const Metadata& metadata = work_->metadata;
+  const ShardIdentity identity{metadata.step, metadata.sample_cursor, world_.rank(), world_.size()};
+  thread_.start([work = work_, identity, partial = partial_folder(checkpoints_dir_, step_),
+                 options = WriteOptions{{}, retention_.deletes()}] {
+    const auto stop_if_unwanted = [&work] {
+      if (work->cancelled) throw Cancelled();
+    };
+    work->record = write_own_shard(partial, identity, work->copy.shards, stop_if_unwanted, options);
+  });
+}
+
+void BackgroundSaver::at_step_boundary() {
+  if (idle()) return;
+  if (request_) {
+    world_.wait(request_, "how far the checkpoint is");
+    conclude();
+  }
+  if (idle()) return;
+  ask();
+  if (!slow_steps_) return;
+  world_.wait(request_, "how far the checkpoint is");
+  conclude();
+}
+
+void BackgroundSaver::finish() {
+  auto reminder = std::chrono::steady_clock::now() + kReminder;
+  while (!idle()) {
+    if (!request_) ask();
+    world_.wait(request_, "how far the checkpoint is");
+    conclude();
+    if (idle()) return;
+    thread_.wait_for(kLook);
+    if (std::chrono::steady_clock::now() < reminder) continue;
+    log::info("still waiting for the checkpoint of step {}, for {:.0f} s now", step_, seconds_since(begun_));
+    reminder += kReminder;
+  }
+}
+
+std::optional<SaveResult> BackgroundSaver::take_result() {
+  return std::exchange(result_, std::nullopt);
+}
+
+/// Begins to add up how far all ranks are.
+void BackgroundSaver::ask() {
+  const bool busy = thread_.busy();
+  state_[0] = !busy && thread_.error() ? 1.0 : 0.0;
+  state_[1] = busy ? 1.0 : 0.0;
+  state_[2] = seconds_since(last_boundary_);
+  last_boundary_ = std::chrono::steady_clock::now();
+  request_ = world_.all_reduce(make_tensor(state_, 3, 1), parallel::ReduceOp::max);
+}
+
+/// All ranks have the same state_ here, and so do the same.
+void BackgroundSaver::conclude() {
+  const bool failed = state_[0] > 0.0, unfinished = state_[1] > 0.0;
+  slow_steps_ = state_[2] > kSlowStepSeconds;
+  switch (stage_) {
+    case Stage::idle:
+      break;
+    case Stage::preparing:
+      if (failed) return fail();
+      if (!unfinished) begin_writing();
+      break;
+    case Stage::writing:
+      if (failed) return fail();
+      if (!unfinished) begin_publishing();
+      break;
+    case Stage::publishing:
+      if (failed) return fail();
+      if (!unfinished) end({});
+      break;
+    case Stage::stopping:
+      if (unfinished) break;
+      stage_ = Stage::clearing;
+      thread_.start([dir = checkpoints_dir_, step = step_, first = world_.rank() == 0] {
+        if (first) remove_partial(dir, step);
+      });
+      break;
+    case Stage::clearing:
+      if (!unfinished) stage_ = Stage::idle;
+      break;
+  }
+}
+
+/// The text is exchanged at once: all ranks are here. Threads that still write are told to stop.
+void BackgroundSaver::fail() {
+  const char* what = stage_ == Stage::preparing ? "checkpoint: preparing the folder"
+                     : stage_ == Stage::writing ? "checkpoint: writing a shard"
+                                                : "checkpoint: publishing";
+  const std::exception_ptr mine = thread_.error();  // before the thread is told to stop: that is no reason
+  work_->cancelled = true;
+  try {
+    run_agreed(world_, what, [&mine] {
+      if (mine) std::rethrow_exception(mine);
+    });
+    throw LogicError("{}: a rank failed, and none says why", what);
+  } catch (const IoError& error) {
+    end(error.what());
+  }
+  stage_ = Stage::stopping;
+}
+
+void BackgroundSaver::begin_publishing() {
+  stage_ = Stage::publishing;
+  work_->records = gather_records(world_, work_->record);
+  thread_.start([work = work_, dir = checkpoints_dir_, retention = retention_, first = world_.rank() == 0] {
+    if (first) publish_all(dir, work->metadata, std::move(work->tiles), work->records, retention);
+  });
+}
+
+void BackgroundSaver::end(std::string error) {
+  result_ = SaveResult{step_, seconds_since(begun_), std::move(error)};
+  work_.reset();
+  stage_ = Stage::idle;
+}
+
+}  // namespace red::checkpoint

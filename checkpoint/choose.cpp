@@ -1,0 +1,83 @@
+#include "checkpoint/choose.hpp"
+
+#include <chrono>
+#include <vector>
+
+#include "base/error.hpp"
+#include "base/log.hpp"
+#include "checkpoint/exchange.hpp"
+#include "checkpoint/folders.hpp"
+#include "checkpoint/verify.hpp"
+
+namespace red::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kMostDamage = 2000;  ///< characters of it in a line of the log
+
+/// Runs on rank 0; all agree that it went well.
+template <class F>
+void on_first_rank(parallel::Communicator& world, const F& work) {
+  run_agreed(world, "checkpoint: choosing the newest", [&] {
+    if (world.rank() == 0) work();
+  });
+}
+
+std::string shortened(std::string text) {
+  if (!text.empty() && text.back() == '\n') text.pop_back();
+  if (text.size() > kMostDamage) text = text.substr(0, text.rfind('\n', kMostDamage)) + "\n...";
+  return text;
+}
+
+}  // namespace
+
+std::string find_damage_together(const fs::path& checkpoint_dir, parallel::Communicator& world) {
+  std::string mine;
+  run_agreed(world, "checkpoint: verifying", [&] {
+    for (const std::string& line : find_damage(checkpoint_dir, {world.rank(), world.size()}))
+      mine += line + "\n";
+  });
+  return join_lines(world, mine);
+}
+
+void set_aside_unfinished_together(const fs::path& checkpoints_dir, parallel::Communicator& world) {
+  on_first_rank(world, [&] { set_aside_unfinished(checkpoints_dir); });
+}
+
+std::optional<fs::path> choose_newest(const fs::path& checkpoints_dir, parallel::Communicator& world) {
+  std::vector<FoundCheckpoint> found;
+  bool any_damaged = false;
+  on_first_rank(world, [&] {
+    set_aside_unfinished(checkpoints_dir);
+    found = list_checkpoints(checkpoints_dir);
+    any_damaged = has_damaged(checkpoints_dir);
+  });
+  for (std::size_t i = 0;; ++i) {
+    // Rank 0 alone looks at the folder: on a network file system others may see it later.
+    const std::string name = text_of_first_rank(world, i < found.size() ? found[i].name : std::string());
+    if (name.empty()) break;
+    const auto begin = std::chrono::steady_clock::now();
+    const std::string damage = find_damage_together(checkpoints_dir / name, world);
+    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+    if (damage.empty()) {
+      on_first_rank(world, [&] { point_latest_to(checkpoints_dir, name); });
+      log::info("'{}' is whole: compared with its checksums in {:.2f} s", (checkpoints_dir / name).string(),
+                seconds.count());
+      return checkpoints_dir / name;
+    }
+    on_first_rank(world, [&] {
+      any_damaged = true;
+      const std::string aside = set_aside_damaged(checkpoints_dir, found[i]);
+      log::warning("'{}' is damaged and set aside as '{}', which nobody reads:\n{}",
+                   (checkpoints_dir / name).string(), aside, shortened(damage));
+    });
+  }
+  if (text_of_first_rank(world, any_damaged ? "yes" : "").empty()) return std::nullopt;
+  throw DataError(
+      "'{}' holds damaged checkpoints (step-N.damaged-K) and none that is whole: restore one from a copy, or "
+      "begin anew with another train.run_dir or with checkpoint.resume = never",
+      checkpoints_dir.string());
+}
+
+}  // namespace red::checkpoint

@@ -1,0 +1,28 @@
+// Which checkpoint a run goes on from: the newest whose every byte agrees with its checksums. What is
+// incomplete or damaged is set aside under a name that says so, never deleted and never loaded.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "parallel/communicator.hpp"
+
+namespace red::checkpoint {
+
+// All are collective; every rank reads a share of the files, and all return or throw the same.
+
+/// Saves that were interrupted get a name that says so. Before the run saves. Throws IoError.
+void set_aside_unfinished_together(const std::filesystem::path& checkpoints_dir,
+                                   parallel::Communicator& world);
+
+/// Sets aside what is no whole checkpoint, and returns the newest that is one; `latest` then names it.
+/// Nothing: there never was one. Throws DataError when there were some and all are damaged, IoError when a
+/// rank cannot read what may be whole.
+std::optional<std::filesystem::path> choose_newest(const std::filesystem::path& checkpoints_dir,
+                                                   parallel::Communicator& world);
+
+/// What is wrong with a checkpoint, a line each; empty: nothing.
+std::string find_damage_together(const std::filesystem::path& checkpoint_dir, parallel::Communicator& world);
+
+}  // namespace red::checkpoint

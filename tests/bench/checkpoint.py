@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Checkpoints: bytes/s of writing and reading beside `dd` with fsync in the same folder, in turns; the time to open the
+index of 8B by 256 writers; and how long a step of 150M stands still for a save that is written behind it."""
+import argparse
+import json
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+
+import engine
+
+WORK = engine.ROOT / "build" / "bench" / "checkpoint"
+SPEED = engine.ROOT / "build" / "release" / "tests" / "bench" / "checkpoint_speed"
+OF_DD, OPEN_S = 0.8, 1.0
+
+
+def run(*command) -> str:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=engine.ROOT, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{command}\nended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr
+
+
+def dd(path: pathlib.Path, mib: int) -> float:
+    """Seconds to write so much, fsync included."""
+    begin = time.perf_counter()
+    run("dd", "if=/dev/zero", f"of={path}", "bs=8M", f"count={mib // 8}", "conv=fsync")
+    seconds = time.perf_counter() - begin
+    path.unlink()
+    return seconds
+
+
+def speed(mib: int, rounds: int) -> dict:
+    ours, peer = [], []
+    for _ in range(rounds):
+        peer.append(dd(WORK / "dd", mib))
+        ours.append(json.loads(run(SPEED, WORK / "speed", mib).splitlines()[-1]))
+        shutil.rmtree(WORK / "speed")
+    def median(key):
+        return statistics.median(figures[key] for figures in ours)
+    rate = ours[0]["num_bytes"] / 2**20
+    return {"measure": "speed", "mib": rate, "rounds": rounds, "write_mib_per_s": rate / median("write_s"),
+            "dd_mib_per_s": mib / statistics.median(peer), "read_mib_per_s": rate / median("read_s"),
+            "verify_mib_per_s": rate / median("verify_s"), "open_8b_s": median("open_8b_s")}
+
+
+def stall(steps: int) -> dict:
+    """Of a run with random tokens: seconds of its steps while nothing is saved, and what a save adds to them."""
+    folder = WORK / "stall"
+    text = folder / "text.jsonl"
+    folder.mkdir(parents=True)
+    words = [f"word{i % 997} number {i * 7919 % 104729}" for i in range(60000)]
+    with open(text, "w") as out:
+        for begin in range(0, len(words), 500):
+            out.write(json.dumps({"text": " ".join(words[begin:begin + 500])}) + "\n")
+    run(engine.PROGRAM, "tokenizer", "train", "--out", folder / "t.model", "--vocab-size", 2048, text)
+    run(engine.PROGRAM, "data", "build", "--tokenizer", folder / "t.model", "--out", folder / "tokens", text)
+    log = run(engine.PROGRAM, "train", "--config", "configs/models/red_150m.ini", "--model.vocab_size=2048",
+              f"--data.tokenizer={folder / 't.model'}", "--data.window=512", f"--data.source.x.tokens={folder / 'tokens'}",
+              f"--train.run_dir={folder / 'run'}", f"--train.steps={steps}", "--schedule.kind=constant",
+              "--train.global_batch=4", "--train.micro_batch=4", f"--checkpoint.every={steps // 2}")
+    stood = [float(value) for value in re.findall(r"for ([0-9.]+) s of which training stood still", log)]
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    quiet = statistics.median(line["step_s"] for line in lines[1:steps // 2])
+    beside = statistics.median(line["step_s"] for line in lines[steps // 2:steps // 2 + 3])
+    return {"measure": "stall", "step_s": quiet, "step_beside_a_save_s": beside, "stood_still_s": max(stood),
+            "saved_mib": sum(file.stat().st_size for file in (folder / "run").rglob("shard-*")) / 2**20 / len(stood)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=12, help="of the run with 150M parameters; 0: no such run")
+    parser.add_argument("--name", help="write the figures to tests/bench/results/NAME.json")
+    options = parser.parse_args()
+    subprocess.run(["cmake", "--build", "build/release", "--target", "redllm", "checkpoint_speed"], cwd=engine.ROOT,
+                   check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True)
+    rows = [speed(options.mib, options.rounds)]
+    if options.steps:
+        rows.append(stall(options.steps))
+    for row in rows:
+        print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+    below = []
+    if rows[0]["write_mib_per_s"] < OF_DD * rows[0]["dd_mib_per_s"]:
+        below.append(f"writing: {rows[0]['write_mib_per_s']:.0f} MiB/s, dd {rows[0]['dd_mib_per_s']:.0f}")
+    if rows[0]["open_8b_s"] > OPEN_S:
+        below.append(f"the index of 8B opens in {rows[0]['open_8b_s']:.2f} s")
+    shutil.rmtree(WORK)
+    return engine.finish(options.name, rows, below)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+// Saves behind training: the bytes of save(), of the moment of begin() whatever happens afterwards; failures
+// of one rank that all know of the same way and that leave nothing behind; and savers that are given up.
+#include "checkpoint/background_saver.hpp"
+
+#include <gtest/gtest.h>
+
+#include "checkpoint/file_size_limit.hpp"
+#include "checkpoint/folders.hpp"
+#include "checkpoint/test_run.hpp"
+#include "checkpoint/tiled_model.hpp"
+#include "checkpoint/verify.hpp"
+
+namespace red::checkpoint::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+class BackgroundSaverTest : public CheckpointTest {
+ protected:
+  int last() const { return size() - 1; }
+
+  /// What a rank would save, and memory for its copy.
+  struct Source {
+    OwnedShards owned;
+    std::shared_ptr<HostBuffer> memory;
+  };
+  Source source(int version) {
+    Source s{shards_of(tilings()[2], rank(), size(), 3), nullptr};
+    s.owned.fill(version);
+    s.memory = std::make_shared<HostBuffer>(copy_bytes(s.owned.shards()));
+    return s;
+  }
+  void begin(BackgroundSaver& saver, int64_t step, Source& from) {
+    saver.begin(metadata_of(step), copy_shards(stream_, from.owned.shards(), from.memory));
+  }
+  /// Step after step until the saver is idle.
+  SaveResult result_after_steps(BackgroundSaver& saver) {
+    for (int boundary = 0; boundary < 100000; ++boundary) {
+      saver.at_step_boundary();
+      if (auto result = saver.take_result()) return *result;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return {0, 0.0, "it never ends"};
+  }
+  int64_t count_wrong(const fs::path& checkpoint, int version) {
+    const Reader reader(checkpoint);
+    OwnedShards owned = shards_of(tilings()[3], 0, 1, 1);
+    for (const Shard& shard : owned.shards()) reader.read(shard);
+    return owned.count_wrong(version);
+  }
+  std::string text_of_rank_0(std::string text) {
+    text.resize(4096);
+    parallel::Request request =
+        world().broadcast(make_tensor(reinterpret_cast<uint8_t*>(text.data()), 1, 4096), 0);
+    world().wait(request, "text of rank 0");
+    return text.substr(0, text.find('\0'));
+  }
+
+  Stream stream_{1, 0, GemmChoice::plain};
+};
+
+TEST_F(BackgroundSaverTest, WritesTheBytesOfTheMomentAndOfSave) {
+  Source from = source(1);
+  save(folder() / "at_once", metadata_of(3), from.owned.shards(), world());
+  BackgroundSaver saver(folder() / "behind", {}, world());
+  EXPECT_TRUE(saver.idle());
+  begin(saver, 3, from);
+  EXPECT_FALSE(saver.idle());
+  from.owned.fill(2);  // training goes on
+  const SaveResult result = result_after_steps(saver);
+  EXPECT_EQ(result.error, "");
+  EXPECT_EQ(result.step, 3);
+  EXPECT_TRUE(saver.idle());
+  const fs::path behind = folder() / "behind/step-00000003", at_once = folder() / "at_once/step-00000003";
+  EXPECT_EQ(names_in(behind), names_in(at_once));
+  for (const std::string& name : names_in(at_once))
+    EXPECT_TRUE(text_of(behind / name) == text_of(at_once / name)) << name;
+  EXPECT_EQ(find_damage(behind), std::vector<std::string>());
+  EXPECT_EQ(count_wrong(behind, 1), 0);
+  EXPECT_EQ(find_latest(folder() / "behind"), behind);
+}
+
+TEST_F(BackgroundSaverTest, SavesOneAfterAnother) {
+  Source from = source(1);
+  BackgroundSaver saver(folder(), {}, world());
+  for (int step = 1; step <= 4; ++step) {
+    from.owned.fill(step);
+    begin(saver, step, from);
+    if (step % 2 == 0) saver.at_step_boundary();  // whatever is under way then
+    saver.finish();
+    const auto result = saver.take_result();
+    EXPECT_TRUE(result && result->error.empty());
+    EXPECT_FALSE(saver.take_result());
+    EXPECT_EQ(count_wrong(folder() / folder_name(step), step), 0);
+  }
+}
+
+TEST_F(BackgroundSaverTest, OneRankOutOfSpaceIsEverybodysResult) {
+  Source from = source(1);
+  BackgroundSaver saver(folder(), {}, world());
+  begin(saver, 1, from);
+  EXPECT_EQ(result_after_steps(saver).error, "");
+  for (const rlim_t limit : {8000, 100, 0}) {
+    SCOPED_TRACE(limit);
+    from.owned.fill(2);
+    SaveResult result;
+    {
+      std::optional<FileSizeLimit> full;
+      if (rank() == last()) full.emplace(limit);
+      begin(saver, 2, from);
+      result = result_after_steps(saver);
+    }
+    EXPECT_TRUE(has(result.error, fmt::format("rank {} on ", last())));
+    EXPECT_TRUE(has(result.error, "step-00000002.partial/" + shard_file_name(last())));
+    EXPECT_TRUE(has(result.error, "(errno 27)"));
+    EXPECT_EQ(result.error, text_of_rank_0(result.error));
+    saver.finish();
+    EXPECT_FALSE(saver.take_result());
+    EXPECT_EQ(names_in(folder()), (std::set<std::string>{"latest", "step-00000001"}));
+    EXPECT_EQ(count_wrong(folder() / "step-00000001", 1), 0);
+    barrier();
+  }
+  begin(saver, 2, from);
+  saver.finish();
+  EXPECT_EQ(saver.take_result()->error, "");
+  EXPECT_EQ(count_wrong(folder() / "step-00000002", 2), 0);
+}
+
+TEST_F(BackgroundSaverTest, APublicationThatFailsIsRankZeros) {
+  Source from = source(1);
+  if (rank() == 0) fs::create_directories(folder() / "latest.partial/in the way");
+  barrier();
+  BackgroundSaver saver(folder(), {}, world());
+  begin(saver, 1, from);
+  const SaveResult result = result_after_steps(saver);
+  EXPECT_TRUE(has(result.error, "checkpoint: publishing: rank 0 on "));
+  EXPECT_TRUE(has(result.error, "latest.partial"));
+  EXPECT_EQ(result.error, text_of_rank_0(result.error));
+  saver.finish();
+  barrier();
+  if (rank() == 0) fs::remove_all(folder() / "latest.partial");
+}
+
+TEST_F(BackgroundSaverTest, AFolderThatCannotBeIsAResult) {
+  if (rank() == 0) std::ofstream(folder() / "file") << "no folder";
+  barrier();
+  Source from = source(1);
+  BackgroundSaver saver(folder() / "file/checkpoints", {}, world());
+  begin(saver, 1, from);
+  const SaveResult result = result_after_steps(saver);
+  EXPECT_TRUE(has(result.error, "checkpoint: preparing the folder: rank 0 on "));
+  EXPECT_TRUE(has(result.error, "errno 20"));
+  EXPECT_EQ(result.error, text_of_rank_0(result.error));
+  saver.finish();
+}
+
+TEST_F(BackgroundSaverTest, ASaverThatIsGivenUpLeavesAnUnfinishedSave) {
+  {
+    Source from = source(1);
+    BackgroundSaver saver(folder(), {}, world());
+    begin(saver, 1, from);
+    while (!fs::exists(folder() / "step-00000001.partial"))
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  barrier();
+  EXPECT_EQ(names_in(folder()), (std::set<std::string>{"step-00000001.partial"}));
+  EXPECT_EQ(find_latest(folder()), std::nullopt);
+}
+
+}  // namespace
+}  // namespace red::checkpoint::test
