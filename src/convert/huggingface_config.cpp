@@ -31,9 +31,20 @@ const std::vector<const char*>& model_keys(bool has_encoder) {
   return has_encoder ? red : dec;
 }
 
-/// Keys of [data] that say how a sample looked; below "redllm" in config.json.
-constexpr std::array kDataKeys = {"samples",   "window",        "input_length",       "target_length",
-                                  "end_input", "document_mask", "bidirectional_input"};
+/// What an evaluation must know besides, below "redllm" in config.json: how a sample looked, how the model
+/// computes.
+struct RunKey {
+  const char* section;
+  const char* key;
+};
+constexpr std::array kRunKeys = {RunKey{"data", "samples"},
+                                 RunKey{"data", "window"},
+                                 RunKey{"data", "input_length"},
+                                 RunKey{"data", "target_length"},
+                                 RunKey{"data", "end_input"},
+                                 RunKey{"data", "document_mask"},
+                                 RunKey{"data", "bidirectional_input"},
+                                 RunKey{"train", "precision"}};
 
 const config::RunOption& option_of(const std::string& section, const std::string& key) {
   for (const config::RunOption& option : config::run_options()) {
@@ -64,7 +75,7 @@ std::string text_at(const json& content, const char* key, const std::string& fil
   return found->get<std::string>();
 }
 
-/// model.KEY = value, and what of [data] is told.
+/// model.KEY = value, and what is told of the run.
 std::vector<std::pair<std::string, std::string>> values_of(const json& content, bool has_encoder,
                                                            const std::string& file) {
   std::vector<std::pair<std::string, std::string>> values = {{"model.kind", has_encoder ? "red" : "dec"}};
@@ -73,11 +84,11 @@ std::vector<std::pair<std::string, std::string>> values_of(const json& content, 
     values.emplace_back(fmt::format("model.{}", key),
                         text_of(content[key], fmt::format("{}: \"{}\"", file, key)));
   }
-  const json data = content.value("redllm", json::object());
-  for (const char* key : kDataKeys) {
-    if (data.is_object() && data.contains(key))
-      values.emplace_back(fmt::format("data.{}", key),
-                          text_of(data[key], fmt::format("{}: \"{}\"", file, key)));
+  const json run = content.value("redllm", json::object());
+  for (const RunKey& of : kRunKeys) {
+    if (run.is_object() && run.contains(of.key))
+      values.emplace_back(fmt::format("{}.{}", of.section, of.key),
+                          text_of(run[of.key], fmt::format("{}: \"{}\"", file, of.key)));
   }
   return values;
 }
@@ -114,7 +125,7 @@ std::string huggingface_config(const config::RunConfig& config, const data::Spec
   out["eos_token_id"] = {ids.eos, ids.eod};
   if (has_encoder) out["decoder_start_token_id"] = ids.bos;
   out["dtype"] = dtype == DType::bf16 ? "bfloat16" : "float32";
-  for (const char* key : kDataKeys) out["redllm"][key] = value_of(option_of("data", key), config);
+  for (const RunKey& of : kRunKeys) out["redllm"][of.key] = value_of(option_of(of.section, of.key), config);
   out["redllm"]["step"] = origin.step;
   out["redllm"]["tokenizer_sha256"] = origin.tokenizer_sha256;
   return out.dump(2) + "\n";

@@ -25,7 +25,7 @@ std::string huggingface_config(const config::RunConfig& config, const data::Spec
                                const ExportOrigin& origin);
 std::string huggingface_generation_config(const data::SpecialIds& ids, bool has_encoder);
 
-/// What config.json says, as a configuration: [model], and of [data] what an evaluation must know.
+/// What config.json says, as a configuration: [model], and of the run what an evaluation must know.
 struct ImportedConfig {
   std::string configuration;  ///< INI
   model::ModelConfig model;

@@ -116,7 +116,7 @@ def main():
     config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
     has_encoder = config.is_encoder_decoder
     factory = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
     check(tokenizer.padding_side == ("right" if has_encoder else "left"), "padding side")
     check_tokenizer(tokenizer, lines, has_encoder)
     check_config(folder, has_encoder, tokenizer)
@@ -125,11 +125,11 @@ def main():
     # A model that was saved by Transformers loads again, and goes back (the caller does that).
     model = factory.from_pretrained(folder, trust_remote_code=True)
     model.save_pretrained(folder + "-saved", max_shard_size="200KB")
-    AutoTokenizer.from_pretrained(folder).save_pretrained(folder + "-saved")
+    AutoTokenizer.from_pretrained(folder, trust_remote_code=True).save_pretrained(folder + "-saved")
     again = factory.from_pretrained(folder + "-saved", trust_remote_code=True)
     same = all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values()))
     check(same, "saved by Transformers and loaded again")
-    reloaded = AutoTokenizer.from_pretrained(folder + "-saved")
+    reloaded = AutoTokenizer.from_pretrained(folder + "-saved", trust_remote_code=True)
     texts = [line["text"] for line in lines[:200]]
     check(reloaded(texts)["input_ids"] == tokenizer(texts)["input_ids"], "the tokenizer too")
 

@@ -271,7 +271,7 @@ TEST_F(ConvertProgramTest, TheHarnessEvaluatesTasksOfOnesOwn) {
   for (std::size_t i = 5; i < 25; ++i) {
     const std::string question = "In the beginning" + parts[i].at("continuation").get<std::string>();
     const std::vector<std::string> choices = {" and the earth", " qqzx wvk"};
-    documents.push_back({{"question", question}, {"choices", choices}, {"label", i % 2}});
+    documents.push_back({{"question", question}, {"choices", choices}, {"label", i % 4 == 0 ? 1 : 0}});
     for (const std::string& choice : choices)  // the harness puts a space between
       requests.push_back({{"context", question}, {"continuation", " " + choice}});
   }
