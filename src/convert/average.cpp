@@ -64,6 +64,7 @@ void average(const std::vector<std::filesystem::path>& checkpoints, const std::f
   }
   const std::vector<model::ParameterSpec>& parameters = models.front()->parameters();
   std::vector<checkpoint::LogicalTensor> tensors;
+  tensors.reserve(parameters.size());
   for (const model::ParameterSpec& spec : parameters) tensors.push_back(logical_tensor(spec));
   CheckpointWriter out(run_dir, tensors);
   Progress progress(fmt::format("averaging {} checkpoints", models.size()),

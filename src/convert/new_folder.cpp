@@ -1,7 +1,6 @@
 #include "convert/new_folder.hpp"
 
 #include <system_error>
-#include <utility>
 
 #include "base/error.hpp"
 #include "base/log.hpp"
@@ -18,7 +17,7 @@ void check(const std::error_code& error, const char* what, const fs::path& path)
     throw IoError("cannot {} '{}': {} (errno {})", what, path.string(), error.message(), error.value());
 }
 
-fs::path without_slash(fs::path path) {
+fs::path without_slash(const fs::path& path) {
   return path.has_filename() ? path : path.parent_path();
 }
 
@@ -30,7 +29,7 @@ void check_new(const fs::path& path) {
     throw ConfigError("'{}' exists already: give another name, or remove it", path.string());
 }
 
-NewFolder::NewFolder(fs::path path) : path_(without_slash(std::move(path))), partial_(path_) {
+NewFolder::NewFolder(const fs::path& path) : path_(without_slash(path)), partial_(path_) {
   check_new(path_);
   partial_ += ".partial";
   std::error_code error;

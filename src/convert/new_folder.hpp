@@ -12,7 +12,7 @@ class NewFolder {
  public:
   /// Throws ConfigError where something of this name exists already. What an earlier run left in NAME.partial
   /// goes.
-  explicit NewFolder(std::filesystem::path path);
+  explicit NewFolder(const std::filesystem::path& path);
   /// Takes the partial folder along unless it was published.
   ~NewFolder();
   NewFolder(const NewFolder&) = delete;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares a consolidated file with the checkpoint that it was made of, in h5py: check_consolidated.py FILE INDEX DTYPE."""
+"""Compares a consolidated file with its checkpoint, in h5py: check_consolidated.py FILE INDEX DTYPE."""
 import sys
 
 import h5py

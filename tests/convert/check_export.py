@@ -49,7 +49,8 @@ def check_config(folder, has_encoder, tokenizer):
     check((tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2), "ids of the tokenizer")
     check(tokenizer.convert_tokens_to_ids("[EOD]") == 4, "id of [EOD]")
     for part in (config, generation):
-        check((part.pad_token_id, part.bos_token_id, part.eos_token_id) == (0, 1, [2, 4]), f"ids of {type(part).__name__}")
+        ids = (part.pad_token_id, part.bos_token_id, part.eos_token_id)
+        check(ids == (0, 1, [2, 4]), f"ids of {type(part).__name__}")
         if has_encoder:
             check(part.decoder_start_token_id == 1, f"start token of {type(part).__name__}")
 
@@ -75,7 +76,8 @@ def check_generation(model, tokenizer, prompts):
             continue  # a decoder goes on behind its prompt
         found = continuations(model, tokenizer, prompts, batch, side)
         same = sum(a == b for a, b in zip(found, expected))
-        check(same == len(prompts), f"{same} of {len(prompts)} continuations are the engine's, {batch} at a time, padded {side}")
+        how = f"{batch} at a time, padded {side}"
+        check(same == len(prompts), f"{same} of {len(prompts)} continuations are the engine's, {how}")
     for options in ({"num_beams": 3}, {"do_sample": True, "top_k": 5}, {"use_cache": False}):
         inputs = tokenizer([prompts[0]["prompt"]], return_tensors="pt")
         model.generate(**inputs, max_new_tokens=4, **options)

@@ -27,6 +27,9 @@ namespace fs = std::filesystem;
 using convert::ModelCheckpoint;
 using nlohmann::json;
 
+const std::string kProgram = RED_BINARY_DIR "/redllm";
+const std::string kCheckConsolidated = RED_SOURCE_DIR "/tests/convert/check_consolidated.py";
+
 class ConversionTest : public testing::Test {
  protected:
   fs::path path(const std::string& name) const { return folder_.path() / name; }
@@ -224,10 +227,9 @@ TEST_F(ConversionTest, OneFileThatH5pyReads) {
   for (const DType dtype : {DType::fp32, DType::bf16}) {
     const fs::path file = path(fmt::format("one-{}.h5", name_of(dtype)));
     convert::consolidate(model, file, {dtype, true});
-    const ChildResult result =
-        run_child({"/usr/bin/python3", RED_SOURCE_DIR "/tests/convert/check_consolidated.py", file.string(),
-                   (checkpoint / "index.h5").string(), std::string(name_of(dtype))},
-                  folder_.path());
+    const ChildResult result = run_child({"/usr/bin/python3", kCheckConsolidated, file.string(),
+                                          (checkpoint / "index.h5").string(), std::string(name_of(dtype))},
+                                         folder_.path());
     EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
     EXPECT_FALSE(fs::exists(file.string() + ".partial"));
   }
@@ -245,8 +247,8 @@ TEST_F(ConversionTest, MemoryDoesNotGrowWithTheModel) {
   });
   constexpr long most_kib = 200 * 1024;
   const auto convert_by = [&](const std::string& limits, const std::vector<std::string>& args) {
-    std::vector<std::string> command = {
-        "/bin/bash", "-c", limits + "exec \"$@\"", "bash", RED_BINARY_DIR "/redllm", "convert"};
+    std::vector<std::string> command = {"/bin/bash", "-c",     limits + "exec \"$@\"",
+                                        "bash",      kProgram, "convert"};
     command.insert(command.end(), args.begin(), args.end());
     return run_child(command, folder_.path(), 200);
   };

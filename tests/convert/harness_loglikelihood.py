@@ -10,7 +10,9 @@ from lm_eval.models.huggingface import HFLM
 
 def main():
     folder, backend, requests = sys.argv[1:]
-    model = HFLM(pretrained=folder, backend=backend, trust_remote_code=True, dtype="float32", batch_size=8, device="cpu")
+    model = HFLM(
+        pretrained=folder, backend=backend, trust_remote_code=True, dtype="float32", batch_size=8, device="cpu"
+    )
     lines = [json.loads(line) for line in open(requests, encoding="utf-8")]
     instances = [
         Instance(request_type="loglikelihood", doc={}, arguments=(line["context"], line["continuation"]), idx=0)

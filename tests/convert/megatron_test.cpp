@@ -15,10 +15,14 @@
 namespace red::test {
 namespace {
 
+const std::string kProgram = RED_BINARY_DIR "/redllm";
+const std::string kReader = RED_SOURCE_DIR "/tests/data/read_megatron.py";
+const std::string kWriter = RED_SOURCE_DIR "/tests/convert/write_megatron.py";
+
 class MegatronTest : public testing::Test {
  protected:
   MegatronTest() {
-    succeeds({program_, "tokenizer", "train", "--out", "t.model", "--vocab-size", "320", "wiki.jsonl"});
+    succeeds({kProgram, "tokenizer", "train", "--out", "t.model", "--vocab-size", "320", "wiki.jsonl"});
   }
 
   std::string succeeds(const std::vector<std::string>& command) const {
@@ -35,15 +39,13 @@ class MegatronTest : public testing::Test {
     return ids;
   }
 
-  const std::string program_ = RED_BINARY_DIR "/redllm";
   WorkingDirectory folder_{{{"wiki.jsonl", json_lines(0, 30)}}};
 };
 
 TEST_F(MegatronTest, ReadsWhatTheProgramWrites) {
   succeeds(
-      {program_, "data", "build", "--tokenizer", "t.model", "--out", "wiki", "--no-shuffle", "wiki.jsonl"});
-  std::istringstream lines(
-      succeeds({"/usr/bin/python3", RED_SOURCE_DIR "/tests/data/read_megatron.py", "wiki_text_document"}));
+      {kProgram, "data", "build", "--tokenizer", "t.model", "--out", "wiki", "--no-shuffle", "wiki.jsonl"});
+  std::istringstream lines(succeeds({"/usr/bin/python3", kReader, "wiki_text_document"}));
   std::string line;
   std::getline(lines, line);
   EXPECT_EQ(line, "dtype uint16");
@@ -65,16 +67,16 @@ TEST_F(MegatronTest, WritesWhatTheProgramReads) {
     }
     write_bytes(folder_.path() / "documents.txt", documents);
     const std::string prefix = dtype + "_text_document";
-    succeeds({"/bin/sh", "-c", "/usr/bin/python3 \"$0\" \"$1\" \"$2\" <documents.txt",
-              RED_SOURCE_DIR "/tests/convert/write_megatron.py", prefix, dtype});
+    succeeds(
+        {"/bin/sh", "-c", "/usr/bin/python3 \"$0\" \"$1\" \"$2\" <documents.txt", kWriter, prefix, dtype});
     const data::TokenFile file(folder_.path() / prefix);
     EXPECT_EQ(file.num_documents(), 30);
     std::vector<int32_t> tokens(static_cast<std::size_t>(file.num_tokens()));
     file.read(0, tokens);
     EXPECT_EQ(tokens, expected);
-    succeeds({program_, "data", "verify", "--tokenizer", "t.model", dtype});
+    succeeds({kProgram, "data", "verify", "--tokenizer", "t.model", dtype});
     const std::string shown =
-        succeeds({program_, "data", "show", "--tokenizer", "t.model", "--window", "64", "--at", "0", dtype});
+        succeeds({kProgram, "data", "show", "--tokenizer", "t.model", "--window", "64", "--at", "0", dtype});
     EXPECT_NE(shown.find("The "), std::string::npos) << shown;
   }
 }
@@ -82,8 +84,8 @@ TEST_F(MegatronTest, WritesWhatTheProgramReads) {
 /// Several sequences in a document, as Megatron writes with --split-sentences.
 TEST_F(MegatronTest, DocumentsOfSeveralSequencesAreRead) {
   write_bytes(folder_.path() / "documents.txt", "7 8 9|10 4\n11|12|4\n");
-  succeeds({"/bin/sh", "-c", "/usr/bin/python3 \"$0\" \"$1\" int32 <documents.txt",
-            RED_SOURCE_DIR "/tests/convert/write_megatron.py", "several_text_document"});
+  succeeds({"/bin/sh", "-c", "/usr/bin/python3 \"$0\" \"$1\" int32 <documents.txt", kWriter,
+            "several_text_document"});
   const data::TokenFile file(folder_.path() / "several_text_document");
   EXPECT_EQ(file.num_documents(), 2);
   EXPECT_EQ(file.num_sequences(), 5);

@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+const std::string kTextScript = RED_SOURCE_DIR "/launch/quickstart_text.py";
 constexpr int kLines = 10000, kPrompts = 50, kRequests = 100;
 
 const std::string kRun = R"(vocab_size = 1000
@@ -54,9 +55,8 @@ class ConvertProgramTest : public testing::Test {
     shared_folder = std::make_unique<WorkingDirectory>(std::map<std::string, std::string>{
         {"red.ini", "[model]\nkind = red\nencoder_layers = 2\n" + kRun + sources},
         {"dec.ini", "[model]\nkind = dec\n" + kRun + sources}});
-    const ChildResult text = run_child(
-        {"/usr/bin/python3", RED_SOURCE_DIR "/launch/quickstart_text.py", "--out", ".", "--mib", "0.5"},
-        shared_folder->path());
+    const ChildResult text =
+        run_child({"/usr/bin/python3", kTextScript, "--out", ".", "--mib", "0.5"}, shared_folder->path());
     has_text = text.exit_code == 0;
     if (!has_text) return;
     succeeds({"tokenizer", "train", "--out", "t.model", "--vocab-size", "1000", "bible.jsonl",

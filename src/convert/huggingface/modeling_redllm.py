@@ -1,7 +1,7 @@
 """RedLLM and DecLLM (arXiv 2510.26622) for Transformers, as redllm exports them.
 
-Shapes: B batch, S encoder length, T decoder length, V vocabulary. Padding is known by attention masks alone and may be on
-either side; without a mask every token counts.
+Shapes: B batch, S encoder length, T decoder length, V vocabulary. Padding is known by attention masks alone and may be
+on either side; without a mask every token counts.
 """
 import torch
 from torch import nn
@@ -292,8 +292,8 @@ class DecLLMForCausalLM(RedLLMPreTrainedModel, GenerationMixin):
         logits_to_keep=0,
         **kwargs,
     ):
-        """input_ids (B, T); attention_mask covers what is cached too. labels (B, T) are input_ids, -100 where no loss is
-        wanted: they are shifted here, label t is predicted from token t - 1."""
+        """input_ids (B, T); attention_mask covers what is cached too. labels (B, T) are input_ids, -100 where no loss
+        is wanted: they are shifted here, label t is predicted from token t - 1."""
         attentions, states, use_cache = self.resolve(output_attentions, output_hidden_states, use_cache)
         self.check_cache(past_key_values)
         if (input_ids is None) == (inputs_embeds is None):
