@@ -1,4 +1,5 @@
-// The Python files that every export carries, so that Transformers can make the model of it (huggingface/*.py).
+// The Python files that every export carries, so that Transformers can make the model of it
+// (huggingface/*.py).
 #pragma once
 
 #include <span>
