@@ -73,9 +73,13 @@ void average(const std::vector<std::filesystem::path>& checkpoints, const std::f
   const auto newest = std::max_element(models.begin(), models.end(), [](const auto& a, const auto& b) {
     return a->reader().metadata().step < b->reader().metadata().step;
   });
-  checkpoint::Metadata metadata = (*newest)->reader().metadata();
+  const checkpoint::Metadata& from = (*newest)->reader().metadata();
+  checkpoint::Metadata metadata;
+  metadata.step = from.step;
+  metadata.sample_cursor = from.sample_cursor;
+  metadata.configuration = from.configuration;
+  metadata.tokenizer_digest = from.tokenizer_digest;
   metadata.layout = fmt::format("average of {} checkpoints", models.size());
-  metadata.extra.clear();
   for (std::size_t i = 0; i < checkpoints.size(); ++i)
     metadata.extra[fmt::format("averaged {}", i)] = checkpoints[i].filename().string();
   out.save(metadata);
