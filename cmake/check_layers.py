@@ -6,7 +6,7 @@ import sys
 
 RANK = {
     "base": 0, "device": 1, "ops": 2, "parallel": 2, "data": 3, "model": 4, "optim": 5, "checkpoint": 5,
-    "config": 6, "train": 7, "eval": 8, "launch": 9,
+    "config": 6, "train": 7, "convert": 7, "eval": 8, "launch": 9,
 }
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SUFFIXES = {".hpp", ".cpp", ".cuh", ".cu"}

@@ -116,6 +116,7 @@ int perplexity(std::span<const std::string> args) {
 int run_eval(std::span<const std::string> args) {
   static constexpr std::array list = {
       Command{"perplexity", "perplexity per source on held-out text", perplexity},
+      Command{"loglikelihood", "how likely continuations of contexts are", run_loglikelihood},
   };
   return dispatch("redllm eval", list, args);
 }

@@ -1,5 +1,6 @@
 #include "launch/commands.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <vector>
@@ -14,7 +15,10 @@ namespace {
 
 std::string usage(std::string_view parent, std::span<const Command> list) {
   std::string text = fmt::format("usage: {} COMMAND ...\n\ncommands:\n", parent);
-  for (const Command& command : list) text += fmt::format("  {:<12} {}\n", command.name, command.summary);
+  std::size_t width = 12;
+  for (const Command& command : list) width = std::max(width, command.name.size());
+  for (const Command& command : list)
+    text += fmt::format("  {:<{}} {}\n", command.name, width, command.summary);
   return text + fmt::format("\n{} COMMAND --help tells more.\n", parent);
 }
 
@@ -42,6 +46,8 @@ std::span<const Command> commands() {
               on_first_rank<run_config>},
       Command{"plan", "print what a layout asks of every rank: memory, layers, bubble",
               on_first_rank<run_plan>},
+      Command{"convert", "to and from Transformers; one file; the mean of checkpoints",
+              on_first_rank<run_convert>},
       Command{"inspect", "show what a checkpoint holds", on_first_rank<run_inspect>},
   };
   return list;

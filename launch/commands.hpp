@@ -15,6 +15,8 @@ int run_tokenizer(std::span<const std::string> args);
 int run_data(std::span<const std::string> args);
 int run_train(std::span<const std::string> args);
 int run_eval(std::span<const std::string> args);
+int run_loglikelihood(std::span<const std::string> args);  ///< of eval
+int run_convert(std::span<const std::string> args);
 int run_generate(std::span<const std::string> args);
 int run_bench(std::span<const std::string> args);
 int run_config(std::span<const std::string> args);

@@ -5,9 +5,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 usage() {
   cat <<'END'
-usage: launch/test.sh [--no-install] [--thorough] [--preset PRESET] [--jobs N] [-- CTEST_ARGUMENTS...]
+usage: launch/test.sh [--no-install] [--no-python] [--thorough] [--preset PRESET] [--jobs N] [-- CTEST_ARGUMENTS...]
   --no-install     use the packages that are there; without it, missing Debian packages are installed, and Python's
-                   tensorboard into build/python, and CUDA's compiler and libraries into build/cuda
+                   tensorboard into build/python, PyTorch, Transformers and lm-evaluation-harness into
+                   build/python-convert, and CUDA's compiler and libraries into build/cuda
+  --no-python      leave out the tests that read exports with PyTorch, Transformers and lm-evaluation-harness
   --thorough       also clang-tidy, the tests under AddressSanitizer and UndefinedBehaviorSanitizer, and
                    launch/quickstart.sh: an hour more on 2 cores
   --preset PRESET  release (default), debug, asan or tsan
@@ -16,10 +18,11 @@ example: launch/test.sh --no-install -- -R golden
 END
 }
 
-install=yes thorough=no preset=release jobs=$(nproc) ctest_arguments=()
+install=yes python=yes thorough=no preset=release jobs=$(nproc) ctest_arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
     --no-install) install=no ;;
+    --no-python) python=no ;;
     --thorough) thorough=yes ;;
     --preset | --jobs)
       [ $# -ge 2 ] || { usage >&2; exit 2; }
@@ -67,11 +70,14 @@ build() { # build PRESET
   cmake --preset "$1" -DRED_TESTS=ON "-DRED_CUDA=$cuda" && cmake --build "build/$1" -j "$jobs"
 }
 
-# run_tests PRESET [CTEST_ARGUMENTS...]: every ctest test counts by itself.
+# run_tests PRESET [LABEL...]: every ctest test counts by itself, but those with such a label.
 run_tests() {
   local results="$PWD/$logs/$1.xml" begin=$SECONDS status=0 tests fails skips
+  local without=("${@:2}") exclude=()
+  if [ "$python" = no ]; then without+=(python); fi
+  if [ ${#without[@]} -gt 0 ]; then exclude=(-LE "^($(IFS='|' && echo "${without[*]}"))\$"); fi
   rm -f "$results"
-  ctest --preset "$1" -j "$jobs" --output-junit "$results" "${@:2}" "${ctest_arguments[@]}" </dev/null || status=$?
+  ctest --preset "$1" -j "$jobs" --output-junit "$results" "${exclude[@]}" "${ctest_arguments[@]}" </dev/null || status=$?
   tests=$(junit "$results" tests) fails=$(junit "$results" failures)
   skips=$(($(junit "$results" skipped) + $(junit "$results" disabled)))
   if [ "$tests" = 0 ] || { [ "$status" != 0 ] && [ "$fails" = 0 ]; }; then
@@ -99,12 +105,13 @@ shell_check() {
   git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 }
 
-# What Python packages are for can be skipped, unless RED_REQUIRE_TENSORBOARD=1 demands it.
-python_packages() {
-  if [ "${RED_REQUIRE_TENSORBOARD:-}" = 1 ]; then
-    check "python packages" launch/python_packages.sh || exit 1
-  elif ! launch/python_packages.sh >"$logs/python_packages.log" 2>&1 </dev/null; then
-    skip "python packages" "cannot be had, see $logs/python_packages.log"
+# What Python packages are for can be skipped, unless RED_REQUIRE_TENSORBOARD=1 or RED_REQUIRE_PYTHON=1 demands it.
+python_packages() { # python_packages GROUP REQUIRED
+  local name="python packages, $1" log="$logs/python_packages_$1.log"
+  if [ "$2" = 1 ]; then
+    check "$name" launch/python_packages.sh "$1" || exit 1
+  elif ! launch/python_packages.sh "$1" >"$log" 2>&1 </dev/null; then
+    skip "$name" "cannot be had, see $log"
   fi
 }
 
@@ -119,11 +126,13 @@ cuda_sdk() {
 
 if [ "$install" = yes ]; then
   check "packages" launch/packages.sh build test text || exit 1
-  python_packages
+  python_packages test "${RED_REQUIRE_TENSORBOARD:-}"
+  if [ "$python" = yes ]; then python_packages convert "${RED_REQUIRE_PYTHON:-}"; fi
   cuda_sdk
 else
   launch/packages.sh --check build test text || true
 fi
+if [ "$python" = no ]; then skip "tests with PyTorch, Transformers and lm-evaluation-harness" "--no-python"; fi
 if check "build, $preset" build "$preset"; then
   run_tests "$preset"
   check "every header by itself" cmake --build "build/$preset" -j "$jobs" --target red_header_checks
@@ -138,7 +147,7 @@ check "order of the folders" python3 cmake/check_layers.py
 if [ "$thorough" = yes ]; then
   check "clang-tidy" python3 cmake/check_tidy.py "build/$preset" --jobs "$jobs"
   if [ "$preset" = release ]; then
-    if check "build, asan" build asan; then run_tests asan -LE many_ranks; fi
+    if check "build, asan" build asan; then run_tests asan many_ranks python; fi
     check "quickstart" launch/quickstart.sh --no-install
   fi
 fi

@@ -7,7 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 usage() {
   echo "usage: tests/fuzz/run.sh [--no-install] [--seconds N] [TARGET...]" >&2
   echo "  --seconds N   for each target (default 60)" >&2
-  echo "  TARGET        configuration, token_index, json_lines, checkpoint_index (default: all)" >&2
+  echo "  TARGET        configuration, token_index, json_lines, checkpoint_index, safetensors (default: all)" >&2
   exit 2
 }
 
@@ -25,7 +25,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ ${#targets[@]} -gt 0 ] || targets=(configuration token_index json_lines checkpoint_index)
+[ ${#targets[@]} -gt 0 ] || targets=(configuration token_index json_lines checkpoint_index safetensors)
 
 if [ "$install" = yes ]; then launch/packages.sh build test fuzz; fi
 cmake --preset fuzz
