@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Pretrains DecLLM 4B on 64 GPUs: sbatch slurm/dec_4b.sh. See slurm/pretrain.sh.
+#SBATCH --job-name=dec_4b
+#SBATCH --nodes=8
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@600
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+model=dec_4b
+layout="data=16 tensor=4 encoder_stages=0 decoder_stages=1"
+micro_batch=2
+source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/pretrain.sh"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Pretrains RedLLM 150M on 8 GPUs: sbatch slurm/red_150m.sh. See slurm/pretrain.sh.
+#SBATCH --job-name=red_150m
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --time=04:00:00
+#SBATCH --signal=B:USR1@600
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+model=red_150m
+layout="data=4 tensor=1 encoder_stages=1 decoder_stages=1"
+micro_batch=8
+source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/pretrain.sh"

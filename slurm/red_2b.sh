@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Pretrains RedLLM 2B on 32 GPUs: sbatch slurm/red_2b.sh. See slurm/pretrain.sh.
+#SBATCH --job-name=red_2b
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@600
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+model=red_2b
+layout="data=8 tensor=2 encoder_stages=1 decoder_stages=1"
+micro_batch=4
+source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/pretrain.sh"
