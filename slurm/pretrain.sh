@@ -1,0 +1,135 @@
+# Common part of the job scripts, which set `model`, `layout` and `micro_batch` and source it.
+#   sbatch slurm/red_8b.sh            one job that goes on until train.steps is reached: it saves before its time is up,
+#                                     puts itself back into the queue, and resumes
+#   bash slurm/red_8b.sh              the same, submitted with the partition, account and options of slurm/site.env
+#   DRY_RUN=1 bash slurm/red_8b.sh    plan, layout and commands; starts nothing, and needs no Slurm. Or: --dry-run
+# Environment: RUN_DIR, RUNS, DATA_CONFIG (slurm/site.env); MODEL, LAYOUT, MICRO_BATCH in place of the script's own;
+# OPTIONS: more options of `redllm train`, such as "--train.steps=1000"; MAX_RESTARTS (default 3), without progress.
+# shellcheck shell=bash disable=SC2154 # the script that sources this sets its variables
+set -euo pipefail
+script=$(realpath "${BASH_SOURCE[1]}")
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source slurm/site.env
+
+say() { echo "$(date '+%F %T') ${SLURM_JOB_ID:+job $SLURM_JOB_ID: }$*"; }
+fail() { say "$*" >&2; exit 2; }
+
+model=${MODEL:-$model} layout=${LAYOUT:-$layout} micro_batch=${MICRO_BATCH:-$micro_batch}
+run_dir=${RUN_DIR:-$RUNS/$model}
+dry=no
+if [ "${DRY_RUN:-}" = 1 ] || [ "${1:-}" = --dry-run ]; then dry=yes; fi
+read -ra more_options <<<"${OPTIONS:-}"
+
+options=(--config "configs/models/$model.ini" --config configs/pretrain.ini --config "$DATA_CONFIG")
+stages=0 ranks=1
+for part in $layout; do
+  [[ $part =~ ^(data|tensor|encoder_stages|decoder_stages)=([0-9]+)$ ]] || fail "layout: $part is not data=N, tensor=N, encoder_stages=N or decoder_stages=N"
+  options+=("--parallel.$part")
+  case $part in
+    *_stages=*) stages=$((stages + BASH_REMATCH[2])) ;;
+    *) ranks=$((ranks * BASH_REMATCH[2])) ;;
+  esac
+done
+ranks=$((ranks * stages))
+options+=("--train.micro_batch=$micro_batch" "--train.run_dir=$run_dir" "${more_options[@]}")
+
+use_site() {
+  local name
+  if [ -n "$SITE_MODULES" ]; then
+    type module >/dev/null 2>&1 || fail "SITE_MODULES is set, but there is no \`module\` here; SITE_SETUP may source what defines it"
+    # shellcheck disable=SC2086 # several words
+    module load $SITE_MODULES
+  fi
+  # shellcheck disable=SC1090 # the site's own
+  if [ -n "$SITE_SETUP" ]; then source "$SITE_SETUP"; fi
+  if [ -n "$SITE_MPI_INTERFACES" ]; then
+    export OMPI_MCA_btl_tcp_if_include=$SITE_MPI_INTERFACES OMPI_MCA_oob_tcp_if_include=$SITE_MPI_INTERFACES
+  fi
+  if [ -n "$SITE_NCCL_INTERFACES" ]; then export NCCL_SOCKET_IFNAME=$SITE_NCCL_INTERFACES; fi
+  if [ -n "$SITE_NCCL_HCAS" ]; then export NCCL_IB_HCA=$SITE_NCCL_HCAS; fi
+  export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
+  for name in $(compgen -e | grep -E '^(NCCL|OMPI_MCA|CUDA|UCX)_' || true); do say "$name=${!name}"; done
+}
+
+# Sets `launcher`, an array.
+choose_launcher() {
+  local per_node=${SLURM_NTASKS_PER_NODE:-$(sed -n 's/^#SBATCH --ntasks-per-node=//p' "$script")} more
+  case ${SITE_LAUNCHER:-} in
+    mpirun | srun) kind=$SITE_LAUNCHER ;;
+    '')
+      kind=mpirun
+      if srun --mpi=list 2>&1 | grep -qw pmix && ompi_info 2>/dev/null | grep -q 'MCA pmix: \(ext3x\|s1\|s2\|flux\)'; then kind=srun; fi
+      ;;
+    *) fail "SITE_LAUNCHER=$SITE_LAUNCHER: mpirun, srun or empty" ;;
+  esac
+  if [ "$kind" = srun ]; then
+    read -ra more <<<"$SITE_SRUN"
+    launcher=(srun --mpi=pmix --ntasks="$ranks" --ntasks-per-node="$per_node" --kill-on-bad-exit=1 --cpu-bind=cores "${more[@]}")
+  else
+    read -ra more <<<"$SITE_MPIRUN"
+    launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node" --quiet)
+    if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
+      launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node:PE=$SLURM_CPUS_PER_TASK" --bind-to core --quiet)
+    else
+      launcher+=(--bind-to none --oversubscribe)
+    fi
+    if [ "$(id -u)" = 0 ]; then launcher+=(--allow-run-as-root); fi
+    launcher+=("${more[@]}")
+  fi
+  read -ra more <<<"$SITE_CONTAINER"
+  launcher+=("${more[@]}")
+}
+
+check_allocation() {
+  local tasks=${SLURM_NTASKS:-$ranks}
+  [ "$tasks" = "$ranks" ] || fail "$model in the layout \"$layout\" needs $ranks ranks, the job has $tasks tasks: sbatch --nodes=N --ntasks-per-node=$ranks/N, or set LAYOUT"
+  [ -r "$DATA_CONFIG" ] || fail "DATA_CONFIG=$DATA_CONFIG cannot be read: it names data.tokenizer and the [data.source.NAME] sections (README.md, \"Commands\")"
+}
+
+submit() {
+  local site
+  command -v sbatch >/dev/null || fail "there is no sbatch here; DRY_RUN=1 shows what a job would do, launch/local.sh trains without Slurm"
+  read -ra site <<<"$SITE_SBATCH"
+  exec sbatch ${SITE_PARTITION:+"--partition=$SITE_PARTITION"} ${SITE_ACCOUNT:+"--account=$SITE_ACCOUNT"} "${site[@]}" "$script"
+}
+
+if [ "$dry" = no ] && [ -z "${SLURM_JOB_ID:-}" ]; then submit; fi
+
+use_site
+program=$(launch/program.sh)
+choose_launcher
+train=("${launcher[@]}" "$program" train "${options[@]}")
+supervisor=(launch/supervise.sh --max-restarts "${MAX_RESTARTS:-3}" --run-dir "$run_dir" --)
+if [ "$dry" = yes ]; then
+  say "layout: $layout, $ranks ranks; launcher $kind; run folder $run_dir"
+  say "job: $(grep '^#SBATCH' "$script" | sed 's/^#SBATCH //' | tr '\n' ' ')"
+  printf 'command:'
+  printf ' %q' "${supervisor[@]}" "${train[@]}"
+  printf '\n'
+  if [ ! -r "$DATA_CONFIG" ]; then
+    say "no $DATA_CONFIG here: planned without it"
+    plan_data=(--data.tokenizer=none --data.source.none.tokens=none)
+    for i in "${!options[@]}"; do if [ "${options[$i]}" = "$DATA_CONFIG" ]; then unset "options[$i]" "options[$((i - 1))]"; fi; done
+  fi
+  exec "$program" plan "${options[@]}" "${plan_data[@]}"
+fi
+
+check_allocation
+mkdir -p "$run_dir"
+say "start ${SLURM_RESTART_COUNT:-0} on ${SLURM_JOB_NODELIST:-this machine}: ${train[*]}"
+"${supervisor[@]}" "${train[@]}" &
+child=$!
+trap 'kill -USR1 "$child" 2>/dev/null' USR1 TERM INT
+while :; do
+  wait "$child" && code=0 || code=$?
+  kill -0 "$child" 2>/dev/null || break
+done
+case $code in
+  0) say "done" ;;
+  75)
+    say "asked to stop before the run's end: back into the queue"
+    scontrol requeue "$SLURM_JOB_ID" || say "cannot be requeued; submit it again to go on"
+    ;;
+  *) say "ended with $code (README.md, \"Exit codes\")" ;;
+esac
+exit "$code"
