@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "base/log.hpp"
+#include "base/stop_signal.hpp"
 #include "config/command_line.hpp"
 #include "config/print.hpp"
 #include "config/validate.hpp"
@@ -27,7 +28,7 @@ config::CommandSpec spec() {
           "Trains a model from token files, or goes on with a run: train.run_dir holds its configuration,\n"
           "metrics (metrics.jsonl, and events for tensorboard --logdir) and checkpoints. Start it with one\n"
           "process per rank; ranks = parallel.data x parallel.tensor x (parallel.encoder_stages +\n"
-          "parallel.decoder_stages).",
+          "parallel.decoder_stages). SIGTERM, SIGINT or SIGUSR1 to any rank: all save, and end with code 75.",
       .options = {{"resume", "WHICH",
                    "auto, must, never or the folder of a checkpoint: the same as --checkpoint.resume=WHICH",
                    false}},
@@ -60,7 +61,7 @@ int train_on(const Ranks& ranks, config::Loaded loaded) {
   if (config.train.validate_every > 0) inputs.validate = eval::Validation(config, tokenizer.ids());
   train::Trainer trainer(inputs, ranks.mesh, ranks.stream);
   trainer.run();
-  return 0;
+  return static_cast<int>(trainer.stopped() ? ExitCode::stopped : ExitCode::ok);
 }
 
 }  // namespace
@@ -72,6 +73,7 @@ int run_train(std::span<const std::string> args) {
   if (line.has("resume")) sources.overrides.emplace_back("checkpoint.resume", line.get("resume"));
   const config::Loaded loaded = config::load(sources);
   config::validate(loaded, config::kTrainUse);
+  catch_stop_signals();
   return run_on_ranks(
       loaded.config, [&](int) { return loaded.config.parallel; },
       [&](const Ranks& ranks) { return train_on(ranks, loaded); });

@@ -20,6 +20,7 @@ enum class ExitCode : int {
   numerical = 5,      ///< too many steps with NaN or Inf
   communication = 6,  ///< another rank failed, or a wait passed its deadline
   checkpoint = 7,     ///< checkpoints could not be written: too many in a row, or the last of a run
+  stopped = 75,       ///< asked to stop by a signal; saved, and goes on when it is started again
 };
 
 /// Every error of ours: a message for people, and the exit code it leads to.

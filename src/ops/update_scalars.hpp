@@ -10,7 +10,13 @@ namespace red::ops {
 /// What all ranks summed up, fp64 (kStepSums + P, 1) for P logical parameters: these, then the squared
 /// gradients of each parameter. Adding those up in the order of the parameters makes the norm independent of
 /// which rank holds which layer.
-enum StepSum { sum_loss = 0, sum_cross_entropy, sum_targets, kStepSums };
+enum StepSum {
+  sum_loss = 0,
+  sum_cross_entropy,
+  sum_targets,
+  sum_stop,  ///< ranks that were asked to stop
+  kStepSums
+};
 
 /// fp64 (kStepScalars, 1), at these places.
 enum StepScalar {
@@ -22,6 +28,7 @@ enum StepScalar {
   scalar_loss,           ///< per target, z-loss included
   scalar_cross_entropy,  ///< per target
   scalar_targets,
+  scalar_stop,  ///< ranks that were asked to stop
   kStepScalars
 };
 

@@ -25,6 +25,7 @@ void update_scalars(Stream&, const Tensor& scalars, const Tensor& updates, const
   out[scalar_loss] = loss;
   out[scalar_cross_entropy] = sum[sum_cross_entropy] / targets;
   out[scalar_targets] = targets;
+  out[scalar_stop] = sum[sum_stop];
 }
 
 }  // namespace red::ops

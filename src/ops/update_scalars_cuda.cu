@@ -1,4 +1,4 @@
-// The scalars of a step on a GPU: a warp reads P + 3 numbers and one of its lanes adds them, in their order.
+// The scalars of a step on a GPU: a warp reads P + 4 numbers and one of its lanes adds them, in their order.
 // Nothing to be fast at, and no reason to wake the host.
 #include "ops/cuda_reduce.cuh"
 #include "ops/cuda_rows.cuh"
@@ -30,6 +30,7 @@ __device__ void write_scalars(const UpdateArgs& a, double squares) {
   a.out[scalar_loss] = loss;
   a.out[scalar_cross_entropy] = a.sums[sum_cross_entropy] / targets;
   a.out[scalar_targets] = targets;
+  a.out[scalar_stop] = a.sums[sum_stop];
 }
 
 __global__ void update_scalars_kernel(UpdateArgs args) {

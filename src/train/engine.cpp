@@ -91,6 +91,8 @@ void Engine::sum_over_ranks(std::span<const data::MicroBatch> batches) {
         ops::sum_of_squares(stream_, scalars_.squares_of(shard.parameter->spec), shard.gradient);
     }
   });
+  constexpr double one = 1.0;
+  if (asked_to_stop_) copy_to_device(stream_, scalars_.sum(ops::sum_stop).data, &one, sizeof(one));
   if (speaks_for_samples()) {
     ops::copy(stream_, scalars_.sums.row_range(ops::sum_loss, 2), stages_.last().loss_sums());
     double targets = 0.0;
@@ -123,8 +125,9 @@ StepResult Engine::step_result() {
   double host[ops::kStepScalars];
   copy_to_host(stream_, host, scalars_.scalars.data, sizeof(host));
   stream_.synchronize();
-  return {host[ops::scalar_loss], host[ops::scalar_cross_entropy], host[ops::scalar_gradient_norm],
-          static_cast<int64_t>(host[ops::scalar_targets]), host[ops::scalar_apply] != 0.0};
+  return {host[ops::scalar_loss],          host[ops::scalar_cross_entropy],
+          host[ops::scalar_gradient_norm], static_cast<int64_t>(host[ops::scalar_targets]),
+          host[ops::scalar_apply] != 0.0,  host[ops::scalar_stop] != 0.0};
 }
 
 StepResult Engine::gradients(std::span<const data::MicroBatch> batches, double learning_rate) {

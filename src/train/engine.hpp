@@ -29,6 +29,7 @@ struct StepResult {
   double gradient_norm = 0.0;  ///< global, of the mean loss, before clipping
   int64_t targets = 0;
   bool applied = true;  ///< false: something was not finite, and nothing was changed
+  bool stop = false;    ///< some rank was asked to stop (Engine::ask_to_stop)
 };
 
 class Engine {
@@ -47,6 +48,9 @@ class Engine {
   /// The same in the host memory that EngineOptions::checkpoint_copy asked for, which nobody may read any
   /// more since the last call.
   checkpoint::ShardCopy copy_checkpoint_shards();
+
+  /// This rank would like the run to end: every rank reads so in the result of the same step, a later one.
+  void ask_to_stop() { asked_to_stop_ = true; }
 
   /// One optimizer step on the global batch, of which `batches` is this pipeline's part; may be empty.
   StepResult train_step(std::span<const data::MicroBatch> batches, double learning_rate);
@@ -108,6 +112,7 @@ class Engine {
       programs_;  ///< by micro-batches and training
   Arena scalars_memory_;
   StepScalars scalars_;
+  bool asked_to_stop_ = false;
   std::shared_ptr<HostBuffer> checkpoint_memory_;  ///< training with options.checkpoint_copy only
   std::vector<float> log_probability_;             ///< host copy for score()
   PhaseTimer timer_;

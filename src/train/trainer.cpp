@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "base/log.hpp"
+#include "base/stop_signal.hpp"
 #include "optim/learning_rate.hpp"
 #include "train/event_file.hpp"
 #include "train/metrics_file.hpp"
@@ -94,11 +95,16 @@ void Trainer::run() {
     return;
   }
   if (mesh_.world().rank() == 0) metrics_ = open_metrics(config_.train.run_dir, steps_done_);
-  for (int64_t step = steps_done_ + 1; step <= config_.train.steps; ++step) {
+  for (int64_t step = steps_done_ + 1; step <= config_.train.steps && !stopped_; ++step) {
     train_step(step);
     steps_done_ = step;
     checkpoints_->at_step_boundary();
     if (config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0) save(step);
+  }
+  if (stopped_ && steps_done_ == config_.train.steps) stopped_ = false;  // there was nothing left to stop
+  if (stopped_) {
+    progress_->end_line();
+    log::info("asked to stop: saving step {} of {}", steps_done_, config_.train.steps);
   }
   if (last_saved_ != steps_done_) save(steps_done_);
   checkpoints_->finish();
@@ -110,9 +116,11 @@ void Trainer::train_step(int64_t step) {
   std::span<const data::MicroBatch> batches;
   engine_.timer().measure(Phase::data, [&] { batches = loader_.load(first_sample(step)); });
   const double rate = optim::learning_rate(schedule_, step);
+  if (stop_signal() != 0) engine_.ask_to_stop();
   const StepResult result = engine_.train_step(batches, rate);
   const double seconds = seconds_since(begin);
   last_loss_ = result.loss;
+  stopped_ = result.stop;
   if (logs(step) || validates(step) || !result.applied) {
     StepMetrics metrics = report_->gather(batches, result, seconds, loader_.digest());
     metrics.step = step;

@@ -44,6 +44,8 @@ class Trainer {
 
   /// Loss of the last step, nats per target, z-loss included.
   double last_loss() const { return last_loss_; }
+  /// Whether run() ended early, because a rank was asked to stop (base/stop_signal): all is saved.
+  bool stopped() const { return stopped_; }
 
  private:
   void start_or_resume();
@@ -69,6 +71,7 @@ class Trainer {
   int64_t last_saved_ = -1;
   int64_t skipped_in_a_row_ = 0;
   double last_loss_ = 0.0;
+  bool stopped_ = false;
   std::optional<double> validation_loss_;  ///< of the last step, where it was taken; mean over sources
   std::unique_ptr<StepReport> report_;
   std::unique_ptr<MetricsWriter> metrics_;  ///< rank 0

@@ -22,6 +22,7 @@ Matrix sums_of(double loss, double targets, const std::vector<double>& squares) 
   sums(sum_loss, 0) = loss;
   sums(sum_cross_entropy, 0) = loss / 2;
   sums(sum_targets, 0) = targets;
+  sums(sum_stop, 0) = 3.0;
   for (std::size_t i = 0; i < squares.size(); ++i) sums(kStepSums + static_cast<int64_t>(i), 0) = squares[i];
   return sums;
 }
