@@ -1,6 +1,7 @@
 #include "base/stop_signal.hpp"
 
 #include <csignal>
+#include <initializer_list>
 
 namespace red {
 namespace {
