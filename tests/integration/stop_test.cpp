@@ -60,8 +60,9 @@ TEST_F(StopTest, ASignalToOneRankStopsAllAndLosesNothing) {
   }
 }
 
+// Not SIGINT: a shell makes what it starts in the background deaf to it.
 TEST_F(StopTest, TheLauncherHandsOnWhateverItGets) {
-  for (const std::string name : {"TERM", "INT", "USR1"}) {
+  for (const std::string name : {"TERM", "USR1"}) {
     const ChildResult stopped =
         interrupted(kSupervise + " -- " + training(name, kManySteps), name, "kill -" + name + " $pid");
     EXPECT_EQ(stopped.exit_code, 75) << name << stopped.err;
