@@ -52,6 +52,7 @@ TEST(UpdateScalars, ByHand) {
   expected(scalar_loss, 0) = 3.0;
   expected(scalar_cross_entropy, 0) = 1.5;
   expected(scalar_targets, 0) = 10.0;
+  expected(scalar_stop, 0) = 3.0;
   EXPECT_TRUE(close(result.scalars, expected, kClose));
 }
 
