@@ -56,7 +56,7 @@ TEST(MemoryPlan, OfATinyModelByHand) {
   EXPECT_EQ(use.temporaries, 3U * 64 + 2 * 64 + 64 + (128 + 3 * 64));
   EXPECT_EQ(rank.logits, 128U + 64);
   EXPECT_EQ(use.rope, 2U * 2 * 2 * sizeof(float));
-  EXPECT_EQ(use.scalars, 128U + 128 + 64);  // sums: 3 and one for each parameter
+  EXPECT_EQ(use.scalars, 128U + 128 + 64);  // sums: 4 and one for each parameter; nine scalars
   EXPECT_GT(use.op_scratch, 0U);
   // Parameters and second moments, each tensor a multiple of 64 bytes here too.
   EXPECT_EQ(use.checkpoint_copy, 2 * use.parameters);
