@@ -9,6 +9,7 @@
 set -euo pipefail
 script=$(realpath "${BASH_SOURCE[1]}")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck disable=SC1091 # it is checked as a file of its own
 source slurm/site.env
 
 say() { echo "$(date '+%F %T') ${SLURM_JOB_ID:+job $SLURM_JOB_ID: }$*"; }

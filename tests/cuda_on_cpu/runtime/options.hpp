@@ -17,10 +17,10 @@ enum class ThreadOrder { natural, reversed, warp };
 enum class StreamOrder { lazy, random, eager };
 
 struct Options {
-  ThreadOrder threads = ThreadOrder::natural;  ///< CUDA_ON_CPU_THREADS
-  StreamOrder streams = StreamOrder::lazy;     ///< CUDA_ON_CPU_STREAMS
-  uint64_t seed = 1;                           ///< CUDA_ON_CPU_SEED, of what is random above
-  int num_devices = 1;  ///< CUDA_ON_CPU_DEVICES; 0: a machine without a GPU
+  ThreadOrder threads = ThreadOrder::natural;       ///< CUDA_ON_CPU_THREADS
+  StreamOrder streams = StreamOrder::lazy;          ///< CUDA_ON_CPU_STREAMS
+  uint64_t seed = 1;                                ///< CUDA_ON_CPU_SEED, of what is random above
+  int num_devices = 1;                              ///< CUDA_ON_CPU_DEVICES; 0: a machine without a GPU
   std::size_t memory_bytes = std::size_t{8} << 30;  ///< CUDA_ON_CPU_MEMORY, of the device
 };
 
