@@ -333,7 +333,8 @@ TEST_P(ProgramTestOf, BenchmarkPrintsOneJsonObject) {
   EXPECT_EQ(figures.at("ranks"), ranks_of(GetParam()));
   EXPECT_EQ(figures.at("window"), kWindow);
   EXPECT_EQ(figures.at("global_batch"), 4);
-  for (const char* text : {"dtype", "layout", "device", "gemm"}) EXPECT_TRUE(figures.at(text).is_string()) << text;
+  for (const char* text : {"dtype", "layout", "device", "gemm"})
+    EXPECT_TRUE(figures.at(text).is_string()) << text;
   for (const char* positive : {"parameters", "threads", "micro_batch", "steps", "step_s", "tokens_per_s",
                                "model_gflops_per_s", "peak_rss_mib", "loss"})
     EXPECT_GT(figures.at(positive), 0.0) << positive;
