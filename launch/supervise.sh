@@ -11,7 +11,7 @@ usage: launch/supervise.sh [--max-restarts N] [--backoff SECONDS] [--run-dir FOL
   --max-restarts N   starts COMMAND again when it dies, at most N times without progress (default 0)
   --backoff SECONDS  before the first restart, twice as long before each one after it, 300 at most (default 5)
   --run-dir FOLDER   of the run: progress is a newer checkpoint there, and makes the count begin again
-SIGTERM, SIGINT, SIGUSR1: once, the command saves and leaves; twice, it is killed.
+SIGTERM, SIGINT, SIGUSR1: once, the command saves and leaves; again after three seconds, it is killed.
 Ends with the command's code. Started again: 1, 4, 6 and death by a signal; not 0 (done), 2 and 3 (configuration, data),
 5 (not finite: it would be again) or 75 (asked to stop).
 END
@@ -39,9 +39,12 @@ while [ $# -gt 0 ]; do
 done
 [[ $# -ge 1 && $max_restarts =~ ^[0-9]+$ && $backoff =~ ^[0-9]+$ ]] || { usage >&2; exit 2; }
 
-child='' num_signals=0 sleeping=''
+child='' num_signals=0 first_signal=0 sleeping=''
 
 on_signal() {
+  # Slurm signals every process of a step, and they signal each other: within three seconds it is one request.
+  if [ "$num_signals" -gt 0 ] && [ $((SECONDS - first_signal)) -le 3 ]; then return; fi
+  if [ "$num_signals" = 0 ]; then first_signal=$SECONDS; fi
   num_signals=$((num_signals + 1))
   [ -z "$sleeping" ] || kill "$sleeping" 2>/dev/null
   [ -n "$child" ] || return

@@ -1,19 +1,27 @@
 #include "base/stop_signal.hpp"
 
 #include <csignal>
+#include <ctime>
 #include <initializer_list>
 
 namespace red {
 namespace {
 
+constexpr time_t kSameRequestSeconds = 3;
+
 volatile std::sig_atomic_t received = 0;
+volatile time_t received_at = 0;
 
 extern "C" void remember_signal(int signal) {
-  if (received != 0) {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  if (received == 0) {
+    received = signal;
+    received_at = now.tv_sec;
+  } else if (now.tv_sec - received_at > kSameRequestSeconds) {
     std::signal(signal, SIG_DFL);
     std::raise(signal);
   }
-  received = signal;
 }
 
 }  // namespace

@@ -4,8 +4,8 @@
 
 namespace red {
 
-/// From now on the first of these signals is only remembered. A second one ends the process as if nobody
-/// caught it.
+/// From now on the first of these signals is only remembered, as are others within three seconds: schedulers
+/// and launchers hand one request on by several ways. A later one ends the process as if nobody caught it.
 void catch_stop_signals();
 
 /// The signal that has come; 0: none.
