@@ -1,6 +1,7 @@
 #include "base/stop_signal.hpp"
 
 #include <csignal>
+#include <cstddef>
 #include <ctime>
 #include <initializer_list>
 
@@ -27,11 +28,23 @@ extern "C" void remember_signal(int signal) {
 }  // namespace
 
 void catch_stop_signals() {
+  static std::byte stack[std::size_t{64} << 10];
+  stack_t other = {};
+  other.ss_sp = stack;
+  other.ss_size = sizeof(stack);
+  sigaltstack(&other, nullptr);
   struct sigaction action = {};
   action.sa_handler = remember_signal;
-  action.sa_flags = SA_RESTART;  // files and messages do not notice
+  action.sa_flags = SA_RESTART | SA_ONSTACK;  // files and messages do not notice
   sigemptyset(&action.sa_mask);
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaction(signal, &action, nullptr);
+}
+
+void leave_stop_signals_to_others() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&signals, signal);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
 int stop_signal() {

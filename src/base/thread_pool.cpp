@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.hpp"
+#include "base/stop_signal.hpp"
 
 namespace red {
 namespace {
@@ -80,6 +81,7 @@ void ThreadPool::take_tasks(const TaskRef& task, int64_t num_tasks, bool caller)
 }
 
 void ThreadPool::work() {
+  leave_stop_signals_to_others();
   uint64_t seen = 0;
   while (true) {
     for (int spin = 0; spin < kSpins && !stop_ && generation_ == seen; ++spin) relax();

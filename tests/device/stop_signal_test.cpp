@@ -1,0 +1,48 @@
+// Signals that come in the midst of a library's kernel: oneDNN's keep no stack where a handler could run.
+#include "base/stop_signal.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <thread>
+#include <vector>
+
+#include "device/gemm_library.hpp"
+
+namespace red {
+namespace {
+
+TEST(StopSignal, DoesNotDisturbProducts) {
+  constexpr int64_t n = 256;
+  const std::vector<float> a(n * n, 0.5F), b(n * n, 0.25F);
+  std::vector<float> c(n * n);
+  catch_stop_signals();
+  const pid_t self = getpid();
+  for (const GemmChoice choice : {GemmChoice::onednn, GemmChoice::openblas}) {
+    if (!gemm_usable(choice)) continue;
+    const GemmLibrary& library = gemm_library(choice);
+    std::atomic<bool> over{false};
+    std::thread sender([&] {
+      leave_stop_signals_to_others();
+      while (!over) {
+        kill(self, SIGUSR1);
+        std::this_thread::sleep_for(std::chrono::microseconds(200));
+      }
+    });
+    // Less than the time after which another signal means another request.
+    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(800);
+    while (std::chrono::steady_clock::now() < end) {
+      library.sgemm(false, false, n, n, n, 1.0F, a.data(), n, b.data(), n, 0.0F, c.data(), n);
+      ASSERT_EQ(c[n + 1], 32.0F);
+    }
+    over = true;
+    sender.join();
+    EXPECT_EQ(stop_signal(), SIGUSR1);
+  }
+}
+
+}  // namespace
+}  // namespace red
