@@ -11,7 +11,13 @@ case ${REDLLM_BACKEND:-} in
   cuda) program=$build/redllm-cuda ;;
   '')
     program=$build/redllm
-    if [ -x "$build/redllm-cuda" ] && nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then program=$build/redllm-cuda; fi
+    if nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then
+      if [ -x "$build/redllm-cuda" ]; then
+        program=$build/redllm-cuda
+      else
+        echo "launch/program.sh: a GPU is here, but $build/redllm-cuda is not built (docs/cuda.md): using redllm" >&2
+      fi
+    fi
     ;;
   *)
     echo "launch/program.sh: REDLLM_BACKEND=$REDLLM_BACKEND: cpu or cuda, or unset" >&2

@@ -12,7 +12,7 @@ usage: launch/supervise.sh [--max-restarts N] [--backoff SECONDS] [--run-dir FOL
   --backoff SECONDS  before the first restart, twice as long before each one after it, 300 at most (default 5)
   --run-dir FOLDER   of the run: progress is a newer checkpoint there, and makes the count begin again
 SIGTERM, SIGINT, SIGUSR1: once, the command saves and leaves; again after three seconds, it is killed.
-Ends with the command's code. Started again: 1, 4, 6 and death by a signal; not 0 (done), 2 and 3 (configuration, data),
+Ends with the command's code. Started again: 1, 4, 6, 7 and death by a signal; not 0 (done), 2 and 3 (configuration, data),
 5 (not finite: it would be again) or 75 (asked to stop).
 END
 }

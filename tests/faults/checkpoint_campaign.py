@@ -3,7 +3,7 @@
 in one folder. After each, the same command without the fault must finish from a whole checkpoint, with the digest that an
 undisturbed run has. Results are added to a table; a campaign that was interrupted goes on where it was.
 
-    tests/faults/checkpoint_campaign.py --count 120      # about half an hour
+    tests/faults/checkpoint_campaign.py --count 120      # about ten minutes
 """
 import argparse
 import errno
@@ -171,7 +171,7 @@ def stop_one(run_: Run, chance) -> None:
 
 
 def second_run(run_: Run, chance) -> None:
-    """A second run in the same folder must be refused or end; the first is killed in the midst of it."""
+    """A second run in the same folder; both are killed in the midst of it."""
     other = subprocess.Popen(run_.command(), cwd=run_.inputs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     time.sleep(chance.uniform(0.3, 1.0))
     run_.kill()
