@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
+#include <cstring>
 
 #include "base/log.hpp"
 #include "parallel/mpi_check.hpp"
@@ -13,16 +15,23 @@
 namespace red::parallel {
 namespace {
 
-// A message is small and connections are idle: one that takes longer than this goes nowhere.
-constexpr double kSendSeconds = 1;
-
 constexpr int kCommunication = static_cast<int>(ExitCode::communication);
+constexpr int kWatchdog = static_cast<int>(ExitCode::watchdog);
+
+int rank_in(MPI_Comm world) {
+  int rank = 0;
+  RED_MPI(MPI_Comm_rank(world, &rank));
+  return rank;
+}
 
 }  // namespace
 
 AbortChannel::AbortChannel(MPI_Comm world, const AbortOptions& options)
-    : options_(options), host_(host_name()), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  RED_MPI(MPI_Comm_rank(world, &rank_));
+    : options_(options),
+      rank_(rank_in(world)),
+      host_(host_name()),
+      watchdog_(options.watch, rank_, fmt::format("rank {} on {}", rank_, host_)),
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   RED_MPI(MPI_Comm_size(world, &size_));
   for (StarConnection& connection : connect_star(world, options.connect_s)) {
     Peer& peer = peers_.emplace_back();
@@ -30,7 +39,7 @@ AbortChannel::AbortChannel(MPI_Comm world, const AbortOptions& options)
     peer.state.host = connection.host;
     peer.connection = std::move(connection);
   }
-  if (!peers_.empty()) start_thread();
+  if (!peers_.empty() || watchdog_.watches()) start_thread();
 }
 
 /// Signals are for the main thread.
@@ -65,87 +74,27 @@ Failure AbortChannel::abort(int exit_code, std::string_view text) {
   return await_verdict(lock, options_.answer_s, std::move(own));
 }
 
-Failure AbortChannel::overdue(std::string_view text) {
-  std::unique_lock lock(mutex_);
-  Failure own{rank_, kCommunication, rank_, std::string(text)};
-  if (failure_) return *failure_;
-  if (peers_.empty() || is_hub()) {
-    begin_inquiry(rank_, text);
-    finish_inquiry_if_due();
-  } else {
-    own.text += "; rank 0, which hears from all ranks what they wait for, does not answer";
-    send(peers_[0], SignalKind::overdue, text);
-  }
-  // Without rank 0 each rank is on its own. Rank 1 gives up first, so that where a launcher ends all once one
-  // has left, only one message is seen.
-  const double stagger = rank_ <= 1 ? 0 : 5;
-  return await_verdict(lock, options_.answer_s + 1 + stagger, std::move(own));
-}
-
 /// The run's first failure as rank 0 decides; when nothing comes, rank 0 is gone or stopped, and it is `own`.
 Failure AbortChannel::await_verdict(std::unique_lock<std::mutex>& lock, double seconds, Failure own) {
   changed_.wait_for(lock, std::chrono::duration<double>(seconds), [this] { return failure_.has_value(); });
-  if (!failure_) decide(std::move(own));
+  if (!failure_) {
+    cut_off_ = rank_0_is_elsewhere();
+    decide(std::move(own));
+  }
   return *failure_;
 }
 
-void AbortChannel::begin_wait(std::string_view what, std::string_view communicator) noexcept {
+bool AbortChannel::cut_off() const {
   const std::lock_guard lock(mutex_);
-  own_.waiting = true;
-  own_.since = Clock::now();
-  own_.what_length = 0;
-  for (const std::string_view part : {what, std::string_view(" on communicator "), communicator}) {
-    const std::size_t count = std::min(part.size(), own_.what.size() - own_.what_length);
-    std::copy_n(part.begin(), count, own_.what.begin() + own_.what_length);
-    own_.what_length += count;
-  }
-}
-
-void AbortChannel::end_wait() noexcept {
-  const std::lock_guard lock(mutex_);
-  own_.waiting = false;
-  own_.since = Clock::now();
-  if (std::exchange(own_.published, false) && !is_hub()) {
-    send(peers_[0], SignalKind::status, {own_.what.data(), own_.what_length});
-  }
-}
-
-void AbortChannel::publish_wait() noexcept {
-  const std::lock_guard lock(mutex_);
-  own_.published = true;
-  if (!is_hub()) send(peers_[0], SignalKind::status, {own_.what.data(), own_.what_length});
-}
-
-RankState AbortChannel::own_state() const {
-  const double seconds = std::chrono::duration<double>(Clock::now() - own_.since).count();
-  return {rank_, host_, true, own_.waiting, seconds, std::string(own_.what.data(), own_.what_length)};
-}
-
-std::vector<RankState> AbortChannel::states() const {
-  const std::lock_guard lock(mutex_);
-  return states_locked();
-}
-
-std::vector<RankState> AbortChannel::states_locked() const {
-  std::vector<RankState> states = {own_state()};
-  if (is_hub()) {
-    for (const Peer& peer : peers_) states.push_back(peer.state);
-  }
-  return states;
-}
-
-/// Sends with this rank's state in the head.
-void AbortChannel::send(Peer& peer, SignalKind kind, std::string_view text) {
-  if (!peer.connection.socket) return;
-  MessageHead head{kind, rank_, own_.waiting ? 1 : 0};
-  head.seconds = std::chrono::duration<double>(Clock::now() - own_.since).count();
-  send_message(peer.connection.socket, head, text, kSendSeconds);
+  return cut_off_;
 }
 
 void AbortChannel::run() {
   std::vector<pollfd> entries;
   std::unique_lock lock(mutex_);
-  while (!stop_) {
+  for (;;) {
+    write_report_if_due(lock);
+    if (stop_) return;
     entries.clear();
     entries.push_back({wake_.get(), POLLIN, 0});
     for (const Peer& peer : peers_)
@@ -161,6 +110,7 @@ void AbortChannel::run() {
       if (entries[i + 1].revents != 0 && !stop_) take_messages(peers_[i]);
     }
     finish_inquiry_if_due();
+    look_at_own_threads();
     end_process_if_due();
   }
 }
@@ -170,6 +120,10 @@ int AbortChannel::timeout_ms() const {
   std::optional<Clock::time_point> due;
   if (inquiry_) due = inquiry_->end;
   if (failure_) due = std::min(due.value_or(end_of_grace_), end_of_grace_);
+  if (!failure_ && watchdog_.watches()) {
+    const Clock::time_point next = Clock::now() + watchdog_.interval();
+    due = std::min(due.value_or(next), next);
+  }
   if (!due) return -1;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(*due - Clock::now()).count();
   return static_cast<int>(std::max<int64_t>(left, 0));
@@ -197,17 +151,17 @@ void AbortChannel::handle(Peer& peer, const MessageHead& head, std::string_view 
     case SignalKind::answer:
       peer.state.waiting = head.code != 0;
       peer.state.seconds = head.seconds;
-      peer.state.what = text;
+      take_news(peer.state, text);
       peer.state.answers = true;
       break;
     case SignalKind::question:
-      send(peer, SignalKind::answer, {own_.what.data(), own_.what_length});
+      send(peer, SignalKind::answer, own_news());
       break;
     case SignalKind::wish:
       decide({head.rank, head.code, head.rank, std::string(text)});
       break;
     case SignalKind::overdue:
-      begin_inquiry(head.rank, text);
+      begin_inquiry(head.rank, head.speaker != 0, text);
       break;
     case SignalKind::verdict:
       decide({head.rank, head.code, head.speaker, std::string(text)});
@@ -238,14 +192,26 @@ void AbortChannel::handle(Peer& peer, const MessageHead& head, std::string_view 
 }
 
 void AbortChannel::lost(Peer& peer) {
+  const int error = peer.connection.reader->error();
+  const bool unreachable = error == ETIMEDOUT || error == EHOSTUNREACH || error == ENETUNREACH;
   peer.connection.socket.reset();
   changed_.notify_all();
   if (peer.orderly || failure_) return;
+  const std::string what =
+      unreachable ? fmt::format("cannot be reached any more ({}): its machine or the network is gone",
+                                std::strerror(error))
+                  : "died: its connection closed without a word";
   Failure failure{peer.connection.rank, kCommunication, is_hub() ? 0 : 1,
-                  fmt::format("rank {} on {} died: its connection closed without a word",
-                              peer.connection.rank, peer.connection.host)};
-  // Told at once: a launcher that saw the death too may end this process any moment. When rank 0 is dead,
-  // rank 1 speaks.
+                  fmt::format("rank {} on {} {}", peer.connection.rank, peer.connection.host, what)};
+  cut_off_ = unreachable && rank_0_is_elsewhere();
+  // When rank 0 is dead, rank 1 speaks.
+  decide_and_tell(std::move(failure));
+}
+
+/// Told at once: a launcher that saw it too may end this process any moment, and the main thread may be
+/// stuck.
+void AbortChannel::decide_and_tell(Failure failure) {
+  if (failure_) return;
   const bool speaks = failure.speaker == rank_;
   if (speaks) log::rank_error("{}", failure.text);
   decide(std::move(failure));
@@ -263,31 +229,26 @@ void AbortChannel::decide(Failure failure) {
       if (peer.connection.socket) send_message(peer.connection.socket, head, failure_->text, kSendSeconds);
     }
   }
+  // Before the main thread hears of it, and leaves where it is.
+  if (failure_->exit_code == kWatchdog) watchdog_.take_stacks();
+  report_due_ = true;
   failed_.store(true, std::memory_order_release);
   changed_.notify_all();
   wake();
 }
 
-void AbortChannel::begin_inquiry(int rank, std::string_view text) {
-  if (failure_ || inquiry_) return;
-  inquiry_ = Inquiry{rank, std::string(text),
-                     Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                        std::chrono::duration<double>(options_.answer_s))};
-  for (Peer& peer : peers_) {
-    peer.state.answers = false;
-    send(peer, SignalKind::question, "");
-  }
-  wake();
-}
-
-void AbortChannel::finish_inquiry_if_due() {
-  if (!inquiry_ || failure_) return;
-  const bool all = std::all_of(peers_.begin(), peers_.end(), [](const Peer& p) { return p.state.answers; });
-  if (!all && Clock::now() < inquiry_->end) return;
-  const int rank = inquiry_->rank;
-  std::string text = wait_report(inquiry_->text, states_locked());
-  inquiry_.reset();
-  decide({rank, kCommunication, rank, std::move(text)});
+void AbortChannel::write_report_if_due(std::unique_lock<std::mutex>& lock) {
+  if (!std::exchange(report_due_, false)) return;
+  const int code = failure_->exit_code;
+  const bool writes_end = failure_->speaker == rank_ && (code == kWatchdog || code == kCommunication);
+  const RankState own = own_state();
+  const std::string wait =
+      own.waiting ? fmt::format("waits for {} since {:.1f} s", own.what, own.seconds) : "waits for no rank";
+  const std::string failure = failure_->text;
+  lock.unlock();
+  if (writes_end) watchdog_.write_end(code);
+  if (code == kWatchdog) watchdog_.write_report(failure, wait);
+  lock.lock();
 }
 
 /// For a rank that computes, or sits in a call that never returns: no wait of its main thread ends it.

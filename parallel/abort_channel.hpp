@@ -1,7 +1,7 @@
 // The side channel between all ranks that is not MPI, because MPI may be what is stuck: a star of TCP
 // connections around rank 0, with one sleeping thread per rank. It carries the first failure of the run to
 // everyone, who waits for what, and the death of a rank (its connection closes). Rank 0 decides which failure
-// was the first.
+// was the first. The same thread watches the others of its process (parallel/watchdog).
 #pragma once
 
 #include <mpi.h>
@@ -21,6 +21,7 @@
 #include "base/error.hpp"
 #include "parallel/star.hpp"
 #include "parallel/wait_report.hpp"
+#include "parallel/watchdog.hpp"
 
 namespace red::parallel {
 
@@ -47,6 +48,7 @@ struct AbortOptions {
   double connect_s = 30;  ///< for all ranks to connect at start-up
   double answer_s = 2;    ///< a rank that takes longer to answer counts as stopped
   double grace_s = 10;    ///< a rank that has not left this long after a failure is ended by its own thread
+  WatchOptions watch;
 };
 
 class AbortChannel {
@@ -60,6 +62,8 @@ class AbortChannel {
   /// Cheap enough for every turn of a waiting loop.
   bool failed() const noexcept { return failed_.load(std::memory_order_acquire); }
   [[noreturn]] void throw_failure() const;
+  /// Whether the run ended here because rank 0, on another machine, could not be reached.
+  bool cut_off() const;
 
   /// Ends the run for everyone. Returns the run's first failure, which need not be this one.
   Failure abort(int exit_code, std::string_view text);
@@ -69,6 +73,10 @@ class AbortChannel {
   /// What this rank does, for the report of overdue(): no allocation, no message.
   void begin_wait(std::string_view what, std::string_view communicator) noexcept;
   void end_wait() noexcept;
+  /// In every turn of a waiting loop: a main thread that does not come back from MPI makes none.
+  void turn() noexcept {
+    turns_.store(turns_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  }
   /// Sends rank 0 the wait that goes on. The next end_wait() takes it back.
   void publish_wait() noexcept;
   /// On rank 0: every rank's last known state. Elsewhere: the own one.
@@ -94,12 +102,17 @@ class AbortChannel {
   };
   struct Inquiry {
     int rank = 0;
+    bool names_rank = false;  ///< the text says what that rank itself does
     std::string text;
+    Clock::time_point end;
+  };
+  struct Appeal {       ///< to rank 0, about a thread of this process
+    Failure otherwise;  ///< when rank 0 does not answer
     Clock::time_point end;
   };
   struct OwnState {
     bool waiting = false, published = false;
-    std::array<char, 160> what{};
+    std::array<char, 240> what{};
     std::size_t what_length = 0;
     Clock::time_point since = Clock::now();
   };
@@ -113,15 +126,26 @@ class AbortChannel {
   void handle(Peer& peer, const MessageHead& head, std::string_view text);
   void lost(Peer& peer);
   void decide(Failure failure);
+  void decide_and_tell(Failure failure);
   void spread_told();
   void leave_together(std::unique_lock<std::mutex>& lock, Clock::time_point end);
-  void begin_inquiry(int rank, std::string_view text);
+  Failure appeal(std::string_view text, bool names_rank);
+  double stagger_s() const;
+  void look_at_own_threads();
+  double stuck_in_mpi_s() const;
+  void begin_inquiry(int rank, bool names_rank, std::string_view text);
   void finish_inquiry_if_due();
+  void write_report_if_due(std::unique_lock<std::mutex>& lock);
   void end_process_if_due();
+  std::string own_news() const;
   RankState own_state() const;
   std::vector<RankState> states_locked() const;
-  void send(Peer& peer, SignalKind kind, std::string_view text);
+  void send(Peer& peer, SignalKind kind, std::string_view text, int speaker = 0);
   Failure await_verdict(std::unique_lock<std::mutex>& lock, double seconds, Failure otherwise);
+  bool rank_0_is_elsewhere() const { return !is_hub() && !peers_.empty() && peers_[0].state.host != host_; }
+
+  // A message is small and connections are idle: one that takes longer than this goes nowhere.
+  static constexpr double kSendSeconds = 1;
 
   AbortOptions options_;
   int rank_ = 0;
@@ -134,10 +158,18 @@ class AbortChannel {
   OwnState own_;
   std::optional<Failure> failure_;
   std::optional<Inquiry> inquiry_;
+  std::optional<Appeal> appeal_;
+  Watchdog watchdog_;
   Clock::time_point end_of_grace_;
   std::atomic<bool> failed_{false};
+  std::atomic<int64_t> turns_{0};
+  int64_t turns_seen_ = 0;
+  Clock::time_point turned_ = Clock::now();  ///< when the loop was last seen to have turned
   bool told_ = false;
   bool may_leave_ = false;  ///< on other ranks than 0: everybody could
+  bool cut_off_ = false;
+  bool asking_ = false;      ///< the main thread waits for the verdict on its own wait
+  bool report_due_ = false;  ///< what this rank did when a deadline passed is to be written
   bool stop_ = false;
   FileDescriptor wake_;  ///< eventfd: something changed that the thread should look at
   std::thread thread_;

@@ -1,34 +1,35 @@
 #include "parallel/mpi_communicator.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
 
 #include "base/check.hpp"
+#include "parallel/tensor_rows.hpp"
 
 namespace red::parallel {
 namespace {
 
-void check_contiguous(const Tensor& x) {
-  RED_CHECK(x.contiguous() && (!x.empty() || x.size() == 0), "({}, {}) with row stride {}", x.rows, x.cols,
-            x.row_stride);
-}
-
-std::size_t num_bytes(const Tensor& x) {
-  return static_cast<std::size_t>(x.size()) * size_of(x.dtype);
-}
-
-/// all is (size, chunk), one is (1, chunk) and either apart from all or its row `rank`. Returns that row.
-std::byte* check_rows(const Tensor& all, const Tensor& one, int size, int rank) {
-  check_contiguous(all);
-  check_contiguous(one);
-  RED_CHECK(all.dtype == one.dtype, "{} and {}", name_of(all.dtype), name_of(one.dtype));
-  RED_CHECK(all.size() == one.size() * size, "({}, {}) is not {} times ({}, {})", all.rows, all.cols, size,
-            one.rows, one.cols);
-  std::byte* row = all.data + rank * num_bytes(one);
-  const bool apart = one.data + num_bytes(one) <= all.data || all.data + num_bytes(all) <= one.data;
-  RED_CHECK(apart || one.data == row, "the chunk overlaps the rows, and is not row {}", rank);
-  return row;
+/// "ranks 0, 2 and 12 more": who may be waited for, as ranks of all.
+std::string ranks_in(MPI_Comm comm) {
+  constexpr int most_named = 8;
+  MPI_Group all = MPI_GROUP_NULL, group = MPI_GROUP_NULL;
+  RED_MPI(MPI_Comm_group(MPI_COMM_WORLD, &all));
+  RED_MPI(MPI_Comm_group(comm, &group));
+  int size = 0;
+  RED_MPI(MPI_Group_size(group, &size));
+  std::string text = size == 1 ? "rank" : "ranks";
+  for (int i = 0; i < std::min(size, most_named); ++i) {
+    int rank = 0;
+    RED_MPI(MPI_Group_translate_ranks(group, 1, &i, all, &rank));
+    text += fmt::format("{}{}", i == 0 ? " " : ", ", rank);
+  }
+  if (size > most_named) text += fmt::format(" and {} more", size - most_named);
+  RED_MPI(MPI_Group_free(&group));
+  RED_MPI(MPI_Group_free(&all));
+  return text;
 }
 
 /// Calls use(data, count) for pieces of x that MPI can count.
@@ -63,7 +64,7 @@ MpiPlace MpiCommunicator::next_place() {
 }
 
 void MpiCommunicator::check_peer(int peer, int tag) const {
-  RED_CHECK(peer >= 0 && peer < size_ && peer != rank_, "peer {}, own rank {} of {}", peer, rank_, size_);
+  parallel::check_peer(peer, rank_, size_);
   RED_CHECK(tag >= 0 && tag < 32768, "tag {}", tag);  // what MPI promises
 }
 
@@ -171,7 +172,7 @@ std::unique_ptr<Communicator> MpiCommunicator::split(int color, int key, std::st
   RED_CHECK(color >= 0, "color {}", color);
   MPI_Comm comm = MPI_COMM_NULL;
   RED_MPI(MPI_Comm_split(comm_, color, key, &comm));
-  return std::make_unique<MpiCommunicator>(context_, comm, std::string(name));
+  return std::make_unique<MpiCommunicator>(context_, comm, fmt::format("{} ({})", name, ranks_in(comm)));
 }
 
 }  // namespace red::parallel

@@ -18,6 +18,10 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+// A turn of the loop that takes longer: the whole job was suspended (a scheduler does that), and others with
+// it. That time is nobody's fault.
+constexpr double kSuspendedSeconds = 5;
+
 // Most waits end within microseconds; after that the core may be somebody else's.
 constexpr int kSpins = 200;
 
@@ -92,6 +96,7 @@ void MpiContext::progress() noexcept {
       RED_MPI(MPI_Iprobe(MPI_ANY_SOURCE, 0, silent_, &found, MPI_STATUS_IGNORE));
     }
     std::erase_if(active_, [](BlockExchange* operation) { return operation->advance(); });
+    if (companion_) companion_();
   } catch (...) {
     error_ = std::current_exception();
   }
@@ -103,16 +108,30 @@ void MpiContext::throw_if_failed() {
 }
 
 void MpiContext::wait(MpiOperation& operation, std::string_view what, std::string_view communicator) {
+  const Clock::time_point start = Clock::now();
+  wait_until([&operation] { return operation.advance(); }, what, communicator);
+  wait_seconds_ += seconds_since(start);
+}
+
+void MpiContext::wait_until(const std::function<bool()>& done, std::string_view what,
+                            std::string_view communicator) {
   throw_if_failed();
   const Clock::time_point start = Clock::now();
   channel_.begin_wait(what, communicator);
   bool published = false;
-  for (int64_t turn = 0; !operation.advance(); ++turn) {
+  Clock::time_point last = start;
+  double suspended_s = 0;
+  for (int64_t turn = 0; !done(); ++turn) {
+    channel_.turn();
     progress();
     throw_if_failed();
     if (turn < kSpins) continue;
     sched_yield();
-    const double waited = seconds_since(start);
+    const Clock::time_point now = Clock::now();
+    const double between_s = std::chrono::duration<double>(now - last).count();
+    if (between_s > kSuspendedSeconds) suspended_s += between_s;
+    last = now;
+    const double waited = std::chrono::duration<double>(now - start).count() - suspended_s;
     if (!published && waited > options_.report_after_s) {
       channel_.publish_wait();
       published = true;
@@ -125,7 +144,6 @@ void MpiContext::wait(MpiOperation& operation, std::string_view what, std::strin
     }
   }
   channel_.end_wait();
-  wait_seconds_ += seconds_since(start);
 }
 
 }  // namespace red::parallel

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <exception>
+#include <functional>
 #include <memory>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "parallel/abort_channel.hpp"
@@ -42,6 +44,12 @@ class MpiContext {
   /// Throws what progress() kept, or the failure of another rank.
   void throw_if_failed();
   void wait(MpiOperation& operation, std::string_view what, std::string_view communicator);
+  /// The same for whatever else another rank has to do, until done(), which is asked in every turn; its time
+  /// is not among wait_seconds(). Throws what done() throws.
+  void wait_until(const std::function<bool()>& done, std::string_view what, std::string_view communicator);
+  /// What goes on beside MPI and has to be looked at as often, such as a GPU's messages: part of every
+  /// progress(). Its error comes out of the next wait, as MPI's do.
+  void set_companion(std::function<void()> poll) { companion_ = std::move(poll); }
   double wait_seconds() const { return wait_seconds_; }
 
  private:
@@ -62,6 +70,7 @@ class MpiContext {
   Pool<SmallAllReduce> small_;
   Pool<BlockExchange> exchanges_;
   std::vector<BlockExchange*> active_;
+  std::function<void()> companion_;
   std::exception_ptr error_;  ///< of progress()
   AbortChannel channel_;
   double wait_seconds_ = 0;

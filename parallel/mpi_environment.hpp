@@ -5,9 +5,11 @@
 #pragma once
 
 #include <exception>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "parallel/mpi_communicator.hpp"
 
@@ -27,6 +29,12 @@ class MpiEnvironment {
   /// All other communicators are split off from it, and die before this object.
   Communicator& world() const { return *world_; }
   AbortChannel& channel() const { return context_->channel(); }
+  /// For communicators that are laid over world().
+  const std::shared_ptr<MpiContext>& context() const { return context_; }
+
+  /// Called once by fail(), when the run's first failure is known and before this process leaves. It must be
+  /// quick, and may not throw.
+  void on_failure(std::function<void(const Failure&)> hook) { on_failure_ = std::move(hook); }
 
   /// Tells all ranks; exactly one of them prints the text of the run's first failure. Ends the process with
   /// that failure's exit code: MPI may be beyond an orderly end, so nothing else is tried.
@@ -36,6 +44,7 @@ class MpiEnvironment {
 
  private:
   bool finalizes_ = false;
+  std::function<void(const Failure&)> on_failure_;
   std::shared_ptr<MpiContext> context_;
   std::unique_ptr<MpiCommunicator> world_;
 };

@@ -33,38 +33,6 @@ Program write_stage(const PipelineShape& shape, int stage, const Backward& backw
   return writer.finish();
 }
 
-std::string_view name_of(Action action) {
-  switch (action) {
-    case Action::forward:
-      return "forward";
-    case Action::backward:
-      return "backward";
-    case Action::backward_input:
-      return "backward_input";
-    case Action::backward_weight:
-      return "backward_weight";
-    case Action::send_activation:
-      return "send_activation";
-    case Action::receive_activation:
-      return "receive_activation";
-    case Action::send_memory:
-      return "send_memory";
-    case Action::receive_memory:
-      return "receive_memory";
-    case Action::send_gradient:
-      return "send_gradient";
-    case Action::receive_gradient:
-      return "receive_gradient";
-    case Action::send_memory_gradient:
-      return "send_memory_gradient";
-    case Action::receive_memory_gradient:
-      return "receive_memory_gradient";
-    case Action::reduce_gradients:
-      return "reduce_gradients";
-  }
-  return "?";
-}
-
 }  // namespace
 
 int PipelineShape::stage_of(int virtual_stage) const {
@@ -187,6 +155,38 @@ bool splits_backward(const Program& program) {
   return std::any_of(program.begin(), program.end(), [](const Instruction& instruction) {
     return instruction.action == Action::backward_input;
   });
+}
+
+std::string_view name_of(Action action) {
+  switch (action) {
+    case Action::forward:
+      return "forward";
+    case Action::backward:
+      return "backward";
+    case Action::backward_input:
+      return "backward_input";
+    case Action::backward_weight:
+      return "backward_weight";
+    case Action::send_activation:
+      return "send_activation";
+    case Action::receive_activation:
+      return "receive_activation";
+    case Action::send_memory:
+      return "send_memory";
+    case Action::receive_memory:
+      return "receive_memory";
+    case Action::send_gradient:
+      return "send_gradient";
+    case Action::receive_gradient:
+      return "receive_gradient";
+    case Action::send_memory_gradient:
+      return "send_memory_gradient";
+    case Action::receive_memory_gradient:
+      return "receive_memory_gradient";
+    case Action::reduce_gradients:
+      return "reduce_gradients";
+  }
+  return "?";
 }
 
 std::string to_string(const Instruction& instruction) {

@@ -98,6 +98,7 @@ int max_in_flight(const Program& program, int chunk = 0);
 /// True when a backward_input leaves something for a backward_weight to come.
 bool splits_backward(const Program& program);
 
+std::string_view name_of(Action action);  ///< a literal
 std::string to_string(const Instruction& instruction);
 
 }  // namespace red::parallel

@@ -154,6 +154,7 @@ MessageReader::Result MessageReader::next(const FileDescriptor& socket, MessageH
     if (count > 0) {
       filled_ += static_cast<std::size_t>(count);
     } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
+      error_ = count == 0 ? 0 : errno;
       return Result::closed;
     } else if (errno == EAGAIN) {
       return Result::nothing;

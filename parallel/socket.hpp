@@ -86,11 +86,14 @@ class MessageReader {
   enum class Result { message, nothing, closed };
   /// Reads without blocking. `text` is valid until the next call.
   Result next(const FileDescriptor& socket, MessageHead& head, std::string_view& text);
+  /// errno of a connection that closed; 0: the other end closed it.
+  int error() const { return error_; }
 
  private:
   std::array<char, sizeof(MessageHead) + kMaxText> buffer_{};
   std::size_t filled_ = 0;
   std::size_t consumed_ = 0;  ///< of the message given out last
+  int error_ = 0;
 };
 
 }  // namespace red::parallel

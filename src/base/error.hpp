@@ -18,8 +18,10 @@ enum class ExitCode : int {
   data = 3,           ///< token files, tokenizers, texts
   io = 4,             ///< reading or writing a file failed
   numerical = 5,      ///< too many steps with NaN or Inf
-  communication = 6,  ///< another rank failed, or a wait passed its deadline
+  communication = 6,  ///< another rank died, or its machine or network is gone
   checkpoint = 7,     ///< checkpoints could not be written: too many in a row, or the last of a run
+  watchdog = 8,       ///< a deadline passed: of a wait for another rank, a disk, or a computation
+  machine = 9,        ///< redllm preflight: a machine is not fit for the run
   stopped = 75,       ///< asked to stop by a signal; saved, and goes on when it is started again
 };
 

@@ -1,9 +1,10 @@
 #include "base/stop_signal.hpp"
 
 #include <csignal>
-#include <cstddef>
 #include <ctime>
 #include <initializer_list>
+
+#include "base/signal_stack.hpp"
 
 namespace red {
 namespace {
@@ -28,11 +29,7 @@ extern "C" void remember_signal(int signal) {
 }  // namespace
 
 void catch_stop_signals() {
-  static std::byte stack[std::size_t{64} << 10];
-  stack_t other = {};
-  other.ss_sp = stack;
-  other.ss_size = sizeof(stack);
-  sigaltstack(&other, nullptr);
+  use_signal_stack();
   struct sigaction action = {};
   action.sa_handler = remember_signal;
   action.sa_flags = SA_RESTART | SA_ONSTACK;  // files and messages do not notice

@@ -6,9 +6,8 @@ namespace red {
 
 /// From now on the first of these signals is only remembered, as are others within three seconds: schedulers
 /// and launchers hand one request on by several ways. A later one ends the process as if nobody caught it.
-/// The handler has a stack of its own: oneDNN's kernels use the stack pointer for memory on the heap, which a
-/// handler on their stack overwrites (seen: "corrupted size vs. prev_size"). For the calling thread; threads
-/// that multiply leave these signals to it.
+/// The handler has a stack of its own (base/signal_stack). For the calling thread; threads that multiply
+/// leave these signals to it.
 void catch_stop_signals();
 void leave_stop_signals_to_others();
 

@@ -29,6 +29,7 @@ TEST(Errors, HaveTheExitCodesOfTheReadme) {
   expect_kind<IoError>(ExitCode::io, 4);
   expect_kind<NumericalError>(ExitCode::numerical, 5);
   expect_kind<CommunicationError>(ExitCode::communication, 6);
+  EXPECT_EQ(static_cast<int>(ExitCode::watchdog), 8);
   expect_kind<CheckpointError>(ExitCode::checkpoint, 7);
 }
 

@@ -64,7 +64,7 @@ int main_of(int argc, char** argv) {
   const std::string_view mode = argc > 1 ? argv[1] : "none";
   MpiOptions options;
   options.deadline_s = 3;
-  options.abort.grace_s = 4;
+  options.abort.grace_s = 8;  // longer than ranks stay behind for each other
   MpiEnvironment environment(options);
   log::set_rank(environment.rank(), environment.size());
   try {
