@@ -39,7 +39,7 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  virtual std::string_view name() const = 0;  ///< "world", "data", "pipeline", ...
+  virtual std::string_view name() const = 0;  ///< "world", "data (ranks 0, 2)", ...
 
   /// In place, over contiguous tensors (fp32, fp64, int32, bf16). Adds in the order of ranks, x of rank 0
   /// first, so the result is the same on every rank and in every run, bit for bit, whatever lies beside it in

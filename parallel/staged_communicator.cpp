@@ -5,19 +5,9 @@
 
 #include "base/check.hpp"
 #include "parallel/request_impl.hpp"
+#include "parallel/tensor_rows.hpp"
 
 namespace red::parallel {
-namespace {
-
-std::size_t num_bytes(const Tensor& x) {
-  return static_cast<std::size_t>(x.size()) * size_of(x.dtype);
-}
-
-void check_contiguous(const Tensor& x) {
-  RED_CHECK(x.contiguous(), "({}, {}) with row stride {}", x.rows, x.cols, x.row_stride);
-}
-
-}  // namespace
 
 /// One operation on device memory: the host communicator's, and the host memory that it works on.
 class StagedOperation final : public Request::Impl {

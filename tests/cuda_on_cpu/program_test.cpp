@@ -5,12 +5,10 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "integration/child_process.hpp"
+#include "cuda_on_cpu/tiny_step.hpp"
 
 namespace red::test {
 namespace {
-
-const std::string kBench = std::string(RED_SOURCE_DIR) + "/configs/bench/red_tiny.ini";
 
 ChildResult run(const std::string& setting, const std::vector<std::string>& arguments) {
   std::vector<std::string> command{"/usr/bin/env", setting, "RED_GEMM_CACHE=off", RED_PROGRAM};
@@ -28,12 +26,7 @@ TEST(CudaProgram, WithoutAGpuNamesTheOtherProgram) {
 }
 
 TEST(CudaProgram, BenchesAStep) {
-  const ChildResult result =
-      run("CUDA_ON_CPU_DEVICES=1",
-          {"bench", "step", "--config", kBench, "--json", "--model.vocab_size=96", "--model.d_model=32",
-           "--model.d_ff=64", "--model.num_heads=2", "--model.head_dim=16", "--model.encoder_layers=1",
-           "--model.decoder_layers=1", "--data.window=32", "--train.micro_batch=2", "--train.global_batch=4",
-           "--bench.steps=1", "--bench.warmup_steps=1"});
+  const ChildResult result = run("CUDA_ON_CPU_DEVICES=1", kTinyStep);
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const auto figures = nlohmann::json::parse(result.out);
   EXPECT_EQ(figures.at("device"), "GPU 0 of 1, CPU in the place of a GPU, sm_90");

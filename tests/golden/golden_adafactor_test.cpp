@@ -6,8 +6,7 @@
 
 #include "ops/update_scalars.hpp"
 #include "optim/adafactor.hpp"
-#include "parallel/mpi_environment.hpp"
-#include "parallel/staged_communicator.hpp"
+#include "parallel/device_communicator.hpp"
 #include "support/backend.hpp"
 #include "support/golden_file.hpp"
 
@@ -60,8 +59,8 @@ class GoldenAdafactorTest : public testing::Test {
  protected:
   void follow(const std::string& mode, const GoldenAdafactor& golden) {
     Stream stream(1);
-    parallel::StagedCommunicator world(mpi_.world(), stream);
-    const parallel::Mesh mesh({mpi_.size(), 1, 0, 1}, world, {});
+    const auto world = parallel::device_communicator(mpi_, stream, {});
+    const parallel::Mesh mesh({mpi_.size(), 1, 0, 1}, *world, {});
     model::ParameterStore store(specs_of(golden.initial), {}, true);
     optim::ParameterShards shards(stream, store, true, mesh, {16 << 10});
     optim::AdafactorConfig config;
@@ -83,7 +82,8 @@ class GoldenAdafactorTest : public testing::Test {
       s[ops::scalar_apply] = 1.0;
       set_elements(scalars.tensor(ops::kStepScalars, 1), s);
       adafactor.update(scalars.tensor(ops::kStepScalars, 1));
-      shards.gather();
+      shards.begin_gather();
+      shards.finish_gather();
       const auto expected = golden.parameters.find(static_cast<int>(t) + 1);
       if (expected == golden.parameters.end()) continue;
       for (const auto& p : store.parameters()) {

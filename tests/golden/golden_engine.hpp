@@ -3,12 +3,14 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
+#include <string>
 #include <vector>
 
+#include "base/check.hpp"
 #include "model/stage_parameters.hpp"
-#include "parallel/mpi_environment.hpp"
-#include "parallel/staged_communicator.hpp"
+#include "parallel/device_communicator.hpp"
 #include "support/backend.hpp"
 #include "support/golden_file.hpp"
 #include "train/engine.hpp"
@@ -22,9 +24,20 @@ enum class Form {
   from_padded_rows,  ///< as one_micro_batch, out of rows padded to the longest
 };
 
-/// Every layout of these ranks, those with tensor ranks with and without sequence parallelism.
+/// Whether REDLLM_GOLDEN_LAYOUTS has this layout among others, as data x tensor x encoder stages x decoder
+/// stages: "2x2x0x1 1x1x2x2". If it is not set, it has all.
+inline bool is_chosen(const parallel::Layout& l) {
+  const char* const chosen = std::getenv("REDLLM_GOLDEN_LAYOUTS");
+  const std::string name = fmt::format(" {}x{}x{}x{} ", l.data, l.tensor, l.encoder_stages, l.decoder_stages);
+  return chosen == nullptr || fmt::format(" {} ", chosen).find(name) != std::string::npos;
+}
+
+/// Every chosen layout of these ranks, those with tensor ranks with and without sequence parallelism.
 inline std::vector<parallel::Layout> layouts_for(int num_ranks, const model::ModelConfig& model) {
   std::vector<parallel::Layout> layouts = parallel::legal_layouts(num_ranks, model::layout_limits(model));
+  const bool any = !layouts.empty();
+  std::erase_if(layouts, [](const parallel::Layout& l) { return !is_chosen(l); });
+  RED_CHECK(!any || !layouts.empty(), "REDLLM_GOLDEN_LAYOUTS has no layout of {} ranks", num_ranks);
   for (std::size_t i = 0, count = layouts.size(); i < count; ++i) {
     if (layouts[i].tensor == 1) continue;
     layouts.push_back(layouts[i]);
@@ -73,7 +86,7 @@ class GoldenEngine {
 
  private:
   Stream stream_{1};
-  parallel::StagedCommunicator world_;
+  std::unique_ptr<parallel::Communicator> world_;
   parallel::Mesh mesh_;
   std::unique_ptr<train::Engine> engine_;
 };

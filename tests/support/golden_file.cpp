@@ -160,9 +160,10 @@ std::filesystem::path golden_dir() {
 std::vector<std::filesystem::path> golden_files(const std::string& kind) {
   const std::filesystem::path dir = golden_dir();
   std::error_code error;
+  const char* only = std::getenv("REDLLM_GOLDEN_FILE");
   std::vector<std::filesystem::path> found;
   for (const auto& entry : std::filesystem::directory_iterator(dir, error)) {
-    if (entry.path().extension() != ".h5") continue;
+    if (entry.path().extension() != ".h5" || (only != nullptr && entry.path().stem() != only)) continue;
     const h5::File file = h5::open_file(entry.path());
     if (h5::read_text(file.get(), "golden", entry.path().string()) == kind) found.push_back(entry.path());
   }

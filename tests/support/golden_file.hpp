@@ -76,7 +76,8 @@ struct GoldenAdafactor {
 /// REDLLM_GOLDEN_DIR, or tests/golden of the source tree.
 std::filesystem::path golden_dir();
 
-/// Files of golden_dir() whose attribute `golden` is kind ("step", "trajectory", "adafactor"), by name.
+/// Files of golden_dir() whose attribute `golden` is kind ("step", "trajectory", "adafactor"), by name; of
+/// these the one that REDLLM_GOLDEN_FILE names without its suffix, if it is set.
 /// Throws DataError when the folder has no such file.
 std::vector<std::filesystem::path> golden_files(const std::string& kind);
 

@@ -6,6 +6,7 @@
 
 #include "fakes/runtime_state.hpp"
 #include "runtime/device_memory.hpp"
+#include "runtime/failure.hpp"
 #include "runtime/options.hpp"
 #include "runtime/streams.hpp"
 
@@ -44,6 +45,20 @@ cudaError_t cudaFree(void* address) {
   if (address == nullptr) return cudaSuccess;
   streams().run_all();  // as the real one waits for the device
   return device_memory().free(address) ? cudaSuccess : remember(cudaErrorInvalidValue);
+}
+
+/// In stream order only the end matters here: addresses are not given out again.
+cudaError_t cudaMallocAsync(void** address, std::size_t num_bytes, cudaStream_t stream) {
+  if (stream == nullptr) cuda_on_cpu::fail("cudaMallocAsync on the default stream");
+  return cudaMalloc(address, num_bytes);
+}
+
+cudaError_t cudaFreeAsync(void* address, cudaStream_t stream) {
+  if (!device_memory().contains(address)) return remember(cudaErrorInvalidValue);
+  streams().push(stream, [address] {
+    if (!device_memory().free(address)) cuda_on_cpu::fail("cudaFreeAsync of memory that is freed already");
+  });
+  return cudaSuccess;
 }
 
 cudaError_t cudaMallocHost(void** address, std::size_t num_bytes) {

@@ -21,6 +21,19 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
   return cudaSuccess;
 }
 
+cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  if (options().num_devices == 0) return remember(cudaErrorNoDevice);
+  *least = 0;
+  *greatest = -5;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority) {
+  if (priority > 0 || priority < -5)
+    return remember(cudaErrorInvalidValue);  // the real one clamps in silence
+  return cudaStreamCreateWithFlags(stream, flags);
+}
+
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   streams().destroy(stream);
   return cudaSuccess;
@@ -32,7 +45,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  streams().nudge();
+  streams().asked(stream);
   return streams().idle(stream) ? cudaSuccess : remember(cudaErrorNotReady);
 }
 
@@ -52,13 +65,21 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->stream = stream;
-  streams().push(stream, {Operation::Kind::record, nullptr, event, ++event->recorded});
+  Operation record(Operation::Kind::record);
+  record.event = event;
+  record.generation = ++event->recorded;
+  streams().push(stream, std::move(record));
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   // An event that was never recorded is not waited for, there as here.
-  if (event->recorded != 0) streams().push(stream, {Operation::Kind::wait, nullptr, event, event->recorded});
+  if (event->recorded == 0) return cudaSuccess;
+  Operation wait(Operation::Kind::wait);
+  wait.event = event;
+  wait.generation = event->recorded;
+  wait.source = event->stream;
+  streams().push(stream, std::move(wait));
   return cudaSuccess;
 }
 
@@ -68,7 +89,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-  streams().nudge();
+  if (event->reached != event->recorded) streams().asked(event->stream);
   return event->reached == event->recorded ? cudaSuccess : remember(cudaErrorNotReady);
 }
 

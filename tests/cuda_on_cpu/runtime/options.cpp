@@ -45,6 +45,8 @@ Options from_environment() {
   read_number(options.seed, "CUDA_ON_CPU_SEED");
   read_number(options.num_devices, "CUDA_ON_CPU_DEVICES");
   read_number(options.memory_bytes, "CUDA_ON_CPU_MEMORY");
+  if (const char* name = std::getenv("CUDA_ON_CPU_NAME")) options.device_name = name;
+  read_number(options.stuck_s, "CUDA_ON_CPU_STUCK");
   return options;
 }
 

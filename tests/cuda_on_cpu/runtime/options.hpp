@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace cuda_on_cpu {
 
@@ -12,16 +13,19 @@ namespace cuda_on_cpu {
 /// last to first.
 enum class ThreadOrder { natural, reversed, warp };
 
-/// lazy: nothing runs before somebody waits for it. eager: everything at once. random: any operation that may
-/// run.
+/// lazy: nothing runs before somebody waits for it or asks for it often. eager: everything at once. random:
+/// any operation that may run.
 enum class StreamOrder { lazy, random, eager };
 
 struct Options {
-  ThreadOrder threads = ThreadOrder::natural;       ///< CUDA_ON_CPU_THREADS
-  StreamOrder streams = StreamOrder::lazy;          ///< CUDA_ON_CPU_STREAMS
-  uint64_t seed = 1;                                ///< CUDA_ON_CPU_SEED, of what is random above
-  int num_devices = 1;                              ///< CUDA_ON_CPU_DEVICES; 0: a machine without a GPU
-  std::size_t memory_bytes = std::size_t{8} << 30;  ///< CUDA_ON_CPU_MEMORY, of the device
+  ThreadOrder threads = ThreadOrder::natural;             ///< CUDA_ON_CPU_THREADS
+  StreamOrder streams = StreamOrder::lazy;                ///< CUDA_ON_CPU_STREAMS
+  uint64_t seed = 1;                                      ///< CUDA_ON_CPU_SEED, of what is random above
+  int num_devices = 1;                                    ///< CUDA_ON_CPU_DEVICES; 0: a machine without a GPU
+  std::size_t memory_bytes = std::size_t{8} << 30;        ///< CUDA_ON_CPU_MEMORY, of the device
+  std::string device_name = "CPU in the place of a GPU";  ///< CUDA_ON_CPU_NAME
+  int stuck_s =
+      60;  ///< CUDA_ON_CPU_STUCK: seconds without another process, where a wait cannot be called off
 };
 
 /// Read from the environment once; a value that is not known ends the program. Tests may change them between

@@ -21,13 +21,18 @@ struct CUevent_st {
 
 namespace cuda_on_cpu {
 
-/// One entry of a queue: work, or a record of an event, or a wait for one.
+/// One entry of a queue: work, or a record of an event, or a wait for one, or a transfer, which needs another
+/// process and is over when it says so.
 struct Operation {
-  enum class Kind { work, record, wait };
-  Kind kind = Kind::work;
+  enum class Kind { work, record, wait, transfer };
+  explicit Operation(Kind what) : kind(what) {}
+
+  Kind kind;
   std::function<void()> work;
+  std::function<bool()> step;  ///< of a transfer: moves on as far as it can; whether it is over
   CUevent_st* event = nullptr;
-  uint64_t generation = 0;  ///< the record meant
+  uint64_t generation = 0;        ///< the record meant
+  CUstream_st* source = nullptr;  ///< of a wait: where that record is
 };
 
 class Streams {
@@ -40,7 +45,14 @@ class Streams {
   /// Ends the program for the default stream: the backend names its stream.
   void push(CUstream_st* stream, Operation operation);
   void push(CUstream_st* stream, std::function<void()> work) {
-    push(stream, {Operation::Kind::work, std::move(work), nullptr, 0});
+    Operation operation(Operation::Kind::work);
+    operation.work = std::move(work);
+    push(stream, std::move(operation));
+  }
+  void push_transfer(CUstream_st* stream, std::function<bool()> step) {
+    Operation operation(Operation::Kind::transfer);
+    operation.step = std::move(step);
+    push(stream, std::move(operation));
   }
   void run_all(CUstream_st* stream);
   void run_all();
@@ -48,10 +60,18 @@ class Streams {
   bool idle(CUstream_st* stream) const;
   /// Runs something that may run now, or nothing, if the order is random: wherever the host calls in.
   void nudge();
+  /// The host asks whether a stream has come somewhere: who asks often enough sees it come, in every order.
+  void asked(CUstream_st* stream);
 
  private:
   void check(CUstream_st* stream) const;
-  void run_one(CUstream_st* stream);
+  bool run_one(CUstream_st* stream);
+  bool drive(CUstream_st* stream);
+  bool drive_transfers();
+  void run_eagerly();
+  template <class Done>
+  void run_towards(CUstream_st* stream, const Done& done);
+  [[noreturn]] void tell_stuck() const;
 
   std::vector<CUstream_st*> streams_;
   std::mt19937_64 random_;
@@ -63,5 +83,6 @@ Streams& streams();
 }  // namespace cuda_on_cpu
 
 struct CUstream_st {
+  uint64_t questions = 0;  ///< whether it has come somewhere
   std::deque<cuda_on_cpu::Operation> queue;
 };

@@ -1,13 +1,13 @@
-// Tensors in device memory against the same operation on host memory: bit for bit.
-#include "parallel/staged_communicator.hpp"
-
+// Tensors in device memory against the same operation on host memory: bit for bit where both add in the same
+// order, as two ranks always do. Linked once with each communicator (device_world.hpp).
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 #include <numeric>
 #include <vector>
 
-#include "parallel/mpi_environment.hpp"
+#include "parallel/device_world.hpp"
 #include "support/backend.hpp"
 
 namespace red::parallel {
@@ -15,7 +15,7 @@ namespace {
 
 using Values = std::vector<float>;
 
-class StagedCommunicatorTest : public testing::Test {
+class DeviceCommunicatorTest : public testing::Test {
  protected:
   int rank() const { return world_.rank(); }
   int size() const { return world_.size(); }
@@ -43,17 +43,29 @@ class StagedCommunicatorTest : public testing::Test {
     }
     finish(mpi_.world(), run(mpi_.world(), host_tensors));
     finish(world_, run(world_, device_tensors));
-    for (std::size_t i = 0; i < tensors.size(); ++i) EXPECT_EQ(on_device[i].read(), on_host[i]) << i;
+    for (std::size_t i = 0; i < tensors.size(); ++i) expect_same(on_device[i].read(), on_host[i]);
+  }
+  /// Sums of up to four numbers below 4.
+  void expect_same(const Values& got, const Values& expected) const {
+    if (test::adds_in_order_of_ranks() || size() <= 2) {
+      EXPECT_EQ(got, expected);
+      return;
+    }
+    ASSERT_EQ(got.size(), expected.size());
+    float worst = 0.0F;
+    for (std::size_t i = 0; i < got.size(); ++i) worst = std::max(worst, std::abs(got[i] - expected[i]));
+    EXPECT_LE(worst, 4 * 0x1p-22F);  // a rounding of 2^-24 x 16 for each addition, in both orders
   }
 
   MpiEnvironment mpi_;
   Stream stream_{1};
-  StagedCommunicator world_{mpi_.world(), stream_};
+  std::unique_ptr<Communicator> owner_ = test::make_device_world(mpi_, stream_);
+  Communicator& world_ = *owner_;
 };
 
 constexpr std::size_t kSizes[] = {1, 7, 100003};
 
-TEST_F(StagedCommunicatorTest, AllReduce) {
+TEST_F(DeviceCommunicatorTest, AllReduce) {
   for (const std::size_t n : kSizes) {
     for (const ReduceOp op : {ReduceOp::sum, ReduceOp::max, ReduceOp::min}) {
       compare({values(n, 0.0F)},
@@ -62,7 +74,7 @@ TEST_F(StagedCommunicatorTest, AllReduce) {
   }
 }
 
-TEST_F(StagedCommunicatorTest, ReduceScatter) {
+TEST_F(DeviceCommunicatorTest, ReduceScatter) {
   for (const std::size_t n : kSizes) {
     compare({values(n, 0.0F), values(n * size(), 1.0F)},
             [](Communicator& ranks, const auto& x) { return ranks.reduce_scatter(x[0], x[1]); });
@@ -74,11 +86,11 @@ TEST_F(StagedCommunicatorTest, ReduceScatter) {
                                        make_tensor(host.data(), size(), static_cast<int64_t>(n))));
     const Tensor rows = all.tensor(size(), static_cast<int64_t>(n));
     finish(world_, world_.reduce_scatter(rows.row_range(rank(), 1), rows));
-    EXPECT_EQ(test::elements_of<float>(rows.row_range(rank(), 1)), sum);
+    expect_same(test::elements_of<float>(rows.row_range(rank(), 1)), sum);
   }
 }
 
-TEST_F(StagedCommunicatorTest, AllGather) {
+TEST_F(DeviceCommunicatorTest, AllGather) {
   for (const std::size_t n : kSizes) {
     compare({values(n * size(), 0.0F), values(n, 1.0F)},
             [](Communicator& ranks, const auto& x) { return ranks.all_gather(x[0], x[1]); });
@@ -91,7 +103,7 @@ TEST_F(StagedCommunicatorTest, AllGather) {
   }
 }
 
-TEST_F(StagedCommunicatorTest, Broadcast) {
+TEST_F(DeviceCommunicatorTest, Broadcast) {
   for (const std::size_t n : kSizes) {
     compare({values(n, 0.0F)},
             [&](Communicator& ranks, const auto& x) { return ranks.broadcast(x[0], size() - 1); });
@@ -99,7 +111,7 @@ TEST_F(StagedCommunicatorTest, Broadcast) {
 }
 
 // Each rank has many messages under way at once, in both directions.
-TEST_F(StagedCommunicatorTest, MessagesInARing) {
+TEST_F(DeviceCommunicatorTest, MessagesInARing) {
   if (size() == 1) return;
   const int next = (rank() + 1) % size(), last = (rank() + size() - 1) % size();
   std::vector<test::DeviceArray<float>> out, in;
@@ -126,7 +138,7 @@ TEST_F(StagedCommunicatorTest, MessagesInARing) {
   }
 }
 
-TEST_F(StagedCommunicatorTest, WhatAStreamWasGivenBeforeIsSent) {
+TEST_F(DeviceCommunicatorTest, WhatAStreamWasGivenBeforeIsSent) {
   const Buffer memory(sizeof(float) * 64);
   const Tensor x = make_tensor(reinterpret_cast<float*>(memory.data()), 1, 64);
   const Values ones(64, 1.0F);
@@ -135,14 +147,14 @@ TEST_F(StagedCommunicatorTest, WhatAStreamWasGivenBeforeIsSent) {
   EXPECT_EQ(test::elements_of<float>(x), Values(64, static_cast<float>(size())));
 }
 
-TEST_F(StagedCommunicatorTest, PartsDoTheSame) {
+TEST_F(DeviceCommunicatorTest, PartsDoTheSame) {
   const auto half = world_.split(rank() % 2, rank(), "half");
   const test::DeviceArray<float> x(Values(5, 1.0F));
   finish(*half, half->all_reduce(x.tensor(1, 5), ReduceOp::sum));
   EXPECT_EQ(x.read(), Values(5, static_cast<float>(half->size())));
 }
 
-TEST_F(StagedCommunicatorTest, AStepMakesNoNewMemory) {
+TEST_F(DeviceCommunicatorTest, AStepMakesNoNewMemory) {
   const test::DeviceArray<float> x(Values(1000, 1.0F)), y(Values(10, 1.0F));
   const auto step = [&] {
     Request first = world_.all_reduce(x.tensor(1, 1000), ReduceOp::max);
@@ -155,7 +167,7 @@ TEST_F(StagedCommunicatorTest, AStepMakesNoNewMemory) {
   EXPECT_EQ(num_buffers_made(), buffers);
 }
 
-TEST_F(StagedCommunicatorTest, HostMemoryPassesThrough) {
+TEST_F(DeviceCommunicatorTest, HostMemoryPassesThrough) {
   double x = 1.0;
   finish(world_, world_.all_reduce(make_tensor(&x, 1, 1), ReduceOp::sum));
   EXPECT_EQ(x, size());

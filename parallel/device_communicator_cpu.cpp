@@ -1,0 +1,17 @@
+// On the CPU device memory is host memory, so nothing is ever staged.
+#include "parallel/device_communicator.hpp"
+#include "parallel/staged_communicator.hpp"
+
+namespace red::parallel {
+
+std::unique_ptr<Communicator> device_communicator(MpiEnvironment& mpi, Stream& stream,
+                                                  const TransportOptions& options) {
+  if (options.transport == Transport::nccl) {
+    throw ConfigError(
+        "parallel.transport = nccl: this program computes on CPUs, whose memory MPI reaches; choose auto, or "
+        "redllm-cuda");
+  }
+  return std::make_unique<StagedCommunicator>(mpi.world(), stream);
+}
+
+}  // namespace red::parallel

@@ -1,0 +1,104 @@
+// Checkpoints cross between the two programs: what redllm-cuda (over the fakes) wrote, redllm goes on from,
+// evaluates and continues text with, and the other way round.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "integration/child_process.hpp"
+#include "integration/good_inputs.hpp"
+#include "integration/working_directory.hpp"
+
+namespace red::test {
+namespace {
+
+using nlohmann::json;
+
+const std::string kCpu = RED_BINARY_DIR "/redllm", kCuda = RED_CUDA_PROGRAM;
+
+class CheckpointExchange : public testing::Test {
+ protected:
+  CheckpointExchange() { copy_good_inputs(folder_.path()); }
+
+  ChildResult run(const std::string& program, std::vector<std::string> arguments) const {
+    std::vector<std::string> command{"/usr/bin/env", "CUDA_ON_CPU_DEVICES=1", "RED_GEMM_CACHE=off", program};
+    for (std::string& argument : arguments) command.push_back(std::move(argument));
+    return run_child(command, folder_.path(), 200);
+  }
+  /// Up to this step, from the run's newest checkpoint.
+  void train(const std::string& program, const std::string& run_dir, int steps) const {
+    const ChildResult result = run(
+        program, {"train", "--config=run.ini", "--train.run_dir=" + run_dir,
+                  fmt::format("--train.steps={}", steps), "--schedule.kind=constant",
+                  "--train.precision=fp32", "--optimizer.factored=yes", "--optimizer.min_dim_to_factor=16"});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+  }
+  std::vector<json> metrics(const std::string& run_dir) const {
+    std::vector<json> lines;
+    std::istringstream in(read_bytes(folder_.path() / run_dir / "metrics.jsonl"));
+    for (std::string line; std::getline(in, line);) {
+      json parsed = json::parse(line);
+      if (parsed.contains("loss")) lines.push_back(std::move(parsed));
+    }
+    return lines;
+  }
+
+  WorkingDirectory folder_;
+};
+
+TEST_F(CheckpointExchange, ARunChangesPrograms) {
+  train(kCpu, "straight", 8);
+  int steps = 0;
+  for (const std::string& program : {kCuda, kCpu, kCuda, kCpu}) train(program, "mixed", steps += 2);
+  const std::vector<json> expected = metrics("straight"), mixed = metrics("mixed");
+  ASSERT_EQ(expected.size(), 8U);
+  ASSERT_EQ(mixed.size(), 8U);
+  for (std::size_t i = 0; i < 8; ++i) {
+    SCOPED_TRACE(i + 1);
+    EXPECT_EQ(mixed[i].at("sample_digest"), expected[i].at("sample_digest"));
+    // fp32, sums in another order: 3e-7 relative was seen.
+    const double loss = expected[i].at("loss");
+    EXPECT_NEAR(mixed[i].at("loss").get<double>(), loss, 1e-5 * loss);
+    const double norm = expected[i].at("gradient_norm");
+    EXPECT_NEAR(mixed[i].at("gradient_norm").get<double>(), norm, 1e-4 * norm);
+  }
+}
+
+TEST_F(CheckpointExchange, EachEvaluatesAndContinuesWhatTheOtherWrote) {
+  train(kCpu, "by_cpu", 3);
+  train(kCuda, "by_cuda", 3);
+  for (const std::string run_dir : {"by_cpu", "by_cuda"}) {
+    SCOPED_TRACE(run_dir);
+    EXPECT_EQ(run(kCpu, {"inspect", "checkpoint", run_dir, "--verify"}).exit_code, 0);
+    EXPECT_EQ(run(kCpu, {"inspect", "checkpoint", run_dir, "--digest"}).out,
+              run(kCuda, {"inspect", "checkpoint", run_dir, "--digest"}).out);
+    std::vector<json> losses;
+    std::vector<std::string> texts;
+    for (const std::string& program : {kCpu, kCuda}) {
+      const ChildResult evaluated = run(program, {"eval", "perplexity", "--checkpoint", run_dir, "--json"});
+      ASSERT_EQ(evaluated.exit_code, 0) << evaluated.err;
+      losses.push_back(json::parse(evaluated.out).flatten());
+      const ChildResult continued =
+          run(program, {"generate", "--checkpoint", run_dir, "--prompt", "the", "--max-tokens", "8"});
+      ASSERT_EQ(continued.exit_code, 0) << continued.err;
+      texts.push_back(continued.out);
+    }
+    ASSERT_EQ(losses[0].size(), losses[1].size());
+    for (const auto& [name, value] : losses[0].items()) {
+      SCOPED_TRACE(name);
+      if (value.is_number_float()) {
+        // fp32, sums in another order.
+        EXPECT_NEAR(losses[1].at(name).get<double>(), value.get<double>(), 1e-5 * value.get<double>());
+      } else {
+        EXPECT_EQ(losses[1].at(name), value);
+      }
+    }
+    EXPECT_EQ(texts[0], texts[1]);
+  }
+}
+
+}  // namespace
+}  // namespace red::test

@@ -1,0 +1,209 @@
+// What the program says of its GPUs, over the fakes of CUDA and of NVML: names, stated peaks, sensors,
+// binding.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "cuda_on_cpu/tiny_step.hpp"
+#include "device/numa.hpp"
+#include "integration/good_inputs.hpp"
+#include "integration/working_directory.hpp"
+
+namespace red::test {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+const std::string kLocal = RED_SOURCE_DIR "/launch/local.sh";
+const std::string kHealthy = "sm=1980 memory=2619 temperature=61 milliwatts=412000 ecc=0 reasons=0";
+
+class GpuFactsTest : public testing::Test {
+ protected:
+  GpuFactsTest() { copy_good_inputs(folder_.path()); }
+
+  /// The program on these ranks, each in this environment, in which $r is the rank.
+  ChildResult run(int ranks, const std::string& environment, const std::string& arguments) const {
+    const std::string script =
+        fmt::format("r=$OMPI_COMM_WORLD_RANK; export RED_GEMM_CACHE=off {}; exec {} {}", environment,
+                    RED_PROGRAM, arguments);
+    return run_child({kLocal, "-n", std::to_string(ranks), "/bin/bash", "-c", script}, folder_.path(), 200);
+  }
+  ChildResult preflight(int ranks, const std::string& environment, const std::string& options) const {
+    return run(ranks, environment,
+               fmt::format("preflight --config=run.ini --train.run_dir=fresh --train.precision=fp32 "
+                           "--train.global_batch=4 --train.deterministic=yes --parallel.data={} "
+                           "--slower-by=1 --seconds=0 --mib=1 {}",
+                           ranks, options));
+  }
+  WorkingDirectory folder_;
+};
+
+ChildResult step_on(const std::string& gpu, const std::vector<std::string>& more = {}) {
+  std::vector<std::string> command = {"/usr/bin/env", "CUDA_ON_CPU_NAME=" + gpu, "RED_GEMM_CACHE=off",
+                                      RED_PROGRAM};
+  command.insert(command.end(), kTinyStep.begin(), kTinyStep.end());
+  command.insert(command.end(), more.begin(), more.end());
+  return run_child(command, RED_BINARY_DIR, 100);
+}
+
+TEST_F(GpuFactsTest, MfuIsAShareOfWhatIsStated) {
+  for (const auto& [options, tflops] :
+       {std::pair("--train.precision=bf16", 989.5), std::pair("--train.precision=fp32", 67.0)}) {
+    const ChildResult result = step_on("NVIDIA H100 80GB HBM3", {options});
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const json figures = json::parse(result.out);
+    EXPECT_EQ(figures.at("stated_gflops_per_s"), 1e3 * tflops);
+    EXPECT_NEAR(figures.at("mfu").get<double>(),
+                figures.at("model_gflops_per_s").get<double>() / (1e3 * tflops), 1e-12);
+    EXPECT_FALSE(figures.contains("no_mfu"));
+  }
+}
+
+TEST_F(GpuFactsTest, AnUnknownGpuHasNoMfuAndTheReasonIsSaid) {
+  const ChildResult result = step_on("NVIDIA Something 9000");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json figures = json::parse(result.out);
+  EXPECT_TRUE(figures.at("mfu").is_null());
+  EXPECT_FALSE(figures.contains("stated_gflops_per_s"));
+  EXPECT_NE(figures.at("no_mfu").get<std::string>().find("NVIDIA Something 9000"), std::string::npos);
+  EXPECT_GT(figures.at("peak_share"), 0.0);  // of what was measured
+}
+
+TEST_F(GpuFactsTest, RanksThatShareAGpuShareItsPeak) {
+  std::string arguments;
+  for (const std::string& word : kTinyStep) arguments += word + " ";
+  const ChildResult result = run(2, "CUDA_ON_CPU_NAME='NVIDIA H200' CUDA_ON_CPU_DEVICES=1",
+                                 arguments + "--train.precision=bf16 --parallel.data=2");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(json::parse(result.out).at("stated_gflops_per_s"), 989.5e3);
+}
+
+TEST_F(GpuFactsTest, PreflightShowsSensorsOfEveryRank) {
+  const std::string environment =
+      fmt::format("CUDA_ON_CPU_DEVICES=2 RED_NVML={} FAKE_NVML='{}'", FAKE_NVML_LIBRARY, kHealthy);
+  const ChildResult result = preflight(2, environment, "--json");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json report = json::parse(result.out);
+  EXPECT_TRUE(report.at("findings").empty()) << report.at("findings");
+  for (std::size_t rank = 0; rank < 2; ++rank) {
+    const json& gpu = report.at("ranks").at(rank).at("gpu");
+    EXPECT_EQ(gpu.at("index"), rank);
+    EXPECT_EQ(gpu.at("pci_address"), fmt::format("0000:{:02x}:00.0", 0x10 + rank));
+    EXPECT_EQ(gpu.at("temperature_c"), 61);
+    EXPECT_EQ(gpu.at("power_w"), 412);
+    EXPECT_EQ(gpu.at("driver"), "580.65.06");
+  }
+  const ChildResult table = preflight(1, environment, "");
+  ASSERT_EQ(table.exit_code, 0) << table.err;
+  EXPECT_NE(table.out.find("0000:10:00.0"), std::string::npos) << table.out;
+}
+
+TEST_F(GpuFactsTest, PreflightNamesAGpuThatIsHotAndOneWithBrokenMemory) {
+  const ChildResult result = preflight(
+      2,
+      fmt::format(
+          "SLURMD_NODENAME=n$r CUDA_ON_CPU_DEVICES=2 RED_NVML={} FAKE_NVML=$([ $r = 0 ] && echo 'ecc=3' || "
+          "echo 'temperature=92 reasons=0x40')",
+          FAKE_NVML_LIBRARY),
+      "--exclude-file=excluded");
+  EXPECT_EQ(result.exit_code, 9) << result.err;
+  EXPECT_NE(result.err.find("of rank 0 on node n0 has 3 errors of memory"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("of rank 1 on node n1 is slowed by heat (slowed by the hardware), at 92 C"),
+            std::string::npos)
+      << result.err;
+  EXPECT_EQ(read_bytes(folder_.path() / "excluded"), "n0\nn1\n");
+}
+
+TEST_F(GpuFactsTest, WithoutSensorsPreflightSaysSoAndNothingFails) {
+  const ChildResult result = preflight(1, "RED_NVML=libno-such-nvml.so.1", "");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("nothing is known of clocks, heat and memory errors"), std::string::npos)
+      << result.err;
+  EXPECT_NE(result.err.find("libno-such-nvml.so.1: cannot open"), std::string::npos) << result.err;
+}
+
+TEST_F(GpuFactsTest, TrainingWritesSensorsDownAndWarnsOnce) {
+  const ChildResult result =
+      run(1,
+          fmt::format("RED_NVML={} FAKE_NVML='sm=1200 temperature=92 milliwatts=300000 ecc=0 reasons=0x20'",
+                      FAKE_NVML_LIBRARY),
+          "train --config=run.ini --train.run_dir=hot --train.precision=fp32");
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  std::istringstream lines(read_bytes(folder_.path() / "hot/metrics.jsonl"));
+  int steps = 0;
+  for (std::string line; std::getline(lines, line); ++steps) {
+    const json metrics = json::parse(line);
+    EXPECT_EQ(metrics.at("gpu_sm_mhz"), 1200);
+    EXPECT_EQ(metrics.at("gpu_temperature_c"), 92);
+    EXPECT_EQ(metrics.at("gpu_power_w"), 300);
+    EXPECT_EQ(metrics.at("gpu_slowed_ranks"), 1);
+    EXPECT_EQ(metrics.at("gpu_ecc_errors"), 0);
+    EXPECT_TRUE(metrics.at("mfu").is_null());
+  }
+  EXPECT_EQ(steps, 2);
+  const std::string warning = "is slowed by heat (slowed by the driver): 1200 MHz at 92 C";
+  const std::size_t first = result.err.find(warning);
+  EXPECT_NE(first, std::string::npos) << result.err;
+  EXPECT_EQ(result.err.find(warning, first + 1), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("(CPU in the place of a GPU): 0:0"), std::string::npos) << result.err;
+  EXPECT_NE(result.err.find("no mfu: no peak is stated of the GPUs of 1 of 1 ranks"), std::string::npos)
+      << result.err;
+}
+
+/// A machine whose cores 0 and 1, of those that this test may use, are NUMA nodes with a GPU each.
+class TwoNumaNodes {
+ public:
+  TwoNumaNodes(const fs::path& folder, const std::vector<int>& cores) : sysfs_(folder / "sys") {
+    for (int node = 0; node < 2; ++node) {
+      put(fmt::format("devices/system/node/node{}/cpulist", node), cores[static_cast<std::size_t>(node)]);
+      put(fmt::format("bus/pci/devices/0000:1{}:00.0/numa_node", node), node);
+    }
+  }
+  std::string environment() const {
+    return fmt::format("CUDA_ON_CPU_DEVICES=2 RED_NVML=none RED_SYSFS={}", sysfs_.string());
+  }
+
+ private:
+  void put(const std::string& file, int number) const {
+    fs::create_directories((sysfs_ / file).parent_path());
+    std::ofstream(sysfs_ / file) << number << "\n";
+  }
+  fs::path sysfs_;
+};
+
+TEST_F(GpuFactsTest, RanksBindThemselvesToCoresNearTheirGpus) {
+  const std::vector<int> cores = own_cores();
+  if (cores.size() < 2 || cores.size() < std::thread::hardware_concurrency())
+    GTEST_SKIP() << "needs all cores of a machine with two";
+  const TwoNumaNodes machine(folder_.path(), cores);
+  const auto cores_of = [&](const std::string& before, std::size_t rank) {
+    const ChildResult result = preflight(2, before + machine.environment(), "--json");
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return json::parse(result.out).at("ranks").at(rank).at("cores").get<std::vector<int>>();
+  };
+  EXPECT_EQ(cores_of("", 0), std::vector<int>{cores[0]});
+  EXPECT_EQ(cores_of("", 1), std::vector<int>{cores[1]});
+  EXPECT_EQ(cores_of("RED_BIND=off ", 1), cores);
+}
+
+TEST_F(GpuFactsTest, ARankThatWasBoundFarFromItsGpuIsTold) {
+  const std::vector<int> cores = own_cores();
+  if (cores.size() < 2) GTEST_SKIP() << "needs two cores";
+  const TwoNumaNodes machine(folder_.path(), cores);
+  const ChildResult result =
+      preflight(2, machine.environment() + fmt::format("; taskset -cp {} $$ >/dev/null", cores[0]), "");
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find(
+                fmt::format("is on NUMA node 1, but the rank is bound to cores {} of NUMA node 0", cores[0])),
+            std::string::npos)
+      << result.err;
+}
+
+}  // namespace
+}  // namespace red::test

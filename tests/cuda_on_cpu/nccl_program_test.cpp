@@ -1,0 +1,48 @@
+// The program with the CUDA backend on two ranks: over what stands for NCCL where each has a GPU of its own,
+// and through the host where they share one.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cuda_on_cpu/tiny_step.hpp"
+
+namespace red::test {
+namespace {
+
+/// The same on two ranks of two pipeline stages.
+ChildResult run_on_two(const std::string& gpus, const std::string& more = "--bench.steps=1") {
+  std::vector<std::string> command{
+      "/usr/bin/env", gpus, "RED_GEMM_CACHE=off", RED_SOURCE_DIR "/launch/local.sh", "-n", "2", RED_PROGRAM};
+  command.insert(command.end(), kTinyStep.begin(), kTinyStep.end());
+  command.insert(command.end(), {"--parallel.encoder_stages=1", more});
+  return run_child(command, RED_BINARY_DIR, 100);
+}
+
+double loss_of(const ChildResult& result) {
+  return nlohmann::json::parse(result.out).at("loss").get<double>();
+}
+
+TEST(NcclProgram, RanksTalkOverNcclWhereEachHasAGpu) {
+  const ChildResult over_nccl = run_on_two("CUDA_ON_CPU_DEVICES=2"),
+                    shared = run_on_two("CUDA_ON_CPU_DEVICES=1");
+  ASSERT_EQ(over_nccl.exit_code, 0) << over_nccl.err;
+  ASSERT_EQ(shared.exit_code, 0) << shared.err;
+  EXPECT_NE(over_nccl.err.find("ranks exchange GPU memory over NCCL 2."), std::string::npos) << over_nccl.err;
+  EXPECT_NE(shared.err.find("not over NCCL: ranks 0 and 1 share a GPU"), std::string::npos) << shared.err;
+  EXPECT_EQ(loss_of(over_nccl), loss_of(shared));
+  const ChildResult staged = run_on_two("CUDA_ON_CPU_DEVICES=2", "--parallel.transport=staged");
+  EXPECT_NE(staged.err.find("through host memory: parallel.transport = staged"), std::string::npos)
+      << staged.err;
+}
+
+TEST(NcclProgram, SaysWhyNcclCannotBeHad) {
+  const ChildResult result = run_on_two("CUDA_ON_CPU_DEVICES=1", "--parallel.transport=nccl");
+  EXPECT_EQ(result.exit_code, 2) << result.err;
+  EXPECT_NE(result.err.find("parallel.transport = nccl, but NCCL cannot be used: ranks 0 and 1 share a GPU; "
+                            "choose auto"),
+            std::string::npos)
+      << result.err;
+}
+
+}  // namespace
+}  // namespace red::test

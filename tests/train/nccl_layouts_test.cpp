@@ -1,0 +1,174 @@
+// Whole steps on the CUDA backend, over the fakes: what ranks compute that talk over NCCL, against the same
+// layout staged through MPI, with and without overlap. Prints a table:
+//   ctest --preset release -V -R train_nccl_layouts | grep '|'
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "parallel/nccl_communicator.hpp"
+#include "parallel/staged_communicator.hpp"
+#include "support/backend.hpp"
+#include "train/small_run.hpp"
+
+namespace red::test {
+namespace {
+
+using parallel::PipelineSchedule;
+
+// Where more than two numbers are added, NCCL adds in another order, in fp32 for gradients and activations.
+constexpr double kLoss = 1e-5, kGradient = 1e-4;  // relative; the gradient's to its rank's norm
+constexpr int kSteps = 2;
+
+struct Case {
+  model::Kind kind = model::Kind::red;
+  parallel::Layout layout;
+  PipelineSchedule schedule = PipelineSchedule::one_forward_one_backward;
+  model::Precision precision = model::Precision::fp32;
+};
+
+/// {data, tensor, encoder stages, decoder stages, sequence parallelism}
+std::vector<Case> cases(int num_ranks) {
+  using model::Kind;
+  using model::Precision;
+  constexpr auto interleaved = PipelineSchedule::interleaved, zb_h1 = PipelineSchedule::zero_bubble_h1;
+  switch (num_ranks) {
+    case 2:
+      return {{Kind::red, {2, 1, 0, 1, false}},
+              {Kind::red, {1, 2, 0, 1, true}},
+              {Kind::red, {1, 1, 1, 1, false}},
+              {Kind::dec, {1, 1, 0, 2, false}, interleaved},
+              {Kind::dec, {2, 1, 0, 1, false}, {}, Precision::bf16}};
+    case 4:
+      return {{Kind::dec, {4, 1, 0, 1, false}},
+              {Kind::red, {2, 2, 0, 1, false}},
+              {Kind::red, {1, 1, 2, 2, false}, interleaved}};
+    case 8:
+      return {{Kind::red, {2, 2, 1, 1, true}}, {Kind::red, {1, 1, 3, 5, false}, zb_h1}};
+    default:
+      return {};
+  }
+}
+
+config::RunConfig tiny_config(const Case& which) {
+  config::RunConfig config = small_config(which.kind);
+  model::ModelConfig& m = config.model;
+  m.d_model = 8;
+  m.d_ff = 12;
+  m.num_heads = 2;
+  m.head_dim = 4;
+  const int chunks = which.schedule == PipelineSchedule::interleaved ? 2 : 1;
+  m.encoder_layers = which.kind == model::Kind::red ? std::max(1, which.layout.encoder_stages * chunks) : 0;
+  m.decoder_layers = which.layout.decoder_stages * chunks;
+  config.parallel = which.layout;
+  config.pipeline_schedule = which.schedule;
+  config.train.precision = which.precision;
+  config.train.global_batch = 3 * which.layout.data;
+  config.train.bucket_mib = 1;
+  return config;
+}
+
+/// What one rank has at the end, and what all have.
+struct Outcome {
+  std::vector<double> losses, norms;
+  std::vector<std::vector<float>> gradients, parameters;
+};
+
+class NcclLayoutsTest : public testing::Test {
+ protected:
+  Outcome train(const config::RunConfig& config, parallel::Communicator& world) {
+    parallel::Mesh mesh(config.parallel, world, model::layout_limits(config.model));
+    const data::SyntheticProvider provider = small_provider(config.model.kind);
+    train::Engine engine(
+        train::training_options(config, {provider.max_encoder_length(), provider.max_decoder_length()}), mesh,
+        stream_);
+    engine.initialize_parameters();
+    train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
+                              config.train.micro_batch, config.parallel.data, mesh.at().data);
+    Outcome outcome;
+    for (int step = 0; step < kSteps; ++step) {
+      const train::StepResult result =
+          engine.train_step(loader.load(static_cast<uint64_t>(step * config.train.global_batch)), 3e-5);
+      outcome.losses.push_back(result.loss);
+      outcome.norms.push_back(result.gradient_norm);
+    }
+    for (const optim::ParameterShard& shard : engine.shards().shards()) {
+      outcome.gradients.push_back(elements_of<float>(shard.gradient));
+      outcome.parameters.push_back(elements_of<float>(shard.weight));
+    }
+    stream_.set_progress_hook({});
+    return outcome;
+  }
+
+  Outcome over_nccl(config::RunConfig config, bool overlap) {
+    config.transport.overlap = overlap;
+    parallel::NcclOptions options;
+    options.overlap = overlap;
+    options.check_order = !overlap;
+    parallel::NcclCommunicator world(mpi_.world(), mpi_.context(), stream_, options);
+    return train(config, world);
+  }
+
+  parallel::MpiEnvironment mpi_;
+  Stream stream_{1};
+};
+
+double worst(const std::vector<double>& got, const std::vector<double>& expected) {
+  double error = 0.0;
+  for (std::size_t i = 0; i < got.size(); ++i) error = std::max(error, std::abs(got[i] / expected[i] - 1.0));
+  return error;
+}
+
+/// The distance of all tensors together, relative to their norm.
+double distance(const std::vector<std::vector<float>>& got, const std::vector<std::vector<float>>& expected) {
+  double errors = 0.0, squares = 0.0;
+  for (std::size_t t = 0; t < got.size(); ++t) {
+    for (std::size_t i = 0; i < got[t].size(); ++i) {
+      errors += std::pow(static_cast<double>(got[t][i]) - expected[t][i], 2);
+      squares += std::pow(static_cast<double>(expected[t][i]), 2);
+    }
+  }
+  return squares == 0.0 ? 0.0 : std::sqrt(errors / squares);
+}
+
+TEST_F(NcclLayoutsTest, StepsAreThoseOfStaging) {
+  for (const Case& which : cases(mpi_.size())) {
+    SCOPED_TRACE(which.layout.to_string());
+    const config::RunConfig config = tiny_config(which);
+    const Outcome got = over_nccl(config, true);
+    parallel::StagedCommunicator staged(mpi_.world(), stream_);
+    const Outcome expected = train(config, staged);
+    if (mpi_.size() == 2) {  // the order of two addends is nothing
+      EXPECT_EQ(got.losses, expected.losses);
+      EXPECT_EQ(got.norms, expected.norms);
+      EXPECT_EQ(got.gradients, expected.gradients);
+      EXPECT_EQ(got.parameters, expected.parameters);
+    }
+    const double loss = worst(got.losses, expected.losses), norm = worst(got.norms, expected.norms);
+    const double gradients = distance(got.gradients, expected.gradients);
+    EXPECT_LT(loss, kLoss);
+    EXPECT_LT(norm, kGradient);
+    EXPECT_LT(gradients, kGradient);
+    EXPECT_LT(distance(got.parameters, expected.parameters), kGradient);
+    if (mpi_.world().rank() == 0)
+      fmt::print("| {} | {:<70} | loss {:.1e} | norm {:.1e} | gradients {:.1e} |\n",
+                 which.kind == model::Kind::red ? "red" : "dec", which.layout.to_string(), loss, norm,
+                 gradients);
+  }
+}
+
+TEST_F(NcclLayoutsTest, OverlapChangesNoBit) {
+  if (mpi_.size() > 2) return;
+  for (const Case& which : cases(mpi_.size())) {
+    if (which.layout.data == 1) continue;
+    SCOPED_TRACE(which.layout.to_string());
+    const config::RunConfig config = tiny_config(which);
+    const Outcome with = over_nccl(config, true), without = over_nccl(config, false);
+    EXPECT_EQ(with.losses, without.losses);
+    EXPECT_EQ(with.norms, without.norms);
+    EXPECT_EQ(with.gradients, without.gradients);
+    EXPECT_EQ(with.parameters, without.parameters);
+  }
+}
+
+}  // namespace
+}  // namespace red::test
