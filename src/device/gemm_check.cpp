@@ -51,15 +51,20 @@ struct Problem {
   }
 };
 
+/// a and b of type T, c of type C.
+template <class T, class C>
+using AnyGemm = void (*)(bool, bool, int64_t, int64_t, int64_t, float, const T*, int64_t, const T*, int64_t,
+                         float, C*, int64_t);
+
 /// What is wrong with one product, or nothing.
-template <class T>
-std::string check_product(const CrashGuard& guard, GemmFunctionOf<T> gemm, const Problem<T>& problem, bool ta,
+template <class T, class C>
+std::string check_product(const CrashGuard& guard, AnyGemm<T, C> gemm, const Problem<T>& problem, bool ta,
                           bool tb, float beta) {
   constexpr float alpha = 0.5F, old_value = 0.25F, untouched = -7.0F;
   const int64_t m = problem.m, n = problem.n, k = problem.k, ldc = n + Problem<T>::kPadding;
-  std::vector<float> c(static_cast<std::size_t>(m * ldc), untouched);
+  std::vector<C> c(static_cast<std::size_t>(m * ldc), C(untouched));
   const float old = beta == 0.0F ? std::numeric_limits<float>::quiet_NaN() : old_value;
-  for (int64_t i = 0; i < m; ++i) std::fill_n(&c[i * ldc], n, old);
+  for (int64_t i = 0; i < m; ++i) std::fill_n(&c[i * ldc], n, C(old));
   const T *a = problem.a[ta].data(), *b = problem.b[tb].data();
   const int64_t lda = (ta ? m : k) + Problem<T>::kPadding, ldb = (tb ? k : n) + Problem<T>::kPadding;
   const int signal =
@@ -73,8 +78,10 @@ std::string check_product(const CrashGuard& guard, GemmFunctionOf<T> gemm, const
         continue;
       }
       const double expected = alpha * problem.product[i * n + j] + (beta == 0.0F ? 0.0 : beta * old_value);
-      // fp32 sums of k terms, in any order; fp32 and bf16 operands are as given.
-      const double allowed = 1e-6 * problem.bound[i * n + j] + 1e-6;
+      // fp32 sums of k terms, in any order; fp32 and bf16 operands are as given. bf16 results are rounded, to
+      // 8 bits.
+      const double rounding = sizeof(C) == sizeof(bf16) ? std::abs(expected) / 256.0 : 0.0;
+      const double allowed = 1e-6 * problem.bound[i * n + j] + 1e-6 + rounding;
       if (!(std::abs(got - expected) <= allowed)) {
         return fmt::format("({}, {}) x ({}, {}){}{}, beta {}: element ({}, {}) is {}, should be {}", m, k, k,
                            n, ta ? ", first transposed" : "", tb ? ", second transposed" : "", beta, i, j,
@@ -85,18 +92,18 @@ std::string check_product(const CrashGuard& guard, GemmFunctionOf<T> gemm, const
   return "";
 }
 
-template <class T>
-std::string check_products(GemmFunctionOf<T> gemm) {
+template <class T, class C>
+std::string check_products(AnyGemm<T, C> gemm) {
   const CrashGuard guard("a GEMM library crashed while it was checked; set train.gemm to another one\n");
   // One element, less and more than vectors and register tiles, and a sum longer than a library's block.
-  constexpr int64_t shapes[][3] = {{1, 1, 1},   {7, 13, 5},    {1, 33, 17},
-                                   {33, 1, 65}, {67, 35, 130}, {50, 43, 601}};
+  constexpr int64_t shapes[][3] = {{1, 1, 1},     {7, 13, 5},    {1, 33, 17},  {33, 1, 65},
+                                   {67, 35, 130}, {50, 43, 601}, {530, 41, 33}};
   for (const auto& [m, n, k] : shapes) {
     const Problem<T> problem(m, n, k);
     for (const bool ta : {false, true}) {
       for (const bool tb : {false, true}) {
         for (const float beta : {0.0F, 1.0F}) {
-          std::string wrong = check_product(guard, gemm, problem, ta, tb, beta);
+          std::string wrong = check_product<T, C>(guard, gemm, problem, ta, tb, beta);
           if (!wrong.empty()) return wrong;
         }
       }
@@ -122,18 +129,27 @@ std::string check_gemm(Bf16GemmFunction bf16gemm) {
   return problem.empty() ? "" : "bf16: " + problem;
 }
 
-double measure_gemm(GemmFunction sgemm) {
+std::string check_gemm(RoundedGemmFunction bf16gemm) {
+  const std::string problem = check_products(bf16gemm);
+  return problem.empty() ? "" : "bf16 results: " + problem;
+}
+
+std::vector<double> measure_gemms(std::span<const GemmFunction> libraries) {
   // As matmul calls it: a tile of larger matrices. oneDNN 2.6 takes half its speed on those alone.
   constexpr int64_t m = 256, n = 256, k = 256, ld = 2048;
+  constexpr int rounds = 10;
   const std::vector<float> a(m * ld, 0.5F), b(k * ld, 0.25F);
   std::vector<float> c(m * ld);
-  double best = std::numeric_limits<double>::infinity();
-  for (int repeat = 0; repeat < 5; ++repeat) {
-    const double start = thread_seconds();
-    sgemm(false, false, m, n, k, 1.0F, a.data(), ld, b.data(), ld, 0.0F, c.data(), ld);
-    best = std::min(best, thread_seconds() - start);
+  std::vector<double> best(libraries.size(), std::numeric_limits<double>::infinity());
+  for (int round = 0; round < rounds; ++round) {
+    for (std::size_t i = 0; i < libraries.size(); ++i) {
+      const double start = thread_seconds();
+      libraries[i](false, false, m, n, k, 1.0F, a.data(), ld, b.data(), ld, 0.0F, c.data(), ld);
+      best[i] = std::min(best[i], thread_seconds() - start);
+    }
   }
-  return 2e-9 * m * n * k / std::max(best, 1e-9);
+  for (double& seconds : best) seconds = 2e-9 * m * n * k / std::max(seconds, 1e-9);
+  return best;
 }
 
 GemmChoice choose_gemm(const std::vector<TriedGemm>& tried) {

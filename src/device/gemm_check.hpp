@@ -2,6 +2,7 @@
 // take.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,10 +15,11 @@ namespace red::detail {
 /// access in here is caught and reported like a wrong result.
 std::string check_gemm(GemmFunction sgemm);
 std::string check_gemm(Bf16GemmFunction bf16gemm);
+std::string check_gemm(RoundedGemmFunction bf16gemm);
 
-/// GFLOP/s of one tile of a larger product, by the calling thread's CPU time, so that other processes on the
-/// same cores count little.
-double measure_gemm(GemmFunction sgemm);
+/// GFLOP/s of each for one tile of a larger product: the best of several, by the calling thread's CPU time
+/// and in turns, so that other processes on the same cores and a changing clock count little.
+std::vector<double> measure_gemms(std::span<const GemmFunction> libraries);
 
 enum class Verdict { right, missing, wrong };
 
@@ -26,7 +28,7 @@ struct TriedGemm {
   GemmChoice choice = GemmChoice::plain;
   Verdict verdict = Verdict::missing;
   std::string problem;  ///< of one that is not right
-  double gflops = 0.0;  ///< of one that is right
+  double gflops = 0.0;  ///< of one that was measured
 };
 
 /// The one to use, `plain` when none is right. An earlier one is kept unless a later one is clearly faster:

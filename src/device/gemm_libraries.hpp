@@ -18,6 +18,15 @@ struct GemmCandidate {
 GemmCandidate load_openblas();
 GemmCandidate load_onednn();
 
+/// Products of bf16 alone.
+struct Bf16Products {
+  Bf16GemmFunction gemm;
+  RoundedGemmFunction rounded;
+};
+
+/// Ours by AMX; nothing where the processor or the kernel does not let us.
+std::optional<Bf16Products> load_amx();
+
 /// As GemmFunction; never loaded, never wrong.
 void plain_sgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
                  const float* a, int64_t lda, const float* b, int64_t ldb, float beta, float* c, int64_t ldc);

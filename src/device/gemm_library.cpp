@@ -1,5 +1,6 @@
 #include "device/gemm_library.hpp"
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -8,6 +9,8 @@
 #include "base/log.hpp"
 #include "device/gemm_check.hpp"
 #include "device/gemm_libraries.hpp"
+#include "device/gemm_measuring.hpp"
+#include "device/max_cpu.hpp"
 
 namespace red {
 namespace {
@@ -33,9 +36,8 @@ Tried try_library(GemmChoice choice, const detail::GemmCandidate& candidate) {
   // What is wrong in one place is not trusted in another.
   if (problem.empty() && candidate.gemm->has_bf16_arithmetic())
     problem = detail::check_gemm(candidate.gemm->bf16gemm);
-  if (!problem.empty()) return {*candidate.gemm, {choice, detail::Verdict::wrong, problem}};
-  const double gflops = detail::measure_gemm(candidate.gemm->sgemm);
-  return {*candidate.gemm, {choice, detail::Verdict::right, "", gflops}};
+  return {*candidate.gemm,
+          {choice, problem.empty() ? detail::Verdict::right : detail::Verdict::wrong, problem}};
 }
 
 const Tried& tried_openblas() {
@@ -60,11 +62,34 @@ const GemmLibrary& usable(const Tried& tried) {
       name_of(tried.result.choice), tried.result.problem);
 }
 
-/// `chosen`, with oneDNN's bf16 product where it has none and oneDNN does.
+/// Our AMX products, where they are and compute rightly.
+const std::optional<detail::Bf16Products>& tried_amx() {
+  static const std::optional<detail::Bf16Products> tried = [] {
+    std::optional<detail::Bf16Products> amx = detail::load_amx();
+    if (!amx) return amx;
+    std::string problem = detail::check_gemm(amx->gemm);
+    if (problem.empty()) problem = detail::check_gemm(amx->rounded);
+    if (!problem.empty()) {
+      log::rank_warning("matrix products go without AMX: {}", problem);
+      amx.reset();
+    }
+    return amx;
+  }();
+  return tried;
+}
+
+/// `chosen`, with the best bf16 products there are: ours by AMX, its own, oneDNN's.
 GemmLibrary with_bf16(GemmLibrary chosen) {
+  if (const auto& amx = tried_amx()) {
+    chosen.bf16gemm = amx->gemm;
+    chosen.rounded_bf16gemm = amx->rounded;
+    chosen.amx = true;
+    chosen.description += "; bf16: AMX";
+    return chosen;
+  }
+  if (chosen.has_bf16_arithmetic()) return chosen;
   const Tried& onednn = tried_onednn();
-  const bool usable = onednn.result.verdict == detail::Verdict::right && onednn.gemm.has_bf16_arithmetic();
-  if (chosen.has_bf16_arithmetic() || !usable) return chosen;
+  if (onednn.result.verdict != detail::Verdict::right || !onednn.gemm.has_bf16_arithmetic()) return chosen;
   chosen.bf16gemm = onednn.gemm.bf16gemm;
   chosen.description += fmt::format("; bf16: {}", onednn.gemm.description);
   return chosen;
@@ -73,7 +98,15 @@ GemmLibrary with_bf16(GemmLibrary chosen) {
 GemmChoice choose_library() {
   const Tried& openblas = tried_openblas();
   const Tried& onednn = tried_onednn();
-  const GemmChoice best = detail::choose_gemm({openblas.result, onednn.result});
+  std::vector<detail::TriedGemm> candidates = {openblas.result, onednn.result};
+  const bool both_right =
+      openblas.result.verdict == detail::Verdict::right && onednn.result.verdict == detail::Verdict::right;
+  if (both_right && choices_are_measured()) {
+    const GemmFunction both[] = {openblas.gemm.sgemm, onednn.gemm.sgemm};
+    const std::vector<double> gflops = detail::measure_gemms(both);
+    for (std::size_t i = 0; i < candidates.size(); ++i) candidates[i].gflops = gflops[i];
+  }
+  const GemmChoice best = detail::choose_gemm(candidates);
   for (const Tried* tried : {&openblas, &onednn}) {
     // A library that computes wrongly is news; one that is missing only where none is left.
     const detail::Verdict verdict = tried->result.verdict;
@@ -120,6 +153,7 @@ bool gemm_usable(GemmChoice choice) {
 }
 
 const GemmLibrary& gemm_library(GemmChoice choice) {
+  detail::max_cpu();  // before any op asks Highway
   switch (choice) {
     case GemmChoice::plain:
       return plain_library();
@@ -137,9 +171,15 @@ const GemmLibrary& gemm_library(GemmChoice choice) {
 }
 
 const GemmLibrary& gemm_library_with_bf16(GemmChoice choice) {
-  if (choice != GemmChoice::openblas) return gemm_library(choice);
-  static const GemmLibrary openblas = with_bf16(usable(tried_openblas()));
-  return openblas;
+  if (choice == GemmChoice::openblas) {
+    static const GemmLibrary openblas = with_bf16(usable(tried_openblas()));
+    return openblas;
+  }
+  if (choice == GemmChoice::onednn) {
+    static const GemmLibrary onednn = with_bf16(usable(tried_onednn()));
+    return onednn;
+  }
+  return gemm_library(choice);
 }
 
 }  // namespace red

@@ -20,6 +20,10 @@ using GemmFunctionOf = void (*)(bool transpose_a, bool transpose_b, int64_t m, i
                                 float* c, int64_t ldc);
 using GemmFunction = GemmFunctionOf<float>;
 using Bf16GemmFunction = GemmFunctionOf<bf16>;
+/// The same with bf16 a, b and c: summed in fp32, rounded once.
+using RoundedGemmFunction = void (*)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
+                                     float alpha, const bf16* a, int64_t lda, const bf16* b, int64_t ldb,
+                                     float beta, bf16* c, int64_t ldc);
 
 /// openblas, onednn and plain are the CPU's; tf32 is the GPU's, where automatic multiplies fp32 exactly.
 enum class GemmChoice { automatic, openblas, onednn, plain, tf32 };
@@ -34,6 +38,9 @@ struct GemmLibrary {
   std::string description;                ///< for logs: the library's own name and version
   /// bf16 a and b, fp32 sums; null where the library or the CPU has no bf16 arithmetic.
   Bf16GemmFunction bf16gemm = nullptr;
+  /// Null where the library has none; then a result is summed in fp32 and rounded by us.
+  RoundedGemmFunction rounded_bf16gemm = nullptr;
+  bool amx = false;  ///< bf16 by our own AMX kernels (amx_tiles.hpp), attention's too
 
   bool has_bf16_arithmetic() const;
 };
@@ -44,7 +51,8 @@ bool gemm_usable(GemmChoice choice);
 /// The library to use. The result is the same object for the life of the process.
 const GemmLibrary& gemm_library(GemmChoice choice = GemmChoice::automatic);
 
-/// The same with oneDNN's bf16gemm where the library has none of its own, as the automatic one is.
+/// The same with bf16 products where the library has none of its own, as the automatic one is: ours by AMX
+/// where the processor has it, otherwise oneDNN's.
 const GemmLibrary& gemm_library_with_bf16(GemmChoice choice);
 
 }  // namespace red

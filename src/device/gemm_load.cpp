@@ -11,6 +11,7 @@
 #include "base/dtype.hpp"
 #include "device/crash_guard.hpp"
 #include "device/gemm_libraries.hpp"
+#include "device/max_cpu.hpp"
 
 namespace red::detail {
 namespace {
@@ -21,6 +22,7 @@ struct LoadedLibrary {
   std::string problem;
 
   LoadedLibrary(std::initializer_list<const char*> names, const char* last_words) {
+    max_cpu();  // sets variables that a library reads while it is loaded
     // The loader's locks are held in here: a crash can be announced, not survived.
     const CrashGuard guard(last_words);
     for (const char* name : names) {

@@ -4,8 +4,8 @@
 // has added its own. Blocks are taken in that order, so the block waited for is always under way.
 // Shapes: k head width; probabilities, scores (kQueryTile, kKeyBlock) row-major; panels:
 // attention_tiles-inl.hpp.
+#include <algorithm>
 #include <cmath>
-#include <thread>
 
 #include "ops/attention.hpp"
 #include "ops/attention_tasks.hpp"
@@ -14,6 +14,7 @@
 #define HWY_TARGET_INCLUDE "ops/attention_backward_cpu.cpp"
 #include <hwy/foreach_target.h>  // compiles this file again for each target
 
+#include "ops/attention_gradients-inl.hpp"
 #include "ops/attention_tiles-inl.hpp"
 #include "ops/exp-inl.hpp"
 
@@ -25,33 +26,6 @@ namespace {
 // Multiples of every kMr. All that a task keeps fits an L2 cache of 512 KiB at k = 128.
 constexpr int64_t kQueryTile = 96, kKeyBlock = kAttentionKeyBlock;
 constexpr int64_t kScoreStride = kKeyBlock + 16;  // no power of two: rows fall into different cache sets
-
-struct BackwardArgs {
-  DType dtype = DType::fp32;  // of the following
-  HeadColumns dq, dk, dv, d_o, q, keys, values;
-  HeadColumns dq_sum = {};       // (Tq, h k) fp32: dq itself, or sums that are not complete yet
-  const float* lse = nullptr;    // (h, Tq)
-  const float* delta = nullptr;  // (h, Tq)
-  int64_t lse_stride = 0, delta_stride = 0;
-  float scale = 0;
-  const CallerPoll* poll = nullptr;
-};
-
-struct BackwardTask {
-  AttentionSequence sequence;
-  int64_t head, block;
-  int32_t* progress;  // (blocks) of this sequence and head: tiles of queries whose dq holds the block's part
-};
-
-/// Returns when the block before has added its part of dq to tile `tile`.
-void wait_for_block(const BackwardTask& task, int64_t tile, const CallerPoll& poll) {
-  const std::atomic_ref before(task.progress[task.block - 1]);
-  for (int spins = 0; before.load(std::memory_order_acquire) <= tile; ++spins) {
-    if (spins < 1000) continue;
-    poll();
-    std::this_thread::yield();
-  }
-}
 
 }  // namespace
 }  // namespace red::ops
@@ -135,24 +109,9 @@ class BackwardTile {
     sum_over_keys();
   }
 
-  /// Adds the tile's dq to what the blocks before have summed; the last one's is the result.
   template <class T>
   HWY_ATTR void add_dq(bool first, bool last) const {
-    const FloatTag d;
-    for (int64_t i = 0; i < count_; ++i) {
-      const float* from = scratch_ + at_.dq + i * at_.padded_dim;
-      float* sum = args_.dq_sum.at<float>(token_ + i, task_.head);
-      T* result = args_.dq.at<T>(token_ + i, task_.head);
-      for_each_vector(args_.q.head_dim, [&](auto access, int64_t j) HWY_ATTR {
-        FloatVec total = access.load(d, from + j);
-        if (!first) total = hn::Add(access.load(d, sum + j), total);
-        if (last) {
-          access.store(total, d, result + j);
-        } else {
-          access.store(total, d, sum + j);
-        }
-      });
-    }
+    add_query_gradients<T>(args_, task_.head, token_, count_, scratch_ + at_.dq, at_.padded_dim, first, last);
   }
 
  private:
@@ -238,18 +197,6 @@ class BackwardTile {
 };
 
 template <class T>
-HWY_ATTR void store_block(const HeadColumns& to, int64_t token, int64_t head, const float* from,
-                          int64_t stride, int64_t num_keys) {
-  const FloatTag d;
-  for (int64_t i = 0; i < num_keys; ++i) {
-    T* row = to.at<T>(token + i, head);
-    for_each_vector(to.head_dim, [&](auto access, int64_t j) HWY_ATTR {
-      access.store(access.load(d, from + i * stride + j), d, row + j);
-    });
-  }
-}
-
-template <class T>
 HWY_ATTR void backward_task_of(const BackwardArgs& args, const BackwardTask& task, float* scratch) {
   const AttentionSequence& sequence = task.sequence;
   const int64_t k = args.q.head_dim, first = task.block * kKeyBlock;
@@ -265,18 +212,14 @@ HWY_ATTR void backward_task_of(const BackwardArgs& args, const BackwardTask& tas
 
   for (int64_t tile = 0; tile * kQueryTile < sequence.num_queries(); ++tile) {
     const int64_t query = tile * kQueryTile;
-    const KeyRange hull = sequence.hull(query, std::min(kQueryTile, sequence.num_queries() - query));
-    // A tile that sees nothing gets its zeros from the first block.
-    const int64_t first_block = hull.begin < hull.end ? hull.begin / kKeyBlock : 0;
-    const int64_t last_block = hull.begin < hull.end ? (hull.end - 1) / kKeyBlock : 0;
-    if (task.block < first_block || task.block > last_block) continue;
+    const KeyBlocks blocks(sequence.hull(query, std::min(kQueryTile, sequence.num_queries() - query)));
+    if (!blocks.contain(task.block)) continue;
     BackwardTile work(args, task, scratch, query);
     work.pack<T>();
     work.run();
-    if (task.block > first_block) wait_for_block(task, tile, *args.poll);
-    work.add_dq<T>(task.block == first_block, task.block == last_block);
-    std::atomic_ref(task.progress[task.block])
-        .store(static_cast<int32_t>(tile + 1), std::memory_order_release);
+    if (task.block > blocks.first) wait_for_block(task, tile, *args.poll);
+    work.add_dq<T>(task.block == blocks.first, task.block == blocks.last);
+    finish_tile(task, tile);
     (*args.poll)();
   }
   store_block<T>(args.dk, token, task.head, scratch + at.dk, at.padded_dim, num_keys);
@@ -299,7 +242,8 @@ HWY_EXPORT(backward_task);
 HWY_EXPORT(backward_scratch_size);
 
 int64_t attention_backward_piece(int64_t head_dim) {
-  return HWY_DYNAMIC_DISPATCH(backward_scratch_size)(head_dim);
+  return std::max(HWY_DYNAMIC_DISPATCH(backward_scratch_size)(head_dim),
+                  attention_backward_amx_piece(head_dim));
 }
 
 void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, const Tensor& dv,
@@ -337,6 +281,7 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
   auto* progress = stream.scratch().allocate<int32_t>(heads, blocks).as<int32_t>();
   std::fill_n(progress, num_tasks, 0);
   const TaskScratch scratch(stream, num_tasks, attention_backward_piece(k));
+  const bool amx = q.dtype == DType::bf16 && stream.gemm().amx;
   std::atomic<int64_t> next{0};
   stream.parallel_for(num_tasks, [&](int64_t) {
     const int64_t i = next.fetch_add(1, std::memory_order_relaxed), block = i / heads;
@@ -344,6 +289,7 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
     if (block > 0 && block * kKeyBlock >= sequence.num_keys()) return;
     const BackwardTask task{sequence, i % layout.num_heads, block, progress + i % heads * blocks};
     const TaskScratch::Piece piece(scratch);
+    if (amx) return attention_backward_amx(args, task, piece.data());
     HWY_DYNAMIC_DISPATCH(backward_task)(args, task, piece.data());
   });
 }

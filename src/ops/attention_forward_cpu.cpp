@@ -2,8 +2,8 @@
 // over tiles of keys with an online softmax, so that a row's result depends on where key tiles begin, which
 // is fixed, and on nothing else.
 // Shapes: k head width; scores (kQueryTile, kKeyTile) row-major; panels: attention_tiles-inl.hpp.
+#include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "ops/attention.hpp"
 #include "ops/attention_tasks.hpp"
@@ -12,8 +12,8 @@
 #define HWY_TARGET_INCLUDE "ops/attention_forward_cpu.cpp"
 #include <hwy/foreach_target.h>  // compiles this file again for each target
 
+#include "ops/attention_softmax-inl.hpp"
 #include "ops/attention_tiles-inl.hpp"
-#include "ops/exp-inl.hpp"
 
 #ifndef RED_OPS_ATTENTION_FORWARD_ARGS
 #define RED_OPS_ATTENTION_FORWARD_ARGS
@@ -22,13 +22,8 @@ namespace {
 
 // kQueryBlock / 2 and kQueryTile are multiples of every kMr. One tile of keys and values and the scores fit
 // an L2 cache of 512 KiB at k = 128; a block's queries and outputs pass through it.
-constexpr int64_t kQueryBlock = 528, kQueryTile = 60, kKeyTile = 192;
+constexpr int64_t kQueryBlock = kAttentionQueryBlock, kQueryTile = 60, kKeyTile = 192;
 constexpr int64_t kScoreStride = kKeyTile + 16;  // not a power of two: rows fall into different cache sets
-
-struct ForwardTask {
-  AttentionSequence sequence;
-  int64_t head, first, count;  // queries of the sequence
-};
 
 }  // namespace
 }  // namespace red::ops
@@ -59,56 +54,6 @@ struct ForwardScratch {
 
 int64_t forward_scratch_size(int64_t head_dim) {
   return ForwardScratch(head_dim).total;
-}
-
-/// The state of a block's rows: largest score so far, and the denominator relative to it.
-struct ForwardRows {
-  KeyRange visible[kQueryBlock];
-  float max[kQueryBlock], denominator[kQueryBlock];
-};
-
-/// A tile of keys, and its part of a row's range, counted from the tile's first key.
-struct KeyTile {
-  int32_t first, count;
-  KeyRange part(KeyRange range) const {
-    const int32_t begin = std::clamp(range.begin - first, 0, count);
-    return {begin, std::clamp(range.end - first, begin, count)};
-  }
-};
-
-HWY_ATTR FloatVec keep_range(FloatVec v, int64_t index, KeyRange range, FloatVec other) {
-  const FloatTag d;
-  const FloatVec i = hn::Iota(d, static_cast<float>(index));
-  const auto inside = hn::And(hn::Ge(i, hn::Set(d, static_cast<float>(range.begin))),
-                              hn::Lt(i, hn::Set(d, static_cast<float>(range.end))));
-  return hn::IfThenElse(inside, v, other);
-}
-
-struct RowSum {
-  float max, sum;
-};
-
-/// scores <- exp(scale scores - max) in `range`, 0 elsewhere in `group`; max includes `max` from before.
-template <bool kMasked>
-HWY_ATTR RowSum exponentiate_row(float* scores, KeyRange range, KeyRange group, float scale, float max) {
-  const FloatTag d;
-  const int64_t lanes = float_lanes();
-  const FloatVec lowest = hn::Set(d, std::numeric_limits<float>::lowest());
-  FloatVec row_max = lowest;
-  for (int64_t i = range.begin / lanes * lanes; i < range.end; i += lanes) {
-    const FloatVec s = hn::Load(d, scores + i);
-    row_max = hn::Max(row_max, kMasked ? keep_range(s, i, range, lowest) : s);
-  }
-  max = std::max(max, max_of_lanes(row_max) * scale);
-  const FloatVec factor = hn::Set(d, scale), shift = hn::Set(d, max);
-  FloatVec sum = hn::Zero(d);
-  for (int64_t i = group.begin / lanes * lanes; i < group.end; i += lanes) {
-    FloatVec p = exp_of(hn::MulSub(hn::Load(d, scores + i), factor, shift));
-    if (kMasked) p = keep_range(p, i, range, hn::Zero(d));
-    hn::Store(p, d, scores + i);
-    sum = hn::Add(sum, p);
-  }
-  return {max, sum_of_lanes(sum)};
 }
 
 /// Rows `first` ... of a block against one tile of keys.
@@ -207,25 +152,6 @@ class ForwardTile {
   float rescale_[kQueryTile + hn::MaxLanes(FloatTag())];
 };
 
-/// o and lse of a block from its sums.
-template <class T>
-HWY_ATTR void finish_block(const ForwardArgs& args, const ForwardTask& task, const float* out, int64_t stride,
-                           const ForwardRows& rows) {
-  const FloatTag d;
-  const int64_t token = task.sequence.first_query() + task.first;
-  for (int64_t i = 0; i < task.count; ++i) {
-    const float denominator = rows.denominator[i];
-    const bool sees = rows.visible[i].begin < rows.visible[i].end;
-    const FloatVec inverse = hn::Set(d, sees ? 1.0F / denominator : 0.0F);
-    T* o = args.o.at<T>(token + i, task.head);
-    for_each_vector(args.o.head_dim, [&](auto access, int64_t j) HWY_ATTR {
-      access.store(hn::Mul(access.load(d, out + i * stride + j), inverse), d, o + j);
-    });
-    args.lse[task.head * args.lse_stride + token + i] =
-        sees ? rows.max[i] + std::log(denominator) : -std::numeric_limits<float>::infinity();
-  }
-}
-
 template <class T>
 HWY_ATTR void forward_task_of(const ForwardArgs& args, const ForwardTask& task, float* scratch) {
   const AttentionSequence& sequence = task.sequence;
@@ -276,7 +202,8 @@ HWY_EXPORT(forward_task);
 HWY_EXPORT(forward_scratch_size);
 
 int64_t attention_forward_piece(int64_t head_dim) {
-  return HWY_DYNAMIC_DISPATCH(forward_scratch_size)(head_dim);
+  return std::max(HWY_DYNAMIC_DISPATCH(forward_scratch_size)(head_dim),
+                  attention_forward_amx_piece(head_dim));
 }
 
 namespace {
@@ -308,6 +235,7 @@ void forward_tiled(Stream& stream, const ForwardArgs& args, const AttentionLayou
   const int64_t num_tasks = blocks * heads;
   const ArenaScope scope(stream.scratch());
   const TaskScratch scratch(stream, num_tasks, attention_forward_piece(args.q.head_dim));
+  const bool amx = args.dtype == DType::bf16 && stream.gemm().amx;
   stream.parallel_for(num_tasks, [&](int64_t i) {
     const int64_t head = i % layout.num_heads, block = blocks - 1 - i / heads;
     const AttentionSequence sequence(layout, mask, i % heads / layout.num_heads);
@@ -319,6 +247,7 @@ void forward_tiled(Stream& stream, const ForwardArgs& args, const AttentionLayou
     if (first >= sequence.num_queries()) return;
     const ForwardTask task{sequence, head, first, std::min(size, sequence.num_queries() - first)};
     const TaskScratch::Piece piece(scratch);
+    if (amx) return attention_forward_amx(args, task, piece.data());
     HWY_DYNAMIC_DISPATCH(forward_task)(args, task, piece.data());
   });
 }

@@ -1,6 +1,8 @@
 // Private to attention: how its work is cut into tasks.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <thread>
 
 #include "ops/attention_ranges.hpp"
@@ -51,6 +53,60 @@ struct ForwardArgs {
   const CallerPoll* poll = nullptr;
 };
 
+/// Keys of one task of the backward pass.
+constexpr int64_t kAttentionKeyBlock = 192;
+
+/// Queries of one task of the forward pass at most.
+constexpr int64_t kAttentionQueryBlock = 528;
+
+struct ForwardTask {
+  AttentionSequence sequence;
+  int64_t head, first, count;  // queries of the sequence
+};
+
+struct BackwardArgs {
+  DType dtype = DType::fp32;  // of the following
+  HeadColumns dq, dk, dv, d_o, q, keys, values;
+  HeadColumns dq_sum = {};       // (Tq, h k) fp32: dq itself, or sums that are not complete yet
+  const float* lse = nullptr;    // (h, Tq)
+  const float* delta = nullptr;  // (h, Tq)
+  int64_t lse_stride = 0, delta_stride = 0;
+  float scale = 0;
+  const CallerPoll* poll = nullptr;
+};
+
+struct BackwardTask {
+  AttentionSequence sequence;
+  int64_t head, block;
+  int32_t* progress;  // (blocks) of this sequence and head: tiles of queries whose dq holds the block's part
+};
+
+/// The blocks of keys that see a tile of queries, by the tile's hull. A tile that sees nothing gets its zeros
+/// from the first block.
+struct KeyBlocks {
+  explicit KeyBlocks(KeyRange hull)
+      : first(hull.begin < hull.end ? hull.begin / kAttentionKeyBlock : 0),
+        last(hull.begin < hull.end ? (hull.end - 1) / kAttentionKeyBlock : 0) {}
+  bool contain(int64_t block) const { return first <= block && block <= last; }
+
+  int64_t first, last;
+};
+
+/// Returns when the block before has added its part of dq to tile `tile`.
+inline void wait_for_block(const BackwardTask& task, int64_t tile, const CallerPoll& poll) {
+  const std::atomic_ref before(task.progress[task.block - 1]);
+  for (int spins = 0; before.load(std::memory_order_acquire) <= tile; ++spins) {
+    if (spins < 1000) continue;
+    poll();
+    std::this_thread::yield();
+  }
+}
+
+/// Lets the next block add its part of dq to tile `tile`.
+inline void finish_tile(const BackwardTask& task, int64_t tile) {
+  std::atomic_ref(task.progress[task.block]).store(static_cast<int32_t>(tile + 1), std::memory_order_release);
+}
+
 /// Sequences with at most so many queries are attention_few_queries'.
 constexpr int64_t kFewQueries = 4;
 
@@ -82,12 +138,16 @@ inline int64_t most_blocks(const int32_t* offsets, int64_t num_sequences, int64_
   return most;
 }
 
-/// Keys of one task of the backward pass.
-constexpr int64_t kAttentionKeyBlock = 192;
-
 /// Scratch memory of one task, in floats.
 int64_t attention_forward_piece(int64_t head_dim);
 int64_t attention_backward_piece(int64_t head_dim);
+
+/// The same tasks for bf16 by AMX (GemmLibrary::amx): products of bf16 with fp32 sums, the softmax in fp32;
+/// probabilities and their gradients are rounded to bf16 for the products that follow.
+void attention_forward_amx(const ForwardArgs& args, const ForwardTask& task, float* scratch);
+void attention_backward_amx(const BackwardArgs& args, const BackwardTask& task, float* scratch);
+int64_t attention_forward_amx_piece(int64_t head_dim);
+int64_t attention_backward_amx_piece(int64_t head_dim);
 
 /// o and lse of the sequences with few queries.
 void attention_few_queries(Stream& stream, const ForwardArgs& args, const AttentionLayout& layout,

@@ -40,9 +40,10 @@ const T* operand(const Tensor& t, bool transpose, int64_t row, int64_t col) {
 }
 
 /// sums (tile), rows ldc apart, = alpha op(a) op(b) + beta sums, of this tile of c.
-template <class T>
-void multiply_tile(GemmFunctionOf<T> gemm, const MatmulArgs& args, const Block& tile, float* sums,
-                   int64_t ldc) {
+template <class T, class C>
+void multiply_tile(void (*gemm)(bool, bool, int64_t, int64_t, int64_t, float, const T*, int64_t, const T*,
+                                int64_t, float, C*, int64_t),
+                   const MatmulArgs& args, const Block& tile, C* sums, int64_t ldc) {
   gemm(args.transpose_a, args.transpose_b, tile.rows, tile.cols, args.k(), args.alpha,
        operand<T>(args.a, args.transpose_a, tile.row, 0), args.a.row_stride,
        operand<T>(args.b, args.transpose_b, 0, tile.col), args.b.row_stride, args.beta, sums, ldc);

@@ -1,0 +1,214 @@
+// Products of bf16 matrices by AMX (Intel's Software Developer's Manual, TDPBF16PS). A tile is 16 rows of 64
+// bytes; one instruction adds to a (16, 16) fp32 tile the product of (16, 32) and (32, 16) bf16, whose rows
+// lie in pairs. A block of 32 rows and 32 columns takes all eight tiles: four sums, two of a, two of b.
+// Panel: 32 columns of b, the rows padded with zeros to whole 32s; for each 32 rows 2 KiB: 16 pairs of rows
+// of columns 0 to 15, then the same of columns 16 to 31. Bound: four products take 64 cycles and load 4 KiB;
+// so either a or b has to be in the first-level cache. Everything here is inlined into functions that are
+// compiled for AMX (RED_AMX) and run only where amx_usable(). Sums flush denormals to zero, as the
+// instruction does.
+#pragma once
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "base/bf16.hpp"
+
+#define RED_AMX_TARGET "amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma"
+#define RED_AMX __attribute__((target(RED_AMX_TARGET)))
+#define RED_AMX_INLINE __attribute__((target(RED_AMX_TARGET), always_inline)) inline
+
+namespace red::amx {
+
+constexpr int64_t kBlock = 32;                ///< rows and columns of one product; rows of b in one step
+constexpr int64_t kStep = kBlock * kBlock;    ///< elements of a panel for one step
+constexpr int64_t kTileElements = kStep / 2;  ///< of a bf16 tile
+
+constexpr int64_t padded(int64_t n) {
+  return (n + kBlock - 1) / kBlock * kBlock;
+}
+
+/// While one lives, the thread's tiles have the shape that multiply() needs. Other libraries may use tiles
+/// before and after, not meanwhile.
+class Tiles {
+ public:
+  RED_AMX_INLINE Tiles() {
+    alignas(64) static constexpr Shapes shapes;
+    _tile_loadconfig(&shapes);
+  }
+  RED_AMX_INLINE ~Tiles() { _tile_release(); }
+  Tiles(const Tiles&) = delete;
+  Tiles& operator=(const Tiles&) = delete;
+
+ private:
+  struct Shapes {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  };
+};
+
+enum class Sum { begin, add };
+
+/// c (32, 32) fp32 = a b, or += a b. a (32, 32 steps), rows a_stride apart; b: `steps` steps of a panel.
+RED_AMX_INLINE void multiply(float* c, int64_t c_stride, const bf16* a, int64_t a_stride, const bf16* b,
+                             int64_t steps, Sum sum) {
+  const auto c_bytes = static_cast<std::size_t>(c_stride) * 4,
+             a_bytes = static_cast<std::size_t>(a_stride) * 2;
+  float* lower_c = c + 16 * c_stride;
+  const bf16* lower_a = a + 16 * a_stride;
+  if (sum == Sum::add) {
+    _tile_loadd(0, c, c_bytes);
+    _tile_loadd(1, c + 16, c_bytes);
+    _tile_loadd(2, lower_c, c_bytes);
+    _tile_loadd(3, lower_c + 16, c_bytes);
+  } else {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  }
+  for (int64_t step = 0; step < steps; ++step) {
+    _tile_loadd(6, b, 64);
+    _tile_loadd(4, a, a_bytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, b + kTileElements, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, lower_a, a_bytes);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+    a += kBlock;
+    lower_a += kBlock;
+    b += kStep;
+  }
+  _tile_stored(0, c, c_bytes);
+  _tile_stored(1, c + 16, c_bytes);
+  _tile_stored(2, lower_c, c_bytes);
+  _tile_stored(3, lower_c + 16, c_bytes);
+}
+
+/// Mask of the first n of 32.
+RED_AMX_INLINE __mmask32 first_of_32(int64_t n) {
+  return n >= 32 ? 0xFFFFFFFFU : n <= 0 ? 0U : (1U << n) - 1U;
+}
+
+/// Mask of the first n of 16.
+RED_AMX_INLINE __mmask16 first_of_16(int64_t n) {
+  return static_cast<__mmask16>(first_of_32(n > 16 ? 16 : n));
+}
+
+/// Two rows of 32 elements as 32 pairs.
+struct Pairs {
+  __m512i low, high;
+};
+RED_AMX_INLINE Pairs interleave(__m512i even, __m512i odd) {
+  alignas(64) static constexpr int16_t low[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
+                                                  37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
+                                                  11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+  const __m512i index = _mm512_load_si512(low);
+  return {_mm512_permutex2var_epi16(even, index, odd),
+          _mm512_permutex2var_epi16(even, _mm512_add_epi16(index, _mm512_set1_epi16(16)), odd)};
+}
+
+/// (16, 16) of four bytes each.
+RED_AMX_INLINE void transpose(__m512i (&rows)[16]) {
+  __m512i t[16];
+  for (int i = 0; i < 8; ++i) {
+    t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+    t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    rows[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    rows[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    rows[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    rows[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0x88);
+    t[i + 4] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0xDD);
+    t[i + 8] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0xDD);
+  }
+  for (int i = 0; i < 8; ++i) {
+    rows[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+    rows[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
+  }
+}
+
+/// Row `row` of a matrix of `rows` rows under the mask; zeros beyond.
+RED_AMX_INLINE __m512i row_or_zero(const bf16* from, int64_t stride, int64_t row, int64_t rows,
+                                   __mmask32 mask) {
+  return row < rows ? _mm512_maskz_loadu_epi16(mask, from + row * stride) : _mm512_setzero_si512();
+}
+
+/// Panels of b = source (rows, cols), one after another.
+RED_AMX_INLINE void pack_panels(bf16* panels, const bf16* source, int64_t stride, int64_t rows,
+                                int64_t cols) {
+  const int64_t panel = padded(rows) * kBlock;
+  for (int64_t i = 0; i < padded(rows); i += 2) {
+    bf16* to = panels + i / kBlock * kStep + i % kBlock * 16;
+    for (int64_t j = 0; j < cols; j += kBlock, to += panel) {
+      const __mmask32 mask = first_of_32(cols - j);
+      const Pairs pairs = interleave(row_or_zero(source + j, stride, i, rows, mask),
+                                     row_or_zero(source + j, stride, i + 1, rows, mask));
+      _mm512_store_si512(to, pairs.low);
+      _mm512_store_si512(to + kTileElements, pairs.high);
+    }
+  }
+}
+
+/// Panels of b = source (cols, rows) transposed.
+RED_AMX_INLINE void pack_transposed_panels(bf16* panels, const bf16* source, int64_t stride, int64_t rows,
+                                           int64_t cols) {
+  for (int64_t j = 0; j < cols; j += kBlock, panels += padded(rows) * kBlock) {
+    for (int64_t i = 0; i < rows; i += kBlock) {
+      const __mmask32 mask = first_of_32(rows - i);
+      for (int64_t half = 0; half < 2; ++half) {
+        bf16* to = panels + i * kBlock + half * kTileElements;
+        __m512i pairs[16];
+        for (int64_t p = 0; p < 16; ++p)
+          pairs[p] = row_or_zero(source + i, stride, j + half * 16 + p, cols, mask);
+        transpose(pairs);
+        for (int64_t p = 0; p < 16; ++p) _mm512_store_si512(to + p * kBlock, pairs[p]);
+      }
+    }
+  }
+}
+
+/// a (32, padded(cols)), rows to_stride apart, of source (rows, cols) with at most 32 rows; zeros beyond it.
+RED_AMX_INLINE void copy_rows(bf16* to, int64_t to_stride, const bf16* source, int64_t stride, int64_t rows,
+                              int64_t cols) {
+  for (int64_t i = 0; i < kBlock; ++i) {
+    for (int64_t j = 0; j < cols; j += kBlock) {
+      _mm512_storeu_si512(to + i * to_stride + j,
+                          row_or_zero(source + j, stride, i, rows, first_of_32(cols - j)));
+    }
+  }
+}
+
+/// The same of source (cols, rows) transposed.
+RED_AMX_INLINE void copy_transposed(bf16* to, int64_t to_stride, const bf16* source, int64_t stride,
+                                    int64_t rows, int64_t cols) {
+  const __mmask32 mask = first_of_32(rows);
+  for (int64_t j = 0; j < cols; j += kBlock) {
+    __m512i upper[16], lower[16];
+    for (int64_t p = 0; p < 16; ++p) {
+      const Pairs pairs = interleave(row_or_zero(source, stride, j + 2 * p, cols, mask),
+                                     row_or_zero(source, stride, j + 2 * p + 1, cols, mask));
+      upper[p] = pairs.low;
+      lower[p] = pairs.high;
+    }
+    transpose(upper);
+    transpose(lower);
+    for (int64_t p = 0; p < 16; ++p) {
+      _mm512_storeu_si512(to + p * to_stride + j, upper[p]);
+      _mm512_storeu_si512(to + (16 + p) * to_stride + j, lower[p]);
+    }
+  }
+}
+
+}  // namespace red::amx
+
+#endif
