@@ -29,6 +29,7 @@ config::CommandSpec spec() {
           .options = {{"batch", "N", "prompts that a data rank continues at a time (default 1)", false},
                       {"prompt-tokens", "N", "tokens of a prompt (default 128)", false},
                       {"new-tokens", "N", "new tokens of each, 2 at least (default 64)", false},
+                      device_option(),
                       {"json", "", "one JSON object on one line", false}},
           .takes_config = true,
           .example =
@@ -113,6 +114,7 @@ int run(const Ranks& ranks, config::RunConfig config, const eval::GenerationRoom
 int bench_generate(std::span<const std::string> args) {
   const config::CommandLine line(spec(), args);
   if (line.help()) return print_help(spec());
+  check_device(line);
   const config::Loaded loaded = config::load(line.sources());
   config::validate(loaded, config::kModelUse);
   const eval::GenerationRoom room{line.get_integer("batch", 1, 1, 1 << 20),

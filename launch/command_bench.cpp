@@ -6,7 +6,9 @@
 #include "config/validate.hpp"
 #include "data/source_provider.hpp"
 #include "data/synthetic_provider.hpp"
+#include "launch/bench_comm.hpp"
 #include "launch/bench_generate.hpp"
+#include "launch/bench_ops.hpp"
 #include "launch/commands.hpp"
 #include "launch/figures.hpp"
 #include "launch/ranks.hpp"
@@ -29,7 +31,7 @@ config::CommandSpec step_spec() {
               "rank, and\n"
               "the share of their time that pipeline stages wait, beside the simulator's with the measured "
               "times.\ntrain.global_batch defaults to one micro-batch per data rank.",
-          .options = {{"json", "", "one JSON object on one line", false}},
+          .options = {device_option(), {"json", "", "one JSON object on one line", false}},
           .takes_config = true,
           .example = "build/release/redllm bench step --config configs/bench/red_tiny.ini --json"};
 }
@@ -37,6 +39,7 @@ config::CommandSpec step_spec() {
 struct Measured {
   train::StepMetrics step;
   train::Bubble bubble;
+  train::Peak peak;
 };
 
 /// Every phase, rate and share by its own median.
@@ -52,6 +55,7 @@ Measured median_of(const std::vector<Measured>& steps) {
   middle.step.tokens_per_s = median_by([](const auto& m) { return m.step.tokens_per_s; });
   middle.step.model_gflops_per_s = median_by([](const auto& m) { return m.step.model_gflops_per_s; });
   middle.step.peak_share = median_by([](const auto& m) { return m.step.peak_share; });
+  middle.step.mfu = median_by([](const auto& m) { return m.step.mfu; });
   for (std::size_t p = 0; p < middle.step.phase_s.size(); ++p)
     middle.step.phase_s[p] = median_by([p](const auto& m) { return m.step.phase_s[p]; });
   middle.bubble.measured = median_by([](const auto& m) { return m.bubble.measured; });
@@ -78,7 +82,7 @@ Measured measure(const Ranks& ranks, const config::RunConfig& config) {
     const train::StepResult result = engine.train_step(batches, learning_rate);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     const Measured measured{report.gather(batches, result, seconds, loader.digest()),
-                            train::bubble_of_last_step(engine)};
+                            train::bubble_of_last_step(engine), report.peak()};
     if (i >= config.bench.warmup_steps) steps.push_back(measured);
   }
   return median_of(steps);
@@ -104,12 +108,16 @@ void print(const Measured& measured, const config::RunConfig& config, const Rank
                   {"tokens_per_s", m.tokens_per_s},
                   {"model_gflops_per_s", m.model_gflops_per_s},
                   {"peak_share", m.peak_share},
+                  {"mfu", m.mfu > 0.0 ? nlohmann::ordered_json(m.mfu) : nullptr},
+                  {"peak_gflops_per_s", measured.peak.measured_gflops},
                   {"peak_rss_mib", m.peak_rss_mib},
                   {"peak_device_mib", m.peak_device_mib},
                   {"planned_mib", planned_mib(config, ranks)},
                   {"bubble", measured.bubble.measured},
                   {"bubble_simulated", measured.bubble.simulated},
                   {"loss", m.result.loss}});
+  if (measured.peak.stated_gflops > 0.0) figures["stated_gflops_per_s"] = measured.peak.stated_gflops;
+  if (!measured.peak.why_not_stated.empty()) figures["no_mfu"] = measured.peak.why_not_stated;
   for (std::size_t i = 0; i < m.phase_s.size(); ++i)
     figures["phase_s"][std::string(train::kPhaseNames[i])] = m.phase_s[i];
   print_figures(figures, as_json);
@@ -118,6 +126,7 @@ void print(const Measured& measured, const config::RunConfig& config, const Rank
 int step(std::span<const std::string> args) {
   const config::CommandLine line(step_spec(), args);
   if (line.help()) return print_help(step_spec());
+  check_device(line);
   config::Loaded loaded = config::load(line.sources());
   config::RunConfig& config = loaded.config;
   if (config.train.global_batch == 0)
@@ -140,6 +149,8 @@ int run_bench(std::span<const std::string> args) {
   static constexpr std::array list = {
       Command{"step", "time training steps on synthetic tokens", step},
       Command{"generate", "time prompts and new tokens on synthetic tokens", bench_generate},
+      Command{"ops", "time the ops of a step one by one, beside what bounds them", bench_ops},
+      Command{"comm", "time collectives and messages along the axes of a layout", bench_comm},
   };
   return dispatch("redllm bench", list, args);
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "config/validate.hpp"
 #include "data/source_provider.hpp"
 #include "launch/commands.hpp"
+#include "launch/roofline.hpp"
 #include "train/bubble.hpp"
 #include "train/memory_plan.hpp"
 #include "train/run_options.hpp"
@@ -25,24 +27,30 @@ using train::MemoryPlan;
 using train::RankPlan;
 
 config::CommandSpec spec() {
-  return {.name = "plan",
-          .summary =
-              "Prints what a configuration's layout asks of every rank, without starting MPI or allocating: "
-              "by stage\n"
-              "its layers, parameters, share of the forward FLOPs, micro-batches in flight and memory by "
-              "what it is\n"
-              "for; bytes of a checkpoint; the pipeline's bubble. Memory is what training allocates, to the "
-              "byte;\n"
-              "program, MPI and matrix library come on top (docs/parallelism.md). A model alone will do: "
-              "without\n"
-              "them train.micro_batch is 1, train.global_batch as many micro-batches as there are stages, "
-              "and\n"
-              "train.threads 1.",
-          .options = {{"json", "", "one JSON object, every rank in it; bytes", false}},
-          .takes_config = true,
-          .example =
-              "redllm plan --config configs/models/red_8b.ini --parallel.data=4 --parallel.tensor=4 \\\n"
-              "  --parallel.encoder_stages=2 --parallel.decoder_stages=3 --train.global_batch=128"};
+  return {
+      .name = "plan",
+      .summary =
+          "Prints what a configuration's layout asks of every rank, without starting MPI or allocating: "
+          "by stage\n"
+          "its layers, parameters, share of the forward FLOPs, micro-batches in flight and memory by "
+          "what it is\n"
+          "for; bytes of a checkpoint; the pipeline's bubble. Memory is what training allocates, to the "
+          "byte;\n"
+          "program, MPI and matrix library come on top (docs/parallelism.md). A model alone will do: "
+          "without\n"
+          "them train.micro_batch is 1, train.global_batch as many micro-batches as there are stages, "
+          "and\n"
+          "train.threads 1.",
+      .options = {{"json", "", "one JSON object, every rank in it; bytes", false},
+                  {"roofline", "GPU",
+                   "each op of a step with its FLOPs, its bytes and the least time that it can take on such "
+                   "a GPU, by the\n"
+                   "maker's figures: h100, a100, h200, b200, \"NVIDIA L40S\", ...",
+                   false}},
+      .takes_config = true,
+      .example =
+          "redllm plan --config configs/models/red_8b.ini --parallel.data=4 --parallel.tensor=4 \\\n"
+          "  --parallel.encoder_stages=2 --parallel.decoder_stages=3 --train.global_batch=128"};
 }
 
 /// Everything that is printed.
@@ -51,9 +59,19 @@ struct Plan {
   MemoryPlan memory;
   int num_micro_batches = 1;  ///< of one data rank in one step
   double bubble = 0.0;
+  std::optional<Roofline> roofline;
 };
 
-Plan make_plan(config::Loaded& loaded) {
+const GpuSpecs& specs_of(const std::string& name) {
+  if (const GpuSpecs* specs = find_gpu_specs(name); specs != nullptr) return *specs;
+  std::string known;
+  for (const GpuSpecs& specs : all_gpu_specs())
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", specs.name);
+  throw ConfigError("--roofline {}: nothing is known of such a GPU; known are {}", name, known);
+}
+
+/// specs: of the GPU that a roofline is for, or none.
+Plan make_plan(config::Loaded& loaded, const GpuSpecs* specs) {
   config::RunConfig& config = loaded.config;
   config::TrainConfig& train = config.train;
   if (train.micro_batch == 0) train.micro_batch = 1;
@@ -61,12 +79,18 @@ Plan make_plan(config::Loaded& loaded) {
     train.global_batch = train.micro_batch * config.parallel.data * config.parallel.num_stages();
   if (train.threads == 0) train.threads = 1;
   if (train.precision == model::Precision::automatic)
-    train.precision = gemm_library().has_bf16_arithmetic() ? model::Precision::bf16 : model::Precision::fp32;
+    train.precision = specs != nullptr || gemm_library().has_bf16_arithmetic() ? model::Precision::bf16
+                                                                               : model::Precision::fp32;
   config::validate(loaded, config::kBenchUse);
-  const train::EngineOptions options =
-      train::training_options(config, data::sample_lengths(config.data, config.model.has_encoder()));
-  return {config, train::plan_memory(options, config.parallel, train.threads), options.max_micro_batches,
-          train::modelled_bubble(options, config.parallel)};
+  const data::SampleLengths lengths = data::sample_lengths(config.data, config.model.has_encoder());
+  const train::EngineOptions options = train::training_options(config, lengths);
+  Plan plan{config,
+            train::plan_memory(options, config.parallel, train.threads),
+            options.max_micro_batches,
+            train::modelled_bubble(options, config.parallel),
+            {}};
+  if (specs != nullptr) plan.roofline = roofline_of(config, lengths, *specs);
+  return plan;
 }
 
 std::string samples_text(const data::DataConfig& config) {
@@ -312,6 +336,7 @@ void print_json(const Plan& plan) {
                        {"checkpoint_bytes", memory.checkpoint_bytes()}};
   for (int stage = 0; stage < layout.num_stages(); ++stage) json["stages"].push_back(stage_json(plan, stage));
   for (const RankPlan& rank : memory.ranks) json["ranks"].push_back(rank_json(memory, rank));
+  if (plan.roofline) json["roofline"] = roofline_json(*plan.roofline);
   fmt::print("{}\n", json.dump());
 }
 
@@ -321,11 +346,13 @@ int run_plan(std::span<const std::string> args) {
   const config::CommandLine line(spec(), args);
   if (line.help()) return print_help(spec());
   config::Loaded loaded = config::load(line.sources());
-  const Plan plan = make_plan(loaded);
+  const Plan plan = make_plan(loaded, line.has("roofline") ? &specs_of(line.get("roofline", "")) : nullptr);
   if (line.has("json")) {
     print_json(plan);
   } else {
     print_table(plan);
+    if (plan.roofline)
+      print_roofline(*plan.roofline, plan.config, static_cast<int>(plan.memory.ranks.size()));
   }
   return 0;
 }

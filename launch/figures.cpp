@@ -27,6 +27,21 @@ nlohmann::ordered_json figures_of_run(const config::RunConfig& config, const Ran
           {"gemm", ranks.stream.gemm().description}};
 }
 
+config::CommandOption device_option() {
+  return {"device", "NAME", "cpu or cuda: a check, which ends with 2 and names the program that has it",
+          false};
+}
+
+void check_device(const config::CommandLine& line) {
+  const std::string wanted = line.get("device", std::string(backend_name()));
+  if (wanted == backend_name()) return;
+  if (wanted != "cpu" && wanted != "cuda") throw ConfigError("--device {}: choose cpu or cuda", wanted);
+  throw ConfigError(
+      "--device {}: this program computes on {}; run {} instead (launch/program.sh prints "
+      "the one that suits a machine)",
+      wanted, backend_name() == "cpu" ? "the CPU" : "a GPU", wanted == "cpu" ? "redllm" : "redllm-cuda");
+}
+
 void print_figures(const nlohmann::ordered_json& figures, bool as_json) {
   if (as_json) {
     fmt::print("{}\n", figures.dump());

@@ -1,11 +1,20 @@
 #include "device/backend.hpp"
+#include "device/max_cpu.hpp"
 
 namespace red {
 
 void require_backend(int) {}
 
+std::string_view backend_name() {
+  return "cpu";
+}
+
 std::string device_description() {
-  return "CPU";
+  return "CPU" + detail::max_cpu_text();
+}
+
+std::optional<GpuFacts> gpu_facts() {
+  return std::nullopt;
 }
 
 }  // namespace red

@@ -7,9 +7,18 @@ void require_backend(int) {
   detail::require_gpu();
 }
 
+std::string_view backend_name() {
+  return "cuda";
+}
+
 std::string device_description() {
   detail::require_gpu();
   return detail::gpu_description();
+}
+
+std::optional<GpuFacts> gpu_facts() {
+  detail::require_gpu();
+  return detail::facts_of_gpu();
 }
 
 }  // namespace red

@@ -18,13 +18,13 @@ enum class Memory { real, counted };
 /// Where the linked backend takes memory from: zeroed, aligned to 64 bytes. Throws IoError naming the size
 /// when there is none left.
 struct DeviceSpace {
-  static constexpr bool device = true;
+  static constexpr bool kDevice = true;
   static std::byte* allocate(std::size_t num_bytes);
   static void release(std::byte* data, std::size_t num_bytes) noexcept;
 };
 /// The host's, from which and to which a GPU copies by itself (pinned); on the CPU as device memory.
 struct HostSpace {
-  static constexpr bool device = false;
+  static constexpr bool kDevice = false;
   static std::byte* allocate(std::size_t num_bytes);
   static void release(std::byte* data, std::size_t num_bytes) noexcept;
 };
@@ -47,14 +47,14 @@ class BasicBuffer {
   explicit BasicBuffer(std::size_t num_bytes, Memory memory = Memory::real) {
     if (num_bytes != 0 && memory == Memory::real) {
       data_ = Space::allocate(num_bytes);
-      detail::count_made(num_bytes, Space::device);
+      detail::count_made(num_bytes, Space::kDevice);
     }
     num_bytes_ = num_bytes;
   }
   ~BasicBuffer() {
     if (data_ == nullptr) return;
     Space::release(data_, num_bytes_);
-    detail::count_released(num_bytes_, Space::device);
+    detail::count_released(num_bytes_, Space::kDevice);
   }
   BasicBuffer(BasicBuffer&& other) noexcept { swap(other); }
   BasicBuffer& operator=(BasicBuffer&& other) noexcept {

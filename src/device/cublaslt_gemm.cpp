@@ -1,16 +1,15 @@
 #include "device/cublaslt_gemm.hpp"
 
 #include <algorithm>
-#include <array>
-#include <cstdlib>
 #include <limits>
-#include <string_view>
+#include <optional>
 
 #include "base/check.hpp"
 #include "base/log.hpp"
 #include "device/cublaslt_check.hpp"
 #include "device/cuda_device.hpp"
 #include "device/cuda_stream.hpp"
+#include "device/gemm_measuring.hpp"
 
 namespace red::detail {
 namespace {
@@ -27,11 +26,6 @@ cudaDataType_t type_of(DType dtype) {
 uint32_t alignment_of(const void* address) {
   const auto bits = reinterpret_cast<uintptr_t>(address);
   return static_cast<uint32_t>(std::min<uintptr_t>(256, bits & (~bits + 1)));
-}
-
-bool search_wanted() {
-  const char* text = std::getenv("RED_GEMM_SEARCH");
-  return text == nullptr || std::string_view(text) != "off";
 }
 
 std::string library_and_gpu() {
@@ -112,10 +106,12 @@ void CublasLtGemm::prepare() {
   RED_CUBLASLT_CHECK(cublasLtCreate(&handle_));
   workspace_ = Buffer(kWorkspaceBytes);
   const std::string made_for = library_and_gpu();
-  algorithms_ = GemmAlgorithms(gemm_algorithms_file(made_for), made_for);
+  // What is in the file was measured once.
+  algorithms_ = GemmAlgorithms(choices_are_measured() ? gemm_algorithms_file(made_for) : "", made_for);
 }
 
-void CublasLtGemm::multiply(cudaStream_t stream, const GemmProblem& problem) {
+void CublasLtGemm::multiply(cudaStream_t stream, const GemmProblem& problem,
+                            const std::function<void()>& await_stream) {
   RED_CHECK(problem.m > 0 && problem.n > 0 && problem.k > 0, "m {} n {} k {}", problem.m, problem.n,
             problem.k);
   if (handle_ == nullptr) prepare();
@@ -123,6 +119,7 @@ void CublasLtGemm::multiply(cudaStream_t stream, const GemmProblem& problem) {
   const GemmKey key = call.key(problem);
   const GemmAlgorithm* algorithm = algorithms_.find(key);
   if (algorithm == nullptr) {
+    await_stream();
     algorithms_.add(key, find(stream, problem, call));
     algorithm = algorithms_.find(key);
   }
@@ -136,7 +133,7 @@ cublasStatus_t CublasLtGemm::run(cudaStream_t stream, const GemmProblem& p, cons
                         workspace_.num_bytes(), stream);
 }
 
-GemmAlgorithm CublasLtGemm::find(cudaStream_t stream, const GemmProblem& p, const Call& call) {
+std::vector<GemmAlgorithm> CublasLtGemm::proposals(const GemmProblem& p, const Call& call, int most) {
   cublasLtMatmulPreferenceOpaque_t preference;
   RED_CUBLASLT_CHECK(cublasLtMatmulPreferenceInit(&preference));
   set_preference(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspaceBytes});
@@ -144,10 +141,10 @@ GemmAlgorithm CublasLtGemm::find(cudaStream_t stream, const GemmProblem& p, cons
   set_preference(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(p.a));
   set_preference(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(p.c));
   set_preference(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(p.c));
-  std::array<cublasLtMatmulHeuristicResult_t, kMostCandidates> results{};
+  std::vector<cublasLtMatmulHeuristicResult_t> results(static_cast<std::size_t>(most));
   int count = 0;
   RED_CUBLASLT_CHECK(cublasLtMatmulAlgoGetHeuristic(handle_, &call.product, &call.first, &call.second,
-                                                    &call.result, &call.result, &preference, kMostCandidates,
+                                                    &call.result, &call.result, &preference, most,
                                                     results.data(), &count));
   std::vector<GemmAlgorithm> candidates;
   for (int i = 0; i < count; ++i) {
@@ -158,7 +155,12 @@ GemmAlgorithm CublasLtGemm::find(cudaStream_t stream, const GemmProblem& p, cons
   }
   RED_CHECK(!candidates.empty(), "cuBLASLt has no algorithm for m {} n {} k {}, {} to {}, strides {} {} {}",
             p.m, p.n, p.k, name_of(p.ab_dtype), name_of(p.c_dtype), p.lda, p.ldb, p.ldc);
-  if (candidates.size() == 1 || !search_wanted()) return candidates.front();
+  return candidates;
+}
+
+GemmAlgorithm CublasLtGemm::find(cudaStream_t stream, const GemmProblem& p, const Call& call) {
+  const std::vector<GemmAlgorithm> candidates = proposals(p, call, kMostCandidates);
+  if (candidates.size() == 1 || !choices_are_measured()) return candidates.front();
   return fastest(stream, p, call, candidates);
 }
 
@@ -166,20 +168,17 @@ GemmAlgorithm CublasLtGemm::fastest(cudaStream_t stream, const GemmProblem& prob
                                     const std::vector<GemmAlgorithm>& candidates) {
   // What c holds must not be added to several times: those products go to memory of their own.
   GemmProblem trial = problem;
-  Buffer elsewhere;
+  std::optional<StreamMemory> elsewhere;
   if (problem.beta != 0.0F) {
-    try {
-      elsewhere = Buffer(static_cast<std::size_t>(problem.m * problem.ldc) * size_of(problem.c_dtype));
-    } catch (const IoError&) {
-      return candidates.front();  // no memory to try them in
-    }
-    trial.c = elsewhere.data();
+    elsewhere.emplace(stream, static_cast<std::size_t>(problem.m * problem.ldc) * size_of(problem.c_dtype));
+    if (elsewhere->data() == nullptr) return candidates.front();  // no memory to try them in
+    trial.c = elsewhere->data();
   }
   const GemmAlgorithm* best = nullptr;
   float best_milliseconds = std::numeric_limits<float>::infinity();
   for (const GemmAlgorithm& candidate : candidates) {
     if (run(stream, trial, call, candidate) != CUBLAS_STATUS_SUCCESS) continue;
-    const float time = milliseconds(stream, trial, call, candidate);
+    const float time = milliseconds(stream, trial, call, candidate, kRepeats);
     if (time < best_milliseconds) best = &candidate, best_milliseconds = time;
   }
   RED_CHECK(best != nullptr, "each of cuBLASLt's {} algorithms fails for m {} n {} k {}", candidates.size(),
@@ -187,14 +186,29 @@ GemmAlgorithm CublasLtGemm::fastest(cudaStream_t stream, const GemmProblem& prob
   return *best;
 }
 
+GemmSearch CublasLtGemm::search(cudaStream_t stream, const GemmProblem& problem) {
+  constexpr int most = 200, repeats = 20;
+  if (handle_ == nullptr) prepare();
+  const Call call(problem);
+  GemmSearch found{.seconds = std::numeric_limits<double>::infinity(), .tried = 0};
+  for (const GemmAlgorithm& algorithm : proposals(problem, call, most)) {
+    if (run(stream, problem, call, algorithm) != CUBLAS_STATUS_SUCCESS) continue;
+    found.seconds = std::min(found.seconds, 1e-3 * milliseconds(stream, problem, call, algorithm, repeats));
+    ++found.tried;
+  }
+  RED_CHECK(found.tried > 0, "each of cuBLASLt's algorithms fails for m {} n {} k {}", problem.m, problem.n,
+            problem.k);
+  return found;
+}
+
 float CublasLtGemm::milliseconds(cudaStream_t stream, const GemmProblem& problem, const Call& call,
-                                 const GemmAlgorithm& algorithm) {
+                                 const GemmAlgorithm& algorithm, int repeats) {
   CudaEvent begin(Timing::on), end(Timing::on);
   begin.record(stream);
-  for (int i = 0; i < kRepeats; ++i) RED_CUBLASLT_CHECK(run(stream, problem, call, algorithm));
+  for (int i = 0; i < repeats; ++i) RED_CUBLASLT_CHECK(run(stream, problem, call, algorithm));
   end.record(stream);
   end.synchronize();
-  return end.milliseconds_since(begin);
+  return end.milliseconds_since(begin) / static_cast<float>(repeats);
 }
 
 }  // namespace red::detail

@@ -5,6 +5,7 @@
 #include <cublasLt.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "base/dtype.hpp"
@@ -32,6 +33,12 @@ struct GemmProblem {
   Fp32Products fp32_products;
 };
 
+/// What a wide search for one product found.
+struct GemmSearch {
+  double seconds = 0.0;  ///< of the fastest
+  int tried = 0;         ///< algorithms
+};
+
 class CublasLtGemm {
  public:
   CublasLtGemm();
@@ -41,20 +48,27 @@ class CublasLtGemm {
 
   /// In stream order. The first product of a shape looks for the fastest algorithm, which takes as long as
   /// some tens of products, and perhaps memory of c's size for that long; it remembers it in a file
-  /// (gemm_algorithms.hpp).
-  void multiply(cudaStream_t stream, const GemmProblem& problem);
+  /// (gemm_algorithms.hpp). await_stream is called before: the search waits for the stream, and cannot notice
+  /// that the stream waits for a rank that is lost.
+  void multiply(cudaStream_t stream, const GemmProblem& problem, const std::function<void()>& await_stream);
+
+  /// The fastest of all that cuBLASLt proposes, up to 200, for benchmarks: each runs 20 times. c is spoilt.
+  /// The algorithm that multiply() uses stays.
+  GemmSearch search(cudaStream_t stream, const GemmProblem& problem);
 
  private:
   struct Call;
   /// Made by the first product, as the algorithms are read by it: many streams never multiply.
   void prepare();
   GemmAlgorithm find(cudaStream_t stream, const GemmProblem& problem, const Call& call);
+  std::vector<GemmAlgorithm> proposals(const GemmProblem& problem, const Call& call, int most);
   GemmAlgorithm fastest(cudaStream_t stream, const GemmProblem& problem, const Call& call,
                         const std::vector<GemmAlgorithm>& candidates);
   cublasStatus_t run(cudaStream_t stream, const GemmProblem& problem, const Call& call,
                      const GemmAlgorithm& algorithm);
+  /// Of one product, the mean of some.
   float milliseconds(cudaStream_t stream, const GemmProblem& problem, const Call& call,
-                     const GemmAlgorithm& algorithm);
+                     const GemmAlgorithm& algorithm, int repeats);
 
   cublasLtHandle_t handle_ = nullptr;
   Buffer workspace_;

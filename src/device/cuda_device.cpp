@@ -38,6 +38,9 @@ int rank_on_host() {
 
 /// What stands in the way; empty when nothing does.
 std::string obstacle() {
+  // A kernel that is loaded when it is first launched makes the device wait for all others, and NCCL's wait
+  // for other ranks: two ranks that load one would wait for each other.
+  setenv("CUDA_MODULE_LOADING", "EAGER", 0);  // NOLINT(concurrency-mt-unsafe): the process has one thread yet
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   cudaGetLastError();  // it is told here, and not once more by a later call
@@ -79,6 +82,24 @@ std::string gpu_description() {
   RED_CUDA_CHECK(cudaGetDevice(&device));
   RED_CUDA_CHECK(cudaGetDeviceCount(&count));
   return fmt::format("GPU {} of {}, {}", device, count, gpu_name());
+}
+
+std::array<uint8_t, 16> gpu_identity() {
+  const cudaDeviceProp gpu = properties();
+  std::array<uint8_t, 16> identity{};
+  static_assert(sizeof(gpu.uuid.bytes) == sizeof(identity));
+  std::memcpy(identity.data(), gpu.uuid.bytes, sizeof(identity));
+  return identity;
+}
+
+GpuFacts facts_of_gpu() {
+  const cudaDeviceProp gpu = properties();
+  GpuFacts facts;
+  facts.name = gpu.name;
+  RED_CUDA_CHECK(cudaGetDevice(&facts.index));
+  facts.pci_address = fmt::format("{:04x}:{:02x}:{:02x}.0", gpu.pciDomainID, gpu.pciBusID, gpu.pciDeviceID);
+  facts.identity = gpu_identity();
+  return facts;
 }
 
 }  // namespace red::detail

@@ -1,7 +1,11 @@
 // Private to the CUDA backend: the GPU of this process.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <string>
+
+#include "device/backend.hpp"
 
 namespace red::detail {
 
@@ -15,5 +19,10 @@ std::string gpu_name();
 
 /// The same behind its number among those that this process sees.
 std::string gpu_description();
+
+/// What no other GPU has, on this host or another.
+std::array<uint8_t, 16> gpu_identity();
+
+GpuFacts facts_of_gpu();
 
 }  // namespace red::detail

@@ -3,8 +3,7 @@
 // their bits are the same.
 //
 // RED_GEMM_CACHE names the file, or says `off`; otherwise it is redllm/gemm_algorithms_..._.txt in
-// XDG_CACHE_HOME or
-// ~/.cache. RED_GEMM_SEARCH=off takes cuBLASLt's first proposal without measuring.
+// XDG_CACHE_HOME or ~/.cache.
 #pragma once
 
 #include <cublasLt.h>

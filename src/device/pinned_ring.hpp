@@ -18,6 +18,8 @@ class PinnedRing {
   PinnedRing(const PinnedRing&) = delete;
   PinnedRing& operator=(const PinnedRing&) = delete;
 
+  /// Whether a copy of so many bytes finds its pieces free.
+  bool ready(std::size_t num_bytes) const;
   /// Any number of bytes, in stream order; the host memory may be used again when it returns.
   void copy_to_device(cudaStream_t stream, void* device, const void* host, std::size_t num_bytes);
 

@@ -24,11 +24,15 @@ CUstream_st* Stream::handle() {
 }
 
 void Stream::synchronize() {
-  if (backend_) backend_->stream.synchronize();
+  if (!backend_) return;
+  if (backend_->wait_for_ranks) backend_->wait_for_ranks([this] { return backend_->stream.idle(); });
+  backend_->stream.synchronize();
 }
 
 void copy_to_device(Stream& stream, void* device, const void* host, std::size_t num_bytes) {
   Stream::Backend& backend = stream.backend();
+  if (backend.wait_for_ranks && !backend.to_device.ready(num_bytes))
+    backend.wait_for_ranks([&] { return backend.to_device.ready(num_bytes); });
   backend.to_device.copy_to_device(backend.stream.get(), device, host, num_bytes);
 }
 

@@ -74,14 +74,15 @@ __global__ void __launch_bounds__(kBlockThreads) core_query_gradient_kernel(Back
   if (query_rows[row + 8].sequence >= 0) write_row<2>(a.dq.at(first + row + 8, head), dq);
 }
 
-/// scores (keys, queries) <- probabilities
-__device__ void probabilities_of(Scores& scores, const QueryStatistics<kRowsOfBlock>& queries, int64_t key,
-                                 float scale) {
+/// scores (keys, queries from `first` on) <- probabilities
+template <int kCols>
+__device__ void probabilities_of(RowSums<kCols>& scores, const QueryStatistics<kRowsOfBlock>& queries,
+                                 int first, int64_t key, float scale) {
 #pragma unroll
-  for (int i = 0; i < kRowsOfBlock / 8; ++i) {
+  for (int i = 0; i < kCols / 8; ++i) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      const int col = column_of(i, j);
+      const int col = first + column_of(i, j);
       const int64_t own = key + (j < 2 ? 0 : 8);
       const QueryRow& query = queries.rows[col];
       const bool sees = own >= query.begin && own < query.end;
@@ -91,16 +92,18 @@ __device__ void probabilities_of(Scores& scores, const QueryStatistics<kRowsOfBl
   }
 }
 
-/// dp (keys, queries) <- the gradient of scores; 0 where a probability is, whatever dp is there.
-__device__ void score_gradients_of(Scores& dp, const Scores& probabilities,
-                                   const QueryStatistics<kRowsOfBlock>& queries, float scale) {
+/// dp (keys, queries from `first` on) <- the gradient of scores; 0 where a probability is, whatever dp is
+/// there.
+template <int kCols>
+__device__ void score_gradients_of(RowSums<kCols>& dp, const RowSums<kCols>& probabilities,
+                                   const QueryStatistics<kRowsOfBlock>& queries, int first, float scale) {
 #pragma unroll
-  for (int i = 0; i < kRowsOfBlock / 8; ++i) {
+  for (int i = 0; i < kCols / 8; ++i) {
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const float p = probabilities.value[i][j];
       float& d = dp.value[i][j];
-      d = p == 0.0F ? 0.0F : p * (d - queries.delta[column_of(i, j)]) * scale;
+      d = p == 0.0F ? 0.0F : p * (d - queries.delta[first + column_of(i, j)]) * scale;
     }
   }
 }
@@ -109,7 +112,8 @@ template <int kDim>
 __global__ void __launch_bounds__(kBlockThreads) core_key_gradient_kernel(BackwardArgs<bf16> a) {
   GPU_DYN_SMEM(bf16, shared);
   __shared__ QueryStatistics<kRowsOfBlock> statistics;
-  constexpr int size = kTileSize<kDim>;
+  // Queries at once: the sums of 128 columns leave no registers for more.
+  constexpr int size = kTileSize<kDim>, cols = kDim == 128 ? kRowsOfBlock / 2 : kRowsOfBlock;
   bf16 *keys = shared, *values = keys + size, *queries = values + size, *d_out = queries + size;
   const int64_t head = blockIdx.y, first = static_cast<int64_t>(blockIdx.x) * kRowsOfBlock;
   const int row = upper_row(), warp_row = row / kRowsOfWarp * kRowsOfWarp;
@@ -127,15 +131,20 @@ __global__ void __launch_bounds__(kBlockThreads) core_key_gradient_kernel(Backwa
     statistics.read(a, query, head);
     wait_for_copies<1>();
     __syncthreads();
-    Scores probabilities, dp;
-    multiply_transposed<kDim>(probabilities, keys, warp_row, queries);
-    probabilities_of(probabilities, statistics, first + row, a.scale);
-    wait_for_copies<0>();
-    __syncthreads();
-    multiply<kDim>(dv, probabilities, d_out);
-    multiply_transposed<kDim>(dp, values, warp_row, d_out);
-    score_gradients_of(dp, probabilities, statistics, a.scale);
-    multiply<kDim>(dk, dp, queries);
+#pragma unroll 1
+    for (int col = 0; col < kRowsOfBlock; col += cols) {
+      RowSums<cols> probabilities, dp;
+      multiply_transposed<kDim>(probabilities, keys, warp_row, queries + col * kPitch<kDim>);
+      probabilities_of(probabilities, statistics, col, first + row, a.scale);
+      if (col == 0) {
+        wait_for_copies<0>();
+        __syncthreads();
+      }
+      multiply<kDim>(dv, probabilities, d_out + col * kPitch<kDim>);
+      multiply_transposed<kDim>(dp, values, warp_row, d_out + col * kPitch<kDim>);
+      score_gradients_of(dp, probabilities, statistics, col, a.scale);
+      multiply<kDim>(dk, dp, queries + col * kPitch<kDim>);
+    }
   }
   wait_for_copies<0>();  // where there was no query
   if (first + row < a.num_keys && has_sequence(a, first + row)) {

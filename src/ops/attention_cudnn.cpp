@@ -176,7 +176,9 @@ class Cudnn {
     check(cudnnSetStream(handle_, stream.handle()), "cudnnSetStream");
     auto result = plan.graph->execute(handle_, plan.pointers, workspace.data);
     if (result.is_bad()) throw LogicError("cuDNN's attention failed: {}", result.get_message());
+    ++num_passes_;
   }
+  int64_t num_passes() const { return num_passes_; }
 
   /// Whether cuDNN computes what our kernels do, for heads of this width, tried once.
   bool agrees(Stream& stream, int64_t head_dim, bool causal) {
@@ -219,6 +221,7 @@ class Cudnn {
   std::map<Shape, Plan> plans_;
   std::map<std::pair<int64_t, bool>, bool> agrees_;
   Arena memory_;
+  int64_t num_passes_ = 0;
 };
 
 Cudnn& cudnn() {
@@ -315,6 +318,10 @@ Plan* chosen(Stream& stream, const Operands& operands, const AttentionLayout& la
 
 bool has_attention_library() {
   return true;
+}
+
+int64_t attention_library_passes() {
+  return cudnn().num_passes();
 }
 
 bool attention_forward_by_library(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,

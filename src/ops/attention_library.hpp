@@ -1,5 +1,6 @@
-// Private to attention on a GPU: cuDNN's implementation beside our own kernels (docs/cuda.md). It takes
-// packed sequences of bf16 whose lengths the host knows, causal or not; the rest is our kernels'.
+// cuDNN's attention on a GPU, beside our own kernels (docs/cuda.md): for ops/attention, and for benchmarks
+// that ask whose work they timed. It takes packed sequences of bf16 whose lengths the host knows, causal or
+// not; the rest is our kernels'.
 #pragma once
 
 #include "ops/attention.hpp"
@@ -16,5 +17,8 @@ bool attention_backward_by_library(Stream& stream, const Tensor& dq, const Tenso
                                    const Tensor& d_o, const AttentionOutput& output, const Tensor& q,
                                    const Tensor& keys, const Tensor& values, const Tensor& lse,
                                    const AttentionLayout& layout, const AttentionMask& mask);
+
+/// Passes that the library has done in this process.
+int64_t attention_library_passes();
 
 }  // namespace red::ops

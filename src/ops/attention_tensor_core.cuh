@@ -77,9 +77,11 @@ __device__ inline void multiply_transposed(Scores& sums, const RowFragments<kDim
   }
 }
 
-/// The same with the warp's rows, from first_row on, in shared memory as well.
-template <int kDim>
-__device__ inline void multiply_transposed(Scores& sums, const bf16* rows, int first_row, const bf16* tile) {
+/// The same with the warp's rows, from first_row on, in shared memory as well, against kCols rows of the
+/// tile.
+template <int kDim, int kCols>
+__device__ inline void multiply_transposed(RowSums<kCols>& sums, const bf16* rows, int first_row,
+                                           const bf16* tile) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const bf16* left = rows + (first_row + lane % 16) * kPitch<kDim> + lane / 16 * 8;
   const bf16* right = tile + (lane / 16 * 8 + lane % 8) * kPitch<kDim> + lane / 8 % 2 * 8;
@@ -87,7 +89,7 @@ __device__ inline void multiply_transposed(Scores& sums, const bf16* rows, int f
   for (int k = 0; k < kDim / 16; ++k) {
     const Fragment a = load_matrices(left + 16 * k);
 #pragma unroll
-    for (int n = 0; n < kRowsOfBlock / 16; ++n) {
+    for (int n = 0; n < kCols / 16; ++n) {
       const Fragment b = load_matrices(right + 16 * n * kPitch<kDim> + 16 * k);
       multiply_add(sums.value[2 * n], a, b.part[0], b.part[1]);
       multiply_add(sums.value[2 * n + 1], a, b.part[2], b.part[3]);
@@ -95,13 +97,13 @@ __device__ inline void multiply_transposed(Scores& sums, const bf16* rows, int f
   }
 }
 
-/// sums += weights tile: a warp's (16, 64) weights, rounded to bf16, times the tile (64, kDim).
-template <int kDim>
-__device__ inline void multiply(RowSums<kDim>& sums, const Scores& weights, const bf16* tile) {
+/// sums += weights tile: a warp's (16, kCols) weights, rounded to bf16, times the tile's first kCols rows.
+template <int kDim, int kCols>
+__device__ inline void multiply(RowSums<kDim>& sums, const RowSums<kCols>& weights, const bf16* tile) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const bf16* row = tile + lane % 16 * kPitch<kDim> + lane / 16 * 8;
 #pragma unroll
-  for (int k = 0; k < kRowsOfBlock / 16; ++k) {
+  for (int k = 0; k < kCols / 16; ++k) {
     const auto &first = weights.value[2 * k], &second = weights.value[2 * k + 1];
     const Fragment a{{pack(first[0], first[1]), pack(first[2], first[3]), pack(second[0], second[1]),
                       pack(second[2], second[3])}};

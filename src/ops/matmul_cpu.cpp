@@ -58,7 +58,8 @@ MatmulTiles matmul_tiles(int64_t m, int64_t n, int64_t k) {
 void matmul(Stream& stream, const Tensor& c, const Tensor& a, Transpose transpose_a, const Tensor& b,
             Transpose transpose_b, float alpha, float beta) {
   const bool ta = transpose_a == Transpose::yes, tb = transpose_b == Transpose::yes;
-  const auto [m, n, k] = checked_sizes(c, a, transpose_a, b, transpose_b);
+  const MatmulSizes sizes = checked_sizes(c, a, transpose_a, b, transpose_b);
+  const int64_t m = sizes.m, n = sizes.n, k = sizes.k;
   if (m == 0 || n == 0) return;
   if (k == 0) {
     // Libraries disagree about empty sums, and some about leading dims of 0.
@@ -73,15 +74,17 @@ void matmul(Stream& stream, const Tensor& c, const Tensor& a, Transpose transpos
     return Block{row, col, std::min(tiles.rows, m - row), std::min(tiles.cols, n - col)};
   };
   const GemmLibrary& gemm = stream.gemm();
-  const auto multiply_directly = [&](auto gemm_function) {
+  const auto multiply_directly = [&]<class T>(auto gemm_function, T* result) {
     stream.parallel_for(tiles.count(), [&](int64_t i) {
       const Block part = tile(i);
-      multiply_tile(gemm_function, args, part, c.as<float>() + part.row * c.row_stride + part.col,
-                    c.row_stride);
+      multiply_tile(gemm_function, args, part, result + part.row * c.row_stride + part.col, c.row_stride);
     });
   };
-  if (c.dtype == DType::fp32 && a.dtype == DType::fp32) return multiply_directly(gemm.sgemm);
-  if (c.dtype == DType::fp32 && gemm.has_bf16_arithmetic()) return multiply_directly(gemm.bf16gemm);
+  if (c.dtype == DType::fp32 && a.dtype == DType::fp32) return multiply_directly(gemm.sgemm, c.as<float>());
+  if (c.dtype == DType::fp32 && gemm.has_bf16_arithmetic())
+    return multiply_directly(gemm.bf16gemm, c.as<float>());
+  if (a.dtype == DType::bf16 && gemm.rounded_bf16gemm != nullptr)
+    return multiply_directly(gemm.rounded_bf16gemm, c.as<bf16>());
   const ArenaScope scope(stream.scratch());
   const TaskScratch scratch(stream, tiles.count(), kBf16TileFloats);
   stream.parallel_for(tiles.count(), [&](int64_t i) {

@@ -3,6 +3,7 @@
 
 #include "device/stream_backend_cuda.hpp"
 #include "ops/elementwise.hpp"
+#include "ops/matmul_search.hpp"
 #include "ops/matmul_sizes.hpp"
 
 namespace red::ops {
@@ -23,26 +24,30 @@ int64_t leading_dim(const Tensor& t) {
   return t.rows <= 1 ? std::max(t.row_stride, t.cols) : t.row_stride;
 }
 
-void multiply(Stream& stream, const Tensor& c, const Operands& o) {
+detail::GemmProblem problem_of(Stream& stream, const Tensor& c, const Operands& o) {
   const auto fp32_products =
       stream.gemm().choice == GemmChoice::tf32 ? detail::Fp32Products::tf32 : detail::Fp32Products::exact;
-  detail::CublasLtGemm& gemm = stream.backend().gemm;
-  gemm.multiply(stream.handle(), {.transpose_a = o.transpose_a,
-                                  .transpose_b = o.transpose_b,
-                                  .m = c.rows,
-                                  .n = c.cols,
-                                  .k = o.k(),
-                                  .a = o.a.data,
-                                  .lda = leading_dim(o.a),
-                                  .b = o.b.data,
-                                  .ldb = leading_dim(o.b),
-                                  .c = c.data,
-                                  .ldc = leading_dim(c),
-                                  .ab_dtype = o.a.dtype,
-                                  .c_dtype = c.dtype,
-                                  .alpha = o.alpha,
-                                  .beta = o.beta,
-                                  .fp32_products = fp32_products});
+  return {.transpose_a = o.transpose_a,
+          .transpose_b = o.transpose_b,
+          .m = c.rows,
+          .n = c.cols,
+          .k = o.k(),
+          .a = o.a.data,
+          .lda = leading_dim(o.a),
+          .b = o.b.data,
+          .ldb = leading_dim(o.b),
+          .c = c.data,
+          .ldc = leading_dim(c),
+          .ab_dtype = o.a.dtype,
+          .c_dtype = c.dtype,
+          .alpha = o.alpha,
+          .beta = o.beta,
+          .fp32_products = fp32_products};
+}
+
+void multiply(Stream& stream, const Tensor& c, const Operands& o) {
+  stream.backend().gemm.multiply(stream.handle(), problem_of(stream, c, o),
+                                 [&stream] { stream.synchronize(); });
 }
 
 /// c = beta c
@@ -89,6 +94,17 @@ void matmul(Stream& stream, const Tensor& c, const Tensor& a, Transpose transpos
   const Operands operands{a, b, ta, tb, alpha, beta};
   if (a.dtype == DType::fp32 && c.dtype == DType::bf16) return multiply_rounded(stream, c, operands);
   multiply(stream, c, operands);
+}
+
+std::optional<MatmulSearch> search_matmul(Stream& stream, const Tensor& c, const Tensor& a,
+                                          Transpose transpose_a, const Tensor& b, Transpose transpose_b,
+                                          float alpha, float beta) {
+  const auto [m, n, k] = checked_sizes(c, a, transpose_a, b, transpose_b);
+  if (m == 0 || n == 0 || k == 0 || (a.dtype == DType::fp32 && c.dtype == DType::bf16)) return std::nullopt;
+  const Operands operands{a, b, transpose_a == Transpose::yes, transpose_b == Transpose::yes, alpha, beta};
+  const detail::GemmSearch found =
+      stream.backend().gemm.search(stream.handle(), problem_of(stream, c, operands));
+  return MatmulSearch{found.seconds, found.tried};
 }
 
 std::size_t matmul_scratch_bytes(int, DType dtype) {

@@ -15,7 +15,7 @@ import engine
 
 WORK = engine.ROOT / "build" / "bench" / "checkpoint"
 SPEED = engine.ROOT / "build" / "release" / "tests" / "bench" / "checkpoint_speed"
-OF_DD, OPEN_S = 0.8, 1.0
+WRITE_OF_DD, READ_OF_DD, OPEN_S = 0.8, 0.7, 1.0
 
 
 def run(*command) -> str:
@@ -88,8 +88,11 @@ def main() -> int:
     for row in rows:
         print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
     below = []
-    if rows[0]["write_mib_per_s"] < OF_DD * rows[0]["dd_mib_per_s"]:
-        below.append(f"writing: {rows[0]['write_mib_per_s']:.0f} MiB/s, dd {rows[0]['dd_mib_per_s']:.0f}")
+    for what, share in (("write", WRITE_OF_DD), ("read", READ_OF_DD)):
+        if rows[0][f"{what}_mib_per_s"] < share * rows[0]["dd_mib_per_s"]:
+            below.append(f"{what}: {rows[0][f'{what}_mib_per_s']:.0f} MiB/s, dd {rows[0]['dd_mib_per_s']:.0f}")
+    if options.steps and rows[1]["stood_still_s"] > rows[1]["step_s"]:
+        below.append(f"a step stands still for {rows[1]['stood_still_s']:.2f} s, longer than it takes")
     if rows[0]["open_8b_s"] > OPEN_S:
         below.append(f"the index of 8B opens in {rows[0]['open_8b_s']:.2f} s")
     shutil.rmtree(WORK)

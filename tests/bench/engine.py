@@ -10,7 +10,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "build" / "release" / "redllm"
-RESULTS = ROOT / "tests" / "bench" / "results"
+RESULTS = pathlib.Path(os.environ.get("REDLLM_RESULTS", ROOT / "tests" / "bench" / "results"))
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -48,6 +48,13 @@ def bench_step(ranks: int, *options: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def environment_with(lib: str) -> dict:
+    """This one, with a folder of shared libraries in front, if it is named."""
+    if not lib:
+        return dict(os.environ)
+    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (lib, os.environ.get("LD_LIBRARY_PATH"))))}
+
+
 def cpu() -> dict:
     """Model, usable cores, and the instruction sets that the kernels are chosen by."""
     info = pathlib.Path("/proc/cpuinfo").read_text()
@@ -59,6 +66,7 @@ def cpu() -> dict:
         "family": fields.get("cpu family"),
         "cores": len(os.sched_getaffinity(0)),
         "flags": [flag for flag in known if flag in fields.get("flags", "").split()],
+        "at_most": os.environ.get("RED_MAX_CPU", ""),
     }
 
 
@@ -68,10 +76,10 @@ def revision() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def write(name: str, rows: list) -> pathlib.Path:
-    """Figures with what they belong to, under tests/bench/results."""
+def write(name: str, rows: list, **more) -> pathlib.Path:
+    """Figures with what they belong to, under tests/bench/results (or REDLLM_RESULTS)."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     about = {"date": datetime.date.today().isoformat(), "revision": revision(), "cpu": cpu()}
-    path.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    path.write_text(json.dumps({**about, **more, "rows": rows}, indent=1) + "\n")
     return path

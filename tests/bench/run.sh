@@ -6,31 +6,36 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
 usage() {
   cat <<'END'
-usage: tests/bench/run.sh --name NAME [--no-install] [--rounds N] [BENCHMARK...]
+usage: tests/bench/run.sh --name NAME [--no-install] [--rounds N] [--max-cpu avx2] [BENCHMARK...]
   --name NAME    of the machine, in the results' names
   --no-install   use the packages that are there
   --rounds N     of each comparison; figures are medians (default 3)
-  BENCHMARK      training, scaling, bubble, generation, data, checkpoint (default: all)
+  --max-cpu avx2 all programs compute as a processor with AVX2 alone would
+  BENCHMARK      training, scaling, bubble, generation, data, checkpoint, conversion (default: all)
 END
 }
 
-install=yes rounds=3 name='' benchmarks=()
+install=yes rounds=3 name='' max_cpu='' benchmarks=()
 while [ $# -gt 0 ]; do
   case $1 in
     --no-install) install=no ;;
-    --rounds | --name)
+    --rounds | --name | --max-cpu)
       [ $# -ge 2 ] || { usage >&2; exit 2; }
-      if [ "$1" = --rounds ]; then rounds=$2; else name=$2; fi
+      case $1 in
+        --rounds) rounds=$2 ;;
+        --name) name=$2 ;;
+        --max-cpu) max_cpu=$2 ;;
+      esac
       shift
       ;;
-    training | scaling | bubble | generation | data | checkpoint) benchmarks+=("$1") ;;
+    training | scaling | bubble | generation | data | checkpoint | conversion) benchmarks+=("$1") ;;
     --help | -h) usage; exit 0 ;;
     *) usage >&2; exit 2 ;;
   esac
   shift
 done
-[[ $name =~ ^[A-Za-z0-9-]+$ && $rounds =~ ^[1-9][0-9]*$ ]] || { usage >&2; exit 2; }
-[ ${#benchmarks[@]} -gt 0 ] || benchmarks=(training scaling bubble generation data checkpoint)
+[[ $name =~ ^[A-Za-z0-9-]+$ && $rounds =~ ^[1-9][0-9]*$ && $max_cpu =~ ^(|avx2)$ ]] || { usage >&2; exit 2; }
+[ ${#benchmarks[@]} -gt 0 ] || benchmarks=(training scaling bubble generation data checkpoint conversion)
 
 if [ "$install" = yes ]; then
   launch/packages.sh build text bench || exit 1
@@ -38,9 +43,13 @@ if [ "$install" = yes ]; then
 fi
 cmake --preset release >/dev/null && cmake --build build/release --target redllm sentencepiece_alone checkpoint_speed || exit 1
 
+if [ "$max_cpu" = avx2 ]; then # ours; PyTorch's own kernels, its oneDNN, its MKL
+  export RED_MAX_CPU=avx2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+fi
+
 # bf16 where the processor has its arithmetic: elsewhere it saves memory, not time.
 dtypes=(fp32)
-if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then dtypes+=(bf16); fi
+if [ -z "$max_cpu" ] && grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo; then dtypes+=(bf16); fi
 
 status=0
 for benchmark in "${benchmarks[@]}"; do

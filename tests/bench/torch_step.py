@@ -124,19 +124,25 @@ class Model(nn.Module):
         return (log_z - target + Z_LOSS * log_z * log_z).mean()
 
 
+def blend(v, x, decay):
+    """v = decay v + (1 - decay) x; a tensor for decay keeps a compiled update from being compiled again each step."""
+    if isinstance(decay, float):
+        v.mul_(decay).add_(x, alpha=1 - decay)
+    else:
+        v.lerp_(x, 1 - decay)
+
+
 @torch.no_grad()
-def adafactor(parameters, seconds, step, rate):
+def adafactor(parameters, gradients, seconds, decay, rate):
     """Unfactored, with the clip of the global norm and of each update's RMS."""
-    decay = 1 - step**-0.8
-    norm = torch.sqrt(sum(p.grad.float().pow(2).sum() for p in parameters))
+    norm = torch.sqrt(sum(g.float().pow(2).sum() for g in gradients))
     scale = torch.clamp(1 / norm, max=1.0)
-    for p, v in zip(parameters, seconds):
-        g = p.grad.float() * scale
-        v.mul_(decay).add_(g * g + 1e-30, alpha=1 - decay)
+    for p, gradient, v in zip(parameters, gradients, seconds):
+        g = gradient.float() * scale
+        blend(v, g * g + 1e-30, decay)
         u = g * v.rsqrt()
         u /= torch.clamp(u.pow(2).mean().sqrt(), min=1.0)
         p.sub_(u * (rate * torch.clamp(p.pow(2).mean().sqrt(), min=1e-3)))
-        p.grad = None
 
 
 def parse():
@@ -147,14 +153,33 @@ def parse():
                           ("warmup", 2), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--compile", action="store_true")
     return parser.parse_args()
+
+
+def prepare(device):
+    """The GPU's own way: fused attention or an error (the default may fall back to the slow one), and nothing left of others."""
+    if not torch.cuda.is_available():
+        raise SystemExit(f"--device {device}: this PyTorch ({torch.__version__}) sees no GPU")
+    torch.cuda.set_device(torch.device(device))
+    torch.backends.cuda.enable_math_sdp(False)
+    torch.cuda.reset_peak_memory_stats()
+
+
+def figures_of_device(options):
+    if options.device == "cpu":
+        return {}
+    return {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
+            "peak_device_mib": torch.cuda.max_memory_allocated() / 2**20}
 
 
 def main():
     options = parse()
     torch.set_num_threads(options.threads)
+    on_gpu = options.device != "cpu"
+    if on_gpu:
+        prepare(options.device)
     torch.manual_seed(0)
     dtype = torch.float32 if options.dtype == "fp32" else torch.bfloat16
     inputs = options.window // 2 if options.kind == "red" else 0
@@ -162,13 +187,14 @@ def main():
     model = Model(options, inputs, count, dtype).to(options.device)
     model.tables_to(options.device)
     forward = torch.compile(model) if options.compile else model
+    update = torch.compile(adafactor) if options.compile and on_gpu else adafactor
     parameters = list(model.parameters())
     seconds = [torch.zeros_like(p) for p in parameters]
 
     def tokens(length):
         return torch.randint(0, options.vocab_size, (options.batch, max(length, 1)), device=options.device)
 
-    synchronize = torch.cuda.synchronize if options.device != "cpu" else lambda: None
+    synchronize = torch.cuda.synchronize if on_gpu else lambda: None
     times = []
     for step in range(1, options.warmup + options.steps + 1):
         batch = tokens(inputs), tokens(count), tokens(count)
@@ -177,7 +203,12 @@ def main():
         with torch.autocast(options.device.split(":")[0], dtype=dtype, enabled=dtype != torch.float32):
             loss = forward(*batch)
         loss.backward()
-        adafactor(parameters, seconds, step, 0.001)
+        decay = 1 - step**-0.8
+        if on_gpu:
+            decay = torch.tensor(decay, device=options.device)
+        update(parameters, [p.grad for p in parameters], seconds, decay, 0.001)
+        for p in parameters:
+            p.grad = None
         loss.item()
         synchronize()
         if step > options.warmup:
@@ -187,7 +218,8 @@ def main():
         "program": f"PyTorch {torch.__version__}", "compiled": options.compile, "dtype": options.dtype,
         "parameters": sum(p.numel() for p in parameters), "step_s": round(median, 4),
         "tokens_per_s": round(options.batch * options.window / median, 2),
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "loss": round(loss.item(), 4)}))
+        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "loss": round(loss.item(), 4),
+        **figures_of_device(options)}))
 
 
 if __name__ == "__main__":

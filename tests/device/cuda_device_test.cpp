@@ -102,7 +102,9 @@ TEST(CudaHostBuffer, IsTheHostsAndCopiedWithoutAWait) {
   fill_zero(stream, device.data(), 1000);
   std::fill_n(host.data(), 1000, std::byte{7});
   copy_to_host(stream, host.data(), device.data(), 1000);
-  if (options().streams == cuda_on_cpu::StreamOrder::lazy) EXPECT_EQ(host.data()[0], std::byte{7});
+  if (options().streams == cuda_on_cpu::StreamOrder::lazy) {
+    EXPECT_EQ(host.data()[0], std::byte{7});
+  }
   stream.synchronize();
   EXPECT_EQ(host.data()[0], std::byte{0});
 }

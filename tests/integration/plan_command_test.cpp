@@ -135,5 +135,59 @@ TEST_F(PlanCommandTest, RefusesALayoutThatCannotBe) {
   EXPECT_EQ(run("red_tiny", {"--parallel.data=2", "--train.global_batch=3"}).exit_code, 2);
 }
 
+// Products of the ops, as often as they run, are the model's FLOPs and what attention's backward pass
+// computes again: the scores, a fifth of its products.
+TEST_F(PlanCommandTest, ARooflineHasEveryProductOfAStep) {
+  for (const std::string preset : {"red_150m", "dec_8b"}) {
+    const json roofline =
+        planned(preset, {"--roofline", "h100", "--train.micro_batch=2", "--train.global_batch=6"})
+            .at("roofline");
+    const double peak = roofline.at("peak_gflops_per_s"), rate = roofline.at("memory_gb_per_s");
+    EXPECT_EQ(peak, 989500.0);
+    double flops = 0.0, again = 0.0, seconds = 0.0;
+    for (const json& op : roofline.at("ops")) {
+      const std::string name = op.at("op");
+      const double op_flops = op.at("flops"), bytes = op.at("bytes"), s = op.at("s");
+      EXPECT_NEAR(s, std::max(op_flops / 1e9 / peak, bytes / 1e9 / rate), 1e-12 * s) << name;
+      EXPECT_EQ(op.at("bound_by") == "products", op_flops / peak > bytes / rate) << name;
+      EXPECT_GT(bytes, 0.0) << name;
+      if (name.find("attention") != std::string::npos && name.ends_with(", gradients"))
+        again += 0.2 * op_flops;
+      flops += op_flops;
+      seconds += s;
+    }
+    const double model_flops = roofline.at("model_flops");
+    EXPECT_NEAR(flops - again, model_flops, 1e-12 * flops) << preset;
+    EXPECT_NEAR(roofline.at("step_s").get<double>(), seconds, 1e-12 * seconds);
+    EXPECT_NEAR(roofline.at("mfu").get<double>(), model_flops / 1e9 / peak / seconds, 1e-12);
+  }
+}
+
+TEST_F(PlanCommandTest, ARooflineCountsWhatIsComputedAgain) {
+  const auto flops = [&](const std::string& recompute) {
+    return planned("red_150m", {"--roofline=h100", "--train.recompute=" + recompute})
+        .at("roofline")
+        .at("flops")
+        .get<double>();
+  };
+  const double tokens = 1024, d = 1024, f = 4096, layers = 6;
+  EXPECT_NEAR(flops("selective") - flops("none"), 2.0 * tokens * d * 2.0 * f * layers, 1.0);
+  EXPECT_GT(flops("full"), flops("selective"));
+}
+
+TEST_F(PlanCommandTest, ARooflineIsForAGpuThatIsKnown) {
+  const ChildResult unknown = run("red_150m", {"--roofline", "h1000"});
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_TRUE(unknown.out.empty()) << unknown.out;
+  EXPECT_NE(unknown.err.find("--roofline h1000: nothing is known of such a GPU; known are NVIDIA A100"),
+            std::string::npos)
+      << unknown.err;
+  const ChildResult table = run("red_150m", {"--roofline", "h100"});
+  EXPECT_NE(table.out.find("\ncross-attention, gradients "), std::string::npos) << table.out;
+  EXPECT_NE(table.out.find("\nroofline     NVIDIA H100 80GB HBM3 (stated: 990 TFLOP/s in bf16"),
+            std::string::npos)
+      << table.out;
+}
+
 }  // namespace
 }  // namespace red::test

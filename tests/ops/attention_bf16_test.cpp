@@ -25,11 +25,12 @@ constexpr test::Tolerance rounded(test::Tolerance tolerance) {
   return {tolerance.absolute, test::kBf16Rounding};
 }
 
-// Tensor cores of a GPU (heads of 64 and 128) take probabilities and the gradients of scores as bf16: each
-// term of a sum is off by up to 2^-9, so that a result of few terms of up to 4 may be off by 2^-7.
+// Tensor cores of a GPU (heads of 64 and 128) and AMX take probabilities and the gradients of scores as bf16:
+// each term of a sum is off by up to 2^-9, so that a result of few terms of up to 4 may be off by 2^-7.
 test::Tolerance rounded(test::Tolerance tolerance, const AttentionCase& c) {
   const int64_t width = c.q.cols / c.heads;
-  if (!test::on_cpu() && (width == 64 || width == 128)) tolerance.absolute = 0x1p-7;
+  const bool bf16_terms = test::on_cpu() ? gemm_library().amx : width == 64 || width == 128;
+  if (bf16_terms) tolerance.absolute = 0x1p-7;
   return rounded(tolerance);
 }
 

@@ -5,6 +5,7 @@
 
 #include "ops/attention.hpp"
 #include "ops/scatter_heads.hpp"
+#include "support/backend.hpp"
 #include "support/compare.hpp"
 #include "support/every_cpu_target.hpp"
 #include "support/one_result.hpp"
@@ -103,9 +104,21 @@ struct CachedCase {
   FloatTensor lse;
 };
 
+/// Whether it has sequences that are not of few queries.
+bool has_long_sequences(const AttentionCase& c) {
+  for (std::size_t s = 0; s + 1 < c.q_offsets.size(); ++s) {
+    if (c.q_offsets[s + 1] - c.q_offsets[s] > 4) return true;
+  }
+  return false;
+}
+
 template <class T>
 void expect_equal_to_float64(const AttentionCase& c, test::Tolerance tolerance) {
   SCOPED_TRACE(c.name);
+  // Long sequences have their probabilities rounded to bf16 by AMX (attention_bf16_test.cpp says how far off
+  // that may be).
+  const bool rounds = std::is_same_v<T, bf16> && test::on_cpu() && gemm_library().amx;
+  if (rounds && has_long_sequences(c)) tolerance.absolute = 0x1p-7;
   const test::ReferenceAttention expected = reference_attention(c);
   for_every_cpu_target([&] {
     Stream stream(2);

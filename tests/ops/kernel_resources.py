@@ -15,10 +15,6 @@ import sys
 REGISTERS, WARPS, BLOCKS = 65536, 64, 32
 SHARED = {"sm_80": 164 << 10, "sm_90a": 228 << 10, "sm_100": 228 << 10}
 
-# Most bytes on the stack, where it is not 0. Two sums of 64 floats a thread and two tiles of 32 scores fill the registers of
-# the widest gradient of keys; what it spills, it reads once for 64 queries.
-ALLOWED_STACK = {"core_key_gradient_kernel<128>": 16}
-
 
 def run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -123,7 +119,7 @@ def main() -> int:
     status = 0
     for name, by_architecture in kernels.items():
         for architecture, k in by_architecture.items():
-            if k["stack"] > ALLOWED_STACK.get(name, 0):
+            if k["stack"] > 0:
                 print(f"{name} has {k['stack']} bytes on the stack on {architecture}: it spills, or indexes an array at run time")
                 status = 1
     committed = options.table.read_text() if options.table.exists() else ""
@@ -136,7 +132,7 @@ def main() -> int:
         print(f"{options.table} is not what was compiled; write it again by --write. New:\n" + "\n".join(different[:20]))
         status = 1
     if status == 0:
-        print(f"{len(kernels)} kernels, none spills more than it may")
+        print(f"{len(kernels)} kernels, none spills")
     return status
 
 

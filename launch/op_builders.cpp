@@ -1,0 +1,369 @@
+#include "launch/op_builders.hpp"
+
+#include <algorithm>
+#include <memory>
+
+#include "ops/adafactor.hpp"
+#include "ops/attention.hpp"
+#include "ops/cross_entropy.hpp"
+#include "ops/dropout.hpp"
+#include "ops/elementwise.hpp"
+#include "ops/embedding.hpp"
+#include "ops/head_norm_rope.hpp"
+#include "ops/norm.hpp"
+#include "ops/reduce.hpp"
+#include "ops/split_norm.hpp"
+#include "ops/swiglu.hpp"
+
+namespace red::launch {
+
+using ops::Transpose;
+
+namespace {
+
+double num_bytes(const Tensor& t) {
+  return static_cast<double>(t.size()) * static_cast<double>(size_of(t.dtype));
+}
+
+/// What attention works on.
+struct AttentionProblem {
+  Tensor q, keys, values, o, lse, d_o, delta, dq, dk, dv;
+  ops::AttentionLayout layout;
+  ops::AttentionMask mask;
+
+  AttentionProblem(OpMemory& memory, const AttentionSizes& s) {
+    const int64_t width = s.h * s.k, n = s.batch * s.queries;
+    for (Tensor* t : {&q, &o, &d_o, &dq}) *t = memory.tensor(n, width, s.dtype);
+    for (Tensor* t : {&keys, &values, &dk, &dv}) *t = memory.tensor(s.batch * s.keys, width, s.dtype);
+    lse = memory.tensor(s.h, n, DType::fp32, 10.0F);
+    delta = memory.tensor(s.h, n, DType::fp32);
+    std::vector<int32_t> q_offsets, k_offsets;
+    for (int64_t b = 0; b <= s.batch; ++b) {
+      q_offsets.push_back(static_cast<int32_t>(b * s.queries));
+      k_offsets.push_back(static_cast<int32_t>(b * s.keys));
+    }
+    layout = {.num_sequences = s.batch,
+              .q_offsets = memory.numbers(q_offsets),
+              .k_offsets = memory.numbers(k_offsets),
+              .num_heads = s.h,
+              .longest_q = s.queries,
+              .longest_k = s.keys,
+              .shortest = std::min(s.queries, s.keys)};
+    mask.causal = s.causal;
+  }
+};
+
+/// Products of one query and one key, over all heads.
+double products_of(const AttentionSizes& s) {
+  const double keys = s.causal ? 0.5 * static_cast<double>(s.queries + 1) : static_cast<double>(s.keys);
+  return static_cast<double>(s.batch * s.h * s.queries) * keys * static_cast<double>(s.k);
+}
+
+struct NormProblem {
+  Tensor x, y, z, w, inv_rms, gain;
+
+  NormProblem(OpMemory& memory, const RowSizes& s)
+      : x(memory.tensor(s.n, s.d, s.dtype)),
+        y(memory.tensor(s.n, s.d, s.dtype)),
+        z(memory.tensor(s.n, s.d, s.dtype)),
+        w(memory.tensor(s.n, s.d, s.dtype)),
+        inv_rms(memory.tensor(s.n, 1, DType::fp32)),
+        gain(memory.tensor(s.d, 1, DType::fp32)) {}
+};
+
+struct HeadProblem {
+  Tensor x, y, inv_rms, sums;
+
+  HeadProblem(OpMemory& memory, const HeadSizes& s)
+      : x(memory.tensor(s.n, s.h * s.k, s.dtype)),
+        y(memory.tensor(s.n, s.h * s.k, s.dtype)),
+        inv_rms(memory.tensor(s.n, s.h, DType::fp32)),
+        sums(memory.tensor(s.n, 1, DType::fp32)) {}
+};
+
+struct Rotation {
+  std::shared_ptr<ops::RopeTable> table;
+  int32_t* positions;
+
+  Rotation(OpMemory& memory, const HeadSizes& s, double rope_base)
+      : table(std::make_shared<ops::RopeTable>(s.length, s.k, rope_base)) {
+    std::vector<int32_t> all(static_cast<std::size_t>(s.n));
+    for (int64_t i = 0; i < s.n; ++i) all[static_cast<std::size_t>(i)] = static_cast<int32_t>(i % s.length);
+    positions = memory.numbers(all);
+  }
+};
+
+/// Ids of tokens, spread over the vocabulary.
+std::vector<int32_t> spread_ids(int64_t count, int64_t vocab) {
+  std::vector<int32_t> ids(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < ids.size(); ++i)
+    ids[i] = static_cast<int32_t>(i * 7919 % static_cast<std::size_t>(vocab));
+  return ids;
+}
+
+struct AdafactorProblem {
+  Tensor p, g, v, sum_u2, sum_p2;
+  ops::AdafactorScalars scalars;
+
+  AdafactorProblem(OpMemory& memory, const ParameterSizes& s)
+      : p(memory.tensor(s.rows, s.cols, DType::fp32)),
+        g(memory.tensor(s.rows, s.cols, DType::fp32)),
+        v(memory.tensor(s.rows, s.cols, DType::fp32)),
+        sum_u2(memory.tensor(1, 1, DType::fp64)),
+        sum_p2(memory.tensor(1, 1, DType::fp64)) {
+    for (Tensor* scalar : {&scalars.grad_scale, &scalars.decay, &scalars.apply})
+      *scalar = memory.tensor(1, 1, DType::fp64, 1.0F);
+    scalars.learning_rate = memory.tensor(1, 1, DType::fp64, 1e-6F);
+  }
+};
+
+}  // namespace
+
+Tensor OpMemory::tensor(int64_t rows, int64_t cols, DType dtype, float value) {
+  const Tensor t = arena_.allocate(rows, cols, dtype);
+  if (stream_ != nullptr) ops::fill(*stream_, t, value);
+  return t;
+}
+
+OpBuild product(const ProductSizes& s) {
+  return [=](OpMemory& memory) {
+    const auto stored = [&](int64_t rows, int64_t cols, Transpose transposed) {
+      return transposed == Transpose::yes ? memory.tensor(cols, rows, s.dtype)
+                                          : memory.tensor(rows, cols, s.dtype);
+    };
+    const Tensor a = stored(s.m, s.k, s.transpose_a), b = stored(s.k, s.n, s.transpose_b);
+    const Tensor c = memory.tensor(s.m, s.n, s.result);
+    return OpWork{
+        2.0 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k),
+        num_bytes(a) + num_bytes(b) + num_bytes(c) * (s.beta == 0.0F ? 1.0 : 2.0),
+        [=](Stream& stream) { ops::matmul(stream, c, a, s.transpose_a, b, s.transpose_b, 1.0F, s.beta); },
+        [=](Stream& stream) {
+          return ops::search_matmul(stream, c, a, s.transpose_a, b, s.transpose_b, 1.0F, s.beta);
+        }};
+  };
+}
+
+OpBuild attention_forward(const AttentionSizes& s) {
+  return [=](OpMemory& memory) {
+    const AttentionProblem p(memory, s);
+    return OpWork{4.0 * products_of(s), 2.0 * (num_bytes(p.q) + num_bytes(p.keys)) + num_bytes(p.lse),
+                  [=](Stream& stream) {
+                    ops::attention_forward(stream, p.o, p.lse, p.q, p.keys, p.values, p.layout, p.mask);
+                  }};
+  };
+}
+
+OpBuild attention_gradients(const AttentionSizes& s) {
+  return [=](OpMemory& memory) {
+    const AttentionProblem p(memory, s);
+    return OpWork{10.0 * products_of(s),
+                  3.0 * num_bytes(p.q) + 4.0 * num_bytes(p.keys) + 2.0 * num_bytes(p.lse),
+                  [=](Stream& stream) {
+                    ops::attention_backward(stream, p.dq, p.dk, p.dv, p.d_o, p.delta, p.q, p.keys, p.values,
+                                            p.lse, p.layout, p.mask, {&p.o, nullptr});
+                  }};
+  };
+}
+
+OpBuild attention_delta(const AttentionSizes& s) {
+  return [=](OpMemory& memory) {
+    const AttentionProblem p(memory, s);
+    return OpWork{0.0, 2.0 * num_bytes(p.o) + num_bytes(p.delta),
+                  [=](Stream& stream) { ops::attention_delta(stream, p.delta, p.d_o, p.o, nullptr); }};
+  };
+}
+
+OpBuild residual_norm(const RowSizes& s, float epsilon) {
+  return [=](OpMemory& memory) {
+    const NormProblem t(memory, s);
+    return OpWork{0.0, 4.0 * num_bytes(t.x), [=](Stream& stream) {
+                    ops::add_rms_norm(stream, t.z, t.y, t.inv_rms, t.x, t.w, t.gain, epsilon);
+                  }};
+  };
+}
+
+OpBuild norm_again(const RowSizes& s) {
+  return [=](OpMemory& memory) {
+    const NormProblem t(memory, s);
+    return OpWork{0.0, 2.0 * num_bytes(t.x),
+                  [=](Stream& stream) { ops::rms_norm_recompute(stream, t.y, t.x, t.inv_rms, t.gain); }};
+  };
+}
+
+OpBuild norm_input_gradient(const RowSizes& s) {
+  return [=](OpMemory& memory) {
+    const NormProblem t(memory, s);
+    return OpWork{0.0, 4.0 * num_bytes(t.x), [=](Stream& stream) {
+                    ops::rms_norm_backward_input(stream, t.z, t.w, t.y, t.x, t.inv_rms, t.gain);
+                  }};
+  };
+}
+
+OpBuild norm_gain_gradient(const RowSizes& s) {
+  return [=](OpMemory& memory) {
+    const NormProblem t(memory, s);
+    return OpWork{0.0, 2.0 * num_bytes(t.x),
+                  [=](Stream& stream) { ops::rms_norm_backward_gain(stream, t.gain, t.y, t.x, t.inv_rms); }};
+  };
+}
+
+OpBuild swiglu(const RowSizes& s) {
+  return [=](OpMemory& memory) {
+    const Tensor gate_up = memory.tensor(s.n, 2 * s.d, s.dtype), hidden = memory.tensor(s.n, s.d, s.dtype);
+    return OpWork{0.0, num_bytes(gate_up) + num_bytes(hidden),
+                  [=](Stream& stream) { ops::swiglu(stream, hidden, gate_up); }};
+  };
+}
+
+OpBuild swiglu_gradient(const RowSizes& s) {
+  return [=](OpMemory& memory) {
+    const Tensor gate_up = memory.tensor(s.n, 2 * s.d, s.dtype), d_hidden = memory.tensor(s.n, s.d, s.dtype);
+    const Tensor d_gate_up = memory.tensor(s.n, 2 * s.d, s.dtype);
+    return OpWork{0.0, 2.0 * num_bytes(gate_up) + num_bytes(d_hidden),
+                  [=](Stream& stream) { ops::swiglu_backward(stream, d_gate_up, d_hidden, gate_up); }};
+  };
+}
+
+OpBuild dropout(const RowSizes& s) {
+  return [=](OpMemory& memory) {
+    const Tensor x = memory.tensor(s.n, s.d, s.dtype);
+    const uint64_t* keys = memory.numbers(std::vector<uint64_t>(static_cast<std::size_t>(s.n), 7));
+    return OpWork{0.0, 2.0 * num_bytes(x), [=](Stream& stream) {
+                    ops::dropout(stream, x, x, keys, 0, {0.1F, 3});
+                  }};
+  };
+}
+
+OpBuild head_norm(const HeadSizes& s, float epsilon) {
+  return [=](OpMemory& memory) {
+    const HeadProblem t(memory, s);
+    return OpWork{0.0, 2.0 * num_bytes(t.x) + num_bytes(t.inv_rms),
+                  [=](Stream& stream) { ops::head_norm(stream, t.x, t.inv_rms, s.h, epsilon); }};
+  };
+}
+
+OpBuild head_norm_gradient(const HeadSizes& s) {
+  return [=](OpMemory& memory) {
+    const HeadProblem t(memory, s);
+    return OpWork{0.0, 3.0 * num_bytes(t.x) + num_bytes(t.inv_rms),
+                  [=](Stream& stream) { ops::head_norm_backward(stream, t.x, t.y, t.inv_rms, s.h); }};
+  };
+}
+
+OpBuild head_norm_rope(const HeadSizes& s, float epsilon, double rope_base) {
+  return [=](OpMemory& memory) {
+    const HeadProblem t(memory, s);
+    const Rotation r(memory, s, rope_base);
+    return OpWork{0.0, 2.0 * num_bytes(t.x) + num_bytes(t.inv_rms), [=](Stream& stream) {
+                    ops::head_norm_rope(stream, t.x, t.inv_rms, s.h, epsilon, *r.table, r.positions);
+                  }};
+  };
+}
+
+OpBuild head_norm_rope_gradient(const HeadSizes& s, double rope_base) {
+  return [=](OpMemory& memory) {
+    const HeadProblem t(memory, s);
+    const Rotation r(memory, s, rope_base);
+    return OpWork{0.0, 3.0 * num_bytes(t.x) + num_bytes(t.inv_rms), [=](Stream& stream) {
+                    ops::head_norm_rope_backward(stream, t.x, t.y, t.inv_rms, s.h, *r.table, r.positions);
+                  }};
+  };
+}
+
+OpBuild split_norm(const HeadSizes& s, float epsilon) {
+  return [=](OpMemory& memory) {
+    const HeadProblem t(memory, s);
+    return OpWork{0.0, 3.0 * num_bytes(t.x), [=](Stream& stream) {
+                    ops::row_dots(stream, t.sums, t.x, t.x);
+                    ops::split_norm(stream, t.x, t.inv_rms.col_range(0, 1), t.sums, s.h * s.k, epsilon);
+                  }};
+  };
+}
+
+OpBuild split_norm_gradient(const HeadSizes& s) {
+  return [=](OpMemory& memory) {
+    const HeadProblem t(memory, s);
+    return OpWork{0.0, 5.0 * num_bytes(t.x), [=](Stream& stream) {
+                    ops::row_dots(stream, t.sums, t.x, t.y);
+                    ops::split_norm_backward(stream, t.x, t.y, t.inv_rms.col_range(0, 1), t.sums, s.h * s.k);
+                  }};
+  };
+}
+
+OpBuild embedding(const RowSizes& s, int64_t vocab) {
+  return [=](OpMemory& memory) {
+    const Tensor x = memory.tensor(s.n, s.d, s.dtype), table = memory.tensor(vocab, s.d, s.dtype);
+    const int32_t* ids = memory.numbers(spread_ids(s.n, vocab));
+    return OpWork{0.0, 2.0 * num_bytes(x),
+                  [=](Stream& stream) { ops::embedding_gather(stream, x, table, ids); }};
+  };
+}
+
+OpBuild embedding_gradient(const RowSizes& s, int64_t vocab) {
+  return [=](OpMemory& memory) {
+    const Tensor dx = memory.tensor(s.n, s.d, s.dtype), table = memory.tensor(vocab, s.d, DType::fp32);
+    const int32_t* ids = memory.numbers(spread_ids(s.n, vocab));
+    return OpWork{0.0, num_bytes(dx) + 8.0 * static_cast<double>(dx.size()),
+                  [=](Stream& stream) { ops::embedding_scatter_add(stream, table, dx, ids); }};
+  };
+}
+
+OpBuild cross_entropy(int64_t n, int64_t vocab, DType dtype) {
+  return [=](OpMemory& memory) {
+    const Tensor logits = memory.tensor(n, vocab, DType::fp32);
+    const Tensor d_logits = dtype == DType::fp32 ? logits : memory.tensor(n, vocab, dtype);
+    const Tensor partials = memory.tensor(1, ops::kCrossEntropyPartialSize * n, DType::fp64);
+    const Tensor sums = memory.tensor(2, 1, DType::fp64), log_p = memory.tensor(n, 1, DType::fp32);
+    const int32_t* targets = memory.numbers(spread_ids(n, vocab));
+    const uint8_t* mask = memory.numbers(std::vector<uint8_t>(static_cast<std::size_t>(n), 1));
+    return OpWork{0.0, 3.0 * num_bytes(logits) + num_bytes(d_logits), [=](Stream& stream) {
+                    ops::cross_entropy_partials(stream, partials, logits, 0, targets, mask,
+                                                ops::LogitsBecome::gradient);
+                    ops::cross_entropy(stream, sums, log_p, d_logits, logits, partials, 0, 0, targets, mask,
+                                       1e-4F);
+                  }};
+  };
+}
+
+OpBuild weights_to_bf16(const ParameterSizes& s) {
+  return [=](OpMemory& memory) {
+    const Tensor x = memory.tensor(s.rows, s.cols, DType::fp32);
+    const Tensor y = memory.tensor(s.rows, s.cols, DType::bf16);
+    return OpWork{0.0, num_bytes(x) + num_bytes(y), [=](Stream& stream) { ops::copy(stream, y, x); }};
+  };
+}
+
+OpBuild zeros(const ParameterSizes& s) {
+  return [=](OpMemory& memory) {
+    const Tensor y = memory.tensor(s.rows, s.cols, DType::fp32);
+    return OpWork{0.0, num_bytes(y), [=](Stream& stream) { ops::fill(stream, y, 0.0F); }};
+  };
+}
+
+OpBuild gradient_norm(const ParameterSizes& s) {
+  return [=](OpMemory& memory) {
+    const Tensor x = memory.tensor(s.rows, s.cols, DType::fp32), sum = memory.tensor(1, 1, DType::fp64);
+    return OpWork{0.0, num_bytes(x), [=](Stream& stream) { ops::sum_of_squares(stream, sum, x); }};
+  };
+}
+
+OpBuild adafactor_state(const ParameterSizes& s) {
+  return [=](OpMemory& memory) {
+    const AdafactorProblem t(memory, s);
+    return OpWork{0.0, 4.0 * num_bytes(t.p), [=](Stream& stream) {
+                    ops::adafactor_accumulate(stream, t.v, t.g, t.p, t.sum_u2, t.sum_p2, t.scalars, {});
+                  }};
+  };
+}
+
+OpBuild adafactor_step(const ParameterSizes& s) {
+  return [=](OpMemory& memory) {
+    const AdafactorProblem t(memory, s);
+    return OpWork{0.0, 4.0 * num_bytes(t.p), [=](Stream& stream) {
+                    ops::adafactor_apply(stream, t.p, t.g, t.v, t.sum_u2, t.sum_p2, t.p.size(), t.scalars,
+                                         {});
+                  }};
+  };
+}
+
+}  // namespace red::launch

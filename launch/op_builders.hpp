@@ -1,0 +1,109 @@
+// How each op of a training step is set up at given sizes: what it works on, how much it does, and how it is
+// run.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "device/stream.hpp"
+#include "device/tensor.hpp"
+#include "ops/matmul_search.hpp"
+
+namespace red::launch {
+
+/// Memory that an op works on. Ops are built twice: without a stream, to count it, and with one.
+class OpMemory {
+ public:
+  OpMemory() : arena_(Arena::counting()) {}
+  OpMemory(Stream& stream, std::size_t num_bytes) : stream_(&stream), arena_("bench ops", num_bytes) {}
+
+  /// (rows, cols) of this value; fp32, bf16 or fp64.
+  Tensor tensor(int64_t rows, int64_t cols, DType dtype, float value = 0.1F);
+  /// Device memory with these numbers.
+  template <class T>
+  T* numbers(const std::vector<T>& values) {
+    const std::size_t num_bytes = values.size() * sizeof(T);
+    std::byte* const at = arena_.allocate<uint8_t>(1, static_cast<int64_t>(num_bytes)).data;
+    if (stream_ != nullptr) copy_to_device(*stream_, at, values.data(), num_bytes);
+    return reinterpret_cast<T*>(at);
+  }
+  std::size_t peak() const { return arena_.peak(); }
+
+ private:
+  Stream* stream_ = nullptr;
+  Arena arena_;
+};
+
+struct OpWork {
+  double flops = 0.0;                ///< multiplications and additions of matrices
+  double bytes = 0.0;                ///< each operand read once, each result written once
+  std::function<void(Stream&)> run;  ///< once
+  /// Of a product: the fastest way to do it (ops/matmul_search.hpp); c is spoilt.
+  std::function<std::optional<ops::MatmulSearch>(Stream&)> search = {};
+};
+
+using OpBuild = std::function<OpWork(OpMemory&)>;
+
+/// c (m, n) = a (m, k) b (k, n), both of `dtype`, c of `result`; with beta = 1 added to it.
+struct ProductSizes {
+  int64_t m, n, k;
+  ops::Transpose transpose_a, transpose_b;
+  DType dtype, result;
+  float beta;
+};
+OpBuild product(const ProductSizes& sizes);
+
+/// `batch` sequences of `queries` and `keys` tokens each, h heads of width k.
+struct AttentionSizes {
+  int64_t batch, h, k, queries, keys;
+  bool causal;
+  DType dtype;
+};
+OpBuild attention_forward(const AttentionSizes& sizes);
+OpBuild attention_gradients(const AttentionSizes& sizes);
+OpBuild attention_delta(const AttentionSizes& sizes);
+
+/// Of n tokens of width d.
+struct RowSizes {
+  int64_t n, d;
+  DType dtype;
+};
+OpBuild residual_norm(const RowSizes& sizes, float epsilon);
+OpBuild norm_again(const RowSizes& sizes);
+OpBuild norm_input_gradient(const RowSizes& sizes);
+OpBuild norm_gain_gradient(const RowSizes& sizes);
+OpBuild swiglu(const RowSizes& sizes);
+OpBuild swiglu_gradient(const RowSizes& sizes);
+OpBuild dropout(const RowSizes& sizes);
+
+/// h heads of width k of each of n tokens, in sequences of `length`.
+struct HeadSizes {
+  int64_t n, length, h, k;
+  DType dtype;
+};
+OpBuild head_norm(const HeadSizes& sizes, float epsilon);
+OpBuild head_norm_gradient(const HeadSizes& sizes);
+OpBuild head_norm_rope(const HeadSizes& sizes, float epsilon, double rope_base);
+OpBuild head_norm_rope_gradient(const HeadSizes& sizes, double rope_base);
+/// The norm over all heads together, by sums that tensor ranks could add.
+OpBuild split_norm(const HeadSizes& sizes, float epsilon);
+OpBuild split_norm_gradient(const HeadSizes& sizes);
+
+OpBuild embedding(const RowSizes& sizes, int64_t vocab);
+OpBuild embedding_gradient(const RowSizes& sizes, int64_t vocab);
+/// Both passes over the logits (n, vocab) of a chunk, which become their gradient.
+OpBuild cross_entropy(int64_t n, int64_t vocab, DType dtype);
+
+/// A matrix (rows, cols) of parameters or gradients.
+struct ParameterSizes {
+  int64_t rows, cols;
+};
+OpBuild weights_to_bf16(const ParameterSizes& sizes);
+OpBuild zeros(const ParameterSizes& sizes);
+OpBuild gradient_norm(const ParameterSizes& sizes);
+OpBuild adafactor_state(const ParameterSizes& sizes);
+OpBuild adafactor_step(const ParameterSizes& sizes);
+
+}  // namespace red::launch

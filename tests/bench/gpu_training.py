@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""A training step on a GPU beside PyTorch's, compiled, with fused attention, in bf16: the same model and batch on the same GPU,
+in turns. Prints a table and the bars: 40 % MFU at 150M, 50 % from 1B on, 1.25 times PyTorch's tokens/s. Without a PyTorch that sees
+the GPU, redllm alone and no ratio; on a GPU of which no peak is stated, no MFU. tests/gpu/run_all.sh runs it."""
+import argparse
+import configparser
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+
+import engine
+
+PEER = engine.ROOT / "tests" / "bench" / "torch_step.py"
+MODELS = ("red_150m", "dec_150m", "red_1b", "dec_1b", "red_2b", "dec_2b")
+# Windows of 2,048 tokens of a step on 80 GiB, where both programs' activations fit.
+BATCH_OF_80_GIB = {"150m": 16, "1b": 4, "2b": 2}
+PEER_KEYS = ("kind", "vocab_size", "d_model", "d_ff", "num_heads", "head_dim", "encoder_layers", "decoder_layers")
+
+
+def model_of(name: str) -> dict:
+    """The [model] section of a preset, with what it includes."""
+    def read(path: pathlib.Path) -> dict:
+        text = path.read_text()
+        lines = text.splitlines()
+        keys = {}
+        for line in lines:
+            if line.startswith("include"):
+                keys |= read(path.parent / line.split("=", 1)[1].strip())
+        own = configparser.ConfigParser()
+        own.read_string("\n".join(line for line in lines if not line.startswith("include")))
+        return keys | (dict(own["model"]) if own.has_section("model") else {})
+    return read(engine.ROOT / "configs" / "models" / f"{name}.ini")
+
+
+def memory_gib() -> float:
+    done = subprocess.run(["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"], capture_output=True,
+                          text=True, check=True)
+    return float(done.stdout.split()[0]) / 1024
+
+
+def batch_of(name: str) -> int:
+    return max(1, int(BATCH_OF_80_GIB[name.split("_")[1]] * memory_gib() / 79))
+
+
+def last_json(command: list, lib: str) -> dict | None:
+    """Of the command's last line; nothing, with its complaints, where it fails. lib: a folder of libraries, or empty."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=engine.ROOT, check=False,
+                          env=engine.environment_with(lib))
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    print(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
+    return None
+
+
+def ours(program: str, name: str, batch: int, steps: int, attention: str) -> list:
+    return [program, "bench", "step", "--device", "cuda", "--json", "--config", f"configs/models/{name}.ini", "--data.window=2048",
+            f"--train.micro_batch={batch}", f"--train.global_batch={batch}", "--train.precision=bf16", f"--bench.steps={steps}",
+            "--bench.warmup_steps=3", f"--train.attention={attention}"]
+
+
+def peer(name: str, batch: int, steps: int) -> list:
+    options = [f"--{key}={value}" for key, value in model_of(name).items() if key in PEER_KEYS]
+    return [sys.executable, PEER, *options, "--window=2048", f"--batch={batch}", "--dtype=bf16", "--device=cuda", "--compile",
+            f"--steps={steps}", "--warmup=3"]
+
+
+def torch_sees_gpu() -> bool:
+    probe = "import torch; assert torch.cuda.is_available()"
+    return subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
+
+
+def measure(options: argparse.Namespace, name: str, with_peer: bool) -> dict:
+    batch = options.batch or batch_of(name)
+    commands = {"own": ours(options.program, name, batch, options.steps, "own"),
+                "cudnn": ours(options.program, name, batch, options.steps, "cudnn")}
+    if with_peer:
+        commands["torch"] = peer(name, batch, options.steps)
+    runs = {program: [] for program in commands}
+    for _ in range(options.rounds):
+        for program, command in commands.items():
+            figures = last_json(command, "" if program == "torch" else options.lib)
+            if figures is not None:
+                runs[program].append(figures)
+
+    row = {"model": name, "batch": batch, "rounds": options.rounds, "failed": [p for p in runs if len(runs[p]) < options.rounds]}
+    for program, figures in runs.items():
+        if figures:
+            row[program] = {"tokens_per_s": statistics.median(f["tokens_per_s"] for f in figures), "first_run": figures[0]}
+    kept = [row[program] for program in ("own", "cudnn") if program in row]
+    if kept:
+        best = max(kept, key=lambda figures: figures["tokens_per_s"])
+        row["tokens_per_s"] = best["tokens_per_s"]
+        row["attention"] = "own" if best is row.get("own") else "cudnn"
+        row["mfu"] = best["first_run"].get("mfu")
+        if "torch" in row:
+            row["ratio"] = best["tokens_per_s"] / row["torch"]["tokens_per_s"]
+    return row
+
+
+def below_bars(rows: list) -> list:
+    below = []
+    for row in rows:
+        if "tokens_per_s" not in row:
+            below.append(f"{row['model']}: it did not run")
+            continue
+        least = 0.40 if row["model"].endswith("_150m") else 0.50
+        if row["mfu"] is not None and row["mfu"] < least:
+            below.append(f"{row['model']}: {row['mfu']:.1%} MFU, the bar is {least:.0%}")
+        if row.get("ratio") is not None and row["ratio"] < 1.25:
+            below.append(f"{row['model']}: {row['ratio']:.2f} times PyTorch, the bar is 1.25")
+    return below
+
+
+def not_judged(rows: list) -> list:
+    ran = [row for row in rows if "tokens_per_s" in row]
+    return ([f"{row['model']}: no MFU, as no peak is stated of this GPU" for row in ran if row["mfu"] is None] +
+            [f"{row['model']}: no ratio, as PyTorch did not run" for row in ran if row.get("ratio") is None])
+
+
+def line_of(row: dict) -> str:
+    def shown(value, form: str) -> str:
+        return "-" if value is None else format(value, form)
+    torch = row.get("torch", {}).get("tokens_per_s")
+    return (f"| {row['model']:<9} | {row['batch']:>5} | {shown(row.get('tokens_per_s'), '.0f'):>9} | {row.get('attention', '-'):<9} | "
+            f"{shown(row.get('mfu'), '.1%'):>6} | {shown(torch, '.0f'):>9} | {shown(row.get('ratio'), '.2f'):>5} |")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    engine.add_names(parser, "models", MODELS)
+    parser.add_argument("--program", default="build/release/redllm-cuda")
+    parser.add_argument("--lib", default="", help="a folder of shared libraries that the program needs and this machine lacks")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch", type=int, help="windows of a step; by default what the GPU's memory takes")
+    parser.add_argument("--out", help="a file for the rows, as JSON")
+    parser.set_defaults(models=[name for name in MODELS if not name.endswith("_2b")])
+    options = parser.parse_args()
+    with_peer = torch_sees_gpu()
+    print("| model     | batch |    redllm | attention |    MFU |   PyTorch | ratio |\n"
+          "|-----------|-------|-----------|-----------|--------|-----------|-------|")
+    rows = []
+    for name in options.models:
+        rows.append(measure(options, name, with_peer))
+        print(line_of(rows[-1]), flush=True)
+    below = below_bars(rows)
+    if options.out:
+        pathlib.Path(options.out).write_text(json.dumps({"rows": rows, "below_bars": below}) + "\n")
+    for text in not_judged(rows):
+        print(f"bar not judged: {text}")
+    print("\n".join(f"bar missed: {text}" for text in below) or "bars: none of those judged is missed")
+    return 1 if below else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
