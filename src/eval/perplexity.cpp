@@ -37,6 +37,7 @@ SourcePerplexity perplexity(train::Engine& engine, const data::FixedProvider& pr
   const int64_t begin = total * mesh.at().data / mesh.layout().data;
   const int64_t end = total * (mesh.at().data + 1) / mesh.layout().data;
   SourcePerplexity result{provider.source_names().front(), total, {}, {}};
+  engine.complete_weights();  // here, as some data ranks may have no window
   std::vector<data::Sample> samples;
   data::MicroBatch batch;
   for (int64_t first = begin; first < end; first += options.micro_batch) {

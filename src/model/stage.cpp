@@ -121,6 +121,7 @@ void Stage::forward(int index, ForwardMode mode) {
   Slot& slot = slots_[index];
   context_.training = mode == ForwardMode::train;
   context_.generating = mode == ForwardMode::prefill || mode == ForwardMode::decode;
+  say_needed(std::nullopt);
   if (placement_.has_encoder_part() && mode != ForwardMode::decode) forward_encoder(slot, mode);
   if (placement_.has_decoder_part()) forward_decoder(slot, mode);
 }
@@ -149,6 +150,7 @@ void Stage::forward_encoder(Slot& slot, ForwardMode mode) {
   }
   ResidualStream stream{slot.encoder_input, {}};
   for (std::size_t i = 0; i < encoder_.size(); ++i) {
+    say_needed(layer_at(Stack::encoder, i));
     encoder_[i].forward(context_, {slot.batch, {}, {}}, slot.encoder[i], scratch, stream,
                         mode == ForwardMode::train);
   }
@@ -171,6 +173,7 @@ void Stage::forward_decoder(Slot& slot, ForwardMode mode) {
   }
   ResidualStream stream{slot.decoder_input, {}};
   for (std::size_t i = 0; i < decoder_.size(); ++i) {
+    say_needed(layer_at(Stack::decoder, i));
     decoder_[i].forward(context_, {slot.batch, slot.memory, {}, cache_of(i, mode)}, slot.decoder[i], scratch,
                         stream, mode == ForwardMode::train);
   }
@@ -211,9 +214,17 @@ void Stage::backward_weight(int index, bool last) {
   }
 }
 
-void Stage::say_done(Stack stack, std::size_t layer) const {
+LayerOfParameter Stage::layer_at(Stack stack, std::size_t layer) const {
   const int64_t first = stack == Stack::encoder ? placement_.encoder_begin : placement_.decoder_begin;
-  if (layer_done_) layer_done_({stack, first + static_cast<int64_t>(layer)});
+  return {stack, first + static_cast<int64_t>(layer)};
+}
+
+void Stage::say_done(Stack stack, std::size_t layer) const {
+  if (layer_done_) layer_done_(layer_at(stack, layer));
+}
+
+void Stage::say_needed(const std::optional<LayerOfParameter>& layer) const {
+  if (weights_needed_) weights_needed_(layer);
 }
 
 Tensor Stage::memory_gradient_part(int index) {
@@ -233,10 +244,31 @@ void Stage::borrow_memory(int index, const Slot& first_chunk) {
   slots_[index].memory = first_chunk.memory;
 }
 
+const Tensor& Stage::stack_input(const Slot& slot) const {
+  return placement_.has_encoder_part() ? slot.encoder_input : slot.decoder_input;
+}
+
+Tensor Stage::activation_arrival(int64_t tokens) const {
+  return workspace_->activation.row_range(0, tensor_.num_local(tokens));
+}
+
+Tensor Stage::memory_arrival(int64_t encoder_tokens) const {
+  return workspace_->memory.row_range(0, tensor_.num_local(encoder_tokens));
+}
+
+void Stage::take_arrived_activation(int index) {
+  const Tensor& input = stack_input(slots_[index]);
+  ops::copy(stream_, input, workspace_->activation.row_range(0, input.rows));
+}
+
+void Stage::take_arrived_memory(int index) {
+  const Tensor& memory = slots_[index].own_memory;
+  ops::copy(stream_, memory, workspace_->memory.row_range(0, memory.rows));
+}
+
 void Stage::take_activation(int index, const Slot& before) {
-  const bool encoder = placement_.has_encoder_part();
-  ops::copy(stream_, encoder ? slots_[index].encoder_input : slots_[index].decoder_input,
-            encoder ? before.encoder_output : before.decoder_output);
+  ops::copy(stream_, stack_input(slots_[index]),
+            placement_.has_encoder_part() ? before.encoder_output : before.decoder_output);
 }
 
 void Stage::hand_gradient_back(int index, const Slot& before) {

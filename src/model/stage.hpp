@@ -28,6 +28,8 @@ struct StageOptions {
   Recompute recompute = Recompute::none;
   int64_t recompute_layers = 0;  ///< of each stack, from the stage's first; 0: all
   bool split_backward = false;   ///< backward_input and backward_weight come apart: slots have room for both
+  /// From other stages, for any chunk of the rank: there is room for the next one, before it has a slot.
+  bool activations_arrive = false, memory_arrives = false;
   CacheShape cache;              ///< for prefill and decode; of stages with decoder layers
   Memory memory = Memory::real;  ///< counted: the stage only tells memory()
 };
@@ -96,6 +98,11 @@ class Stage {
   /// With `last`, no micro-batch comes behind this one: `f` is called for each layer, from the last one on,
   /// when its matrices' gradients are final.
   void on_layer_done(std::function<void(const LayerOfParameter&)> f) { layer_done_ = std::move(f); }
+  /// `f` is called before a forward pass uses weights: first with nothing, for the embedding and whatever
+  /// else is no layer's matrix, then with each layer, the encoder's before the decoder's.
+  void on_weights_needed(std::function<void(const std::optional<LayerOfParameter>&)> f) {
+    weights_needed_ = std::move(f);
+  }
 
   /// Last encoder stage: where the next decoder stage's part of the gradient of the encoder's output is to be
   /// received, and what to call when it is there.
@@ -105,6 +112,14 @@ class Stage {
   /// Decoder chunks but the first: the encoder's output lies in the first one's slot.
   bool borrows_memory() const { return placement_.has_decoder_part() && placement_.chunk > 0; }
   void borrow_memory(int slot, const Slot& first_chunk);
+  /// Where the next activation, (s, d) or (t, d) of so many tokens of the chunk's stack, and the next
+  /// encoder's output (s, d) are received before their micro-batch has a slot: one place for all chunks of
+  /// the rank.
+  Tensor activation_arrival(int64_t tokens) const;
+  Tensor memory_arrival(int64_t encoder_tokens) const;
+  /// What arrived there goes into the slot.
+  void take_arrived_activation(int slot);
+  void take_arrived_memory(int slot);
   /// From and to the chunk before, where it is on the same rank.
   void take_activation(int slot, const Slot& chunk_before);
   void hand_gradient_back(int slot, const Slot& chunk_before);
@@ -139,6 +154,7 @@ class Stage {
     Arena work{};        ///< temporaries
     ForwardScratch scratch{};
     StreamGradient stream_gradient{};
+    Tensor activation{}, memory{};  ///< arrivals, for the largest micro-batch
   };
 
   void allocate_slot(Slot& slot, const BatchShape& shape);
@@ -151,7 +167,10 @@ class Stage {
   void backward_encoder(Slot& slot, bool split, bool last);
   void backward_decoder(Slot& slot, bool split, bool last);
   void backward_layer(Stack stack, std::size_t i, Slot& slot, bool split, StreamGradient& gradient);
+  LayerOfParameter layer_at(Stack stack, std::size_t layer) const;
   void say_done(Stack stack, std::size_t layer) const;
+  const Tensor& stack_input(const Slot& slot) const;
+  void say_needed(const std::optional<LayerOfParameter>& layer) const;
   ForwardScratch scratch_for(int64_t tokens) const;
   StreamGradient stream_gradient(int64_t tokens) const;
   void embed(const Tensor& x, const DeviceSequences& sequences, const DropoutSite& dropout);
@@ -180,6 +199,7 @@ class Stage {
   bool borrows_work_;
   std::size_t logits_bytes_ = 0;
   std::function<void(const LayerOfParameter&)> layer_done_;
+  std::function<void(const std::optional<LayerOfParameter>&)> weights_needed_;
   Tensor d_memory_part_;  ///< (s, d) last encoder stage
   Tensor loss_sums_;
 };

@@ -25,6 +25,10 @@ void StageGroup::on_layer_done(const std::function<void(const LayerOfParameter&)
   for (const auto& stage : stages_) stage->on_layer_done(f);
 }
 
+void StageGroup::on_weights_needed(const std::function<void(const std::optional<LayerOfParameter>&)>& f) {
+  for (const auto& stage : stages_) stage->on_weights_needed(f);
+}
+
 StageMemory StageGroup::memory() const {
   StageMemory sum;
   for (const auto& stage : stages_) {

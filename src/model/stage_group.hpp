@@ -26,6 +26,7 @@ class StageGroup {
   /// Of every chunk (model/stage.hpp).
   void begin_cached(const data::MicroBatch& batch, std::span<const int32_t> places, ForwardMode mode);
   void on_layer_done(const std::function<void(const LayerOfParameter&)>& f);
+  void on_weights_needed(const std::function<void(const std::optional<LayerOfParameter>&)>& f);
   /// Of all chunks.
   StageMemory memory() const;
   std::size_t scratch_bytes(int num_threads) const;

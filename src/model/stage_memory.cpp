@@ -47,6 +47,9 @@ void Stage::allocate_work() {
                                      arena.allocate(own_tokens, d, dtype_)};
     if (options_.train && placement_.has_encoder_final_norm && !placement_.has_decoder_part())
       d_memory_part_ = arena.allocate(tensor_.most_local(shape.encoder_tokens), d);
+    if (options_.activations_arrive) workspace_->activation = arena.allocate(own_tokens, d, dtype_);
+    if (options_.memory_arrives)
+      workspace_->memory = arena.allocate(tensor_.most_local(shape.encoder_tokens), d, dtype_);
     loss_sums_ = arena.allocate<double>(2, 1);
   };
   Arena counted = Arena::counting();

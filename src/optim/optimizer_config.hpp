@@ -19,10 +19,11 @@ struct AdafactorConfig {
   double gradient_clip = 1.0;  ///< global norm; 0: none
 };
 
-/// Gradients are summed over the data ranks in buckets of many parameters.
+/// Gradients are summed over the data ranks, and updated rows gathered, in buckets of many parameters.
 struct BucketOptions {
   std::size_t num_bytes = std::size_t{32} << 20;  ///< of a bucket's gradients as fp32
   DType gradient_dtype = DType::fp32;             ///< fp32 or bf16; bf16 is added in fp32 and rounded once
+  bool overlap = true;                            ///< false: each is waited for as soon as it has begun
 };
 
 enum class ScheduleKind { cosine, constant };

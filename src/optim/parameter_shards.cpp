@@ -1,15 +1,22 @@
 #include "optim/parameter_shards.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <numeric>
 #include <string_view>
 
+#include "base/check.hpp"
+#include "base/log.hpp"
 #include "ops/elementwise.hpp"
 
 namespace red::optim {
 namespace {
 
 constexpr std::string_view kEmbedding = "embedding.weight";
+
+// Under way at a time, where there is room. Over MPI they share the wire, so that more would hold up the
+// first, which is needed first.
+constexpr std::size_t kMostGathers = 4;
 
 /// With which layer's backward pass a gradient is final; nothing: only at the end of all, as the embedding's
 /// and those of whole parameters (gains), which may still be summed over the tensor axis (WholeGradients).
@@ -29,6 +36,15 @@ std::vector<std::size_t> backward_order(const std::vector<ParameterShard>& shard
   };
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return key(a) < key(b); });
   return order;
+}
+
+/// Whether a forward pass that comes to `layer` has used by then what belongs to `first`, where nothing is
+/// the begin.
+bool used_by(const std::optional<model::LayerOfParameter>& first,
+             const std::optional<model::LayerOfParameter>& layer) {
+  if (!first) return true;
+  if (!layer) return false;
+  return first->stack == layer->stack ? first->layer <= layer->layer : first->stack == model::Stack::encoder;
 }
 
 }  // namespace
@@ -65,6 +81,7 @@ ParameterShards::ParameterShards(Stream& stream, const model::ParameterStore& st
     : stream_(stream),
       data_(mesh.data()),
       gradient_dtype_(options.gradient_dtype),
+      overlap_(options.overlap),
       shards_(shards_of(store, owns_embedding, {data_.size(), data_.rank(), mesh.at().tensor})),
       masters_("master weights", count_master_bytes(shards_)),
       buckets_(make_buckets(shards_, data_.size(), options.num_bytes)),
@@ -75,6 +92,18 @@ ParameterShards::ParameterShards(Stream& stream, const model::ParameterStore& st
     for_each_part(
         bucket, data_.rank(), bucket.received,
         [&](std::size_t member, const RowRange&, const Tensor& part) { shards_[member].gradient = part; });
+  }
+  place_gathers();
+  num_begun_ = num_gathered_ = buckets_.size();
+}
+
+/// Other ranks may still write to this memory, and read from it. Behind an exception they may be lost.
+ParameterShards::~ParameterShards() {
+  if (std::uncaught_exceptions() != 0) return;
+  try {
+    finish_gather();
+  } catch (const std::exception& error) {
+    log::rank_warning("{}", error.what());
   }
 }
 
@@ -141,7 +170,7 @@ void ParameterShards::allocate(Arena& arena, std::vector<Bucket>& buckets, Stagi
     const std::size_t element = std::max(size_of(gradient_dtype), size_of(bucket.dtype));
     largest = std::max(largest, static_cast<std::size_t>(bucket.chunk * num_data) * element);
   }
-  const auto floats = static_cast<int64_t>((largest + sizeof(float) - 1) / sizeof(float));
+  const auto floats = static_cast<int64_t>(Arena::rounded(largest) / sizeof(float));
   for (Staging& s : staging) s.memory = arena.allocate(1, floats);
 }
 
@@ -177,6 +206,7 @@ Tensor ParameterShards::staged(const Staging& staging, const Bucket& bucket, DTy
 }
 
 void ParameterShards::begin_reduction(std::size_t index) {
+  RED_CHECK(!gathering(), "gradients are reduced before all weights have arrived");
   Staging& staging = staging_[index % 2];
   const Bucket& bucket = buckets_[index];
   finish_reduction(staging);
@@ -191,6 +221,7 @@ void ParameterShards::begin_reduction(std::size_t index) {
   }
   const bool as_sent = gradient_dtype_ == DType::fp32;
   staging.request = data_.reduce_scatter(as_sent ? bucket.received : send.row_range(data_.rank(), 1), send);
+  if (!overlap_) finish_reduction(staging);
 }
 
 void ParameterShards::finish_reduction(Staging& staging) {
@@ -230,37 +261,86 @@ void ParameterShards::reduce() {
   for (Staging& staging : staging_) finish_reduction(staging);
 }
 
-void ParameterShards::finish_gather(Staging& staging) {
-  if (!staging.request) return;
-  data_.wait(staging.request, "all-gather of parameters");
-  const Tensor gathered = staged(staging, *staging.bucket, staging.bucket->dtype);
+/// Both staging memories are a ring, in which each bucket begins where the one before it ends.
+void ParameterShards::place_gathers() {
+  const std::size_t room = 2 * sizeof(float) * static_cast<std::size_t>(staging_[0].memory.size());
+  RED_CHECK(staging_[1].memory.data == staging_[0].memory.data + room / 2, "two messages lie apart");
+  std::size_t end = 0;
+  for (std::size_t number = 0; number < buckets_.size(); ++number) {
+    Bucket& bucket = in_forward_order(number);
+    bucket.gather_begin = end + gather_bytes(bucket) > room ? 0 : end;
+    end = bucket.gather_begin + gather_bytes(bucket);
+    for (std::size_t earlier = 0; earlier < number; ++earlier) {
+      const Bucket& other = in_forward_order(earlier);
+      if (other.gather_begin < end && bucket.gather_begin < other.gather_begin + gather_bytes(other))
+        bucket.gather_after = earlier + 1;
+    }
+  }
+}
+
+std::size_t ParameterShards::gather_bytes(const Bucket& bucket) const {
+  return Arena::rounded(static_cast<std::size_t>(bucket.chunk * data_.size()) * size_of(bucket.dtype));
+}
+
+/// (ranks, chunk)
+Tensor ParameterShards::gathered(const Bucket& bucket) const {
+  return {staging_[0].memory.data + bucket.gather_begin, data_.size(), bucket.chunk, bucket.chunk,
+          bucket.dtype};
+}
+
+void ParameterShards::begin_gather() {
+  RED_CHECK(!gathering(), "weights are gathered again before all have arrived");
+  for (const ParameterShard& shard : shards_) {
+    if (shard.has_master()) ops::copy(stream_, shard.value(), shard.weight);
+  }
+  num_begun_ = num_gathered_ = 0;
+  gathered_in_time_ = 0;
+  begin_more_gathers();
+  if (!overlap_) finish_gather();
+}
+
+void ParameterShards::begin_more_gathers() {
+  const std::size_t most = std::min(buckets_.size(), num_gathered_ + kMostGathers);
+  for (; num_begun_ < most; ++num_begun_) {
+    Bucket& bucket = in_forward_order(num_begun_);
+    if (bucket.gather_after > num_gathered_) return;
+    const Tensor all = gathered(bucket), own = all.row_range(data_.rank(), 1);
+    for_each_part(bucket, data_.rank(), own, [&](std::size_t member, const RowRange&, const Tensor& part) {
+      ops::copy(stream_, part, shards_[member].value());
+    });
+    bucket.gather = data_.all_gather(all, own);
+  }
+}
+
+void ParameterShards::finish_next_gather() {
+  Bucket& bucket = in_forward_order(num_gathered_);
+  if (data_.test(bucket.gather)) gathered_in_time_ += bucket.chunk;
+  data_.wait(bucket.gather, "all-gather of parameters");
+  const Tensor all = gathered(bucket);
   for (int rank = 0; rank < data_.size(); ++rank) {
     if (rank == data_.rank()) continue;
-    for_each_part(*staging.bucket, rank, gathered.row_range(rank, 1),
+    for_each_part(bucket, rank, all.row_range(rank, 1),
                   [&](std::size_t member, const RowRange& rows, const Tensor& part) {
                     const Tensor& whole = shards_[member].parameter->weight.value;
                     ops::copy(stream_, whole.row_range(rows.begin, rows.count), part);
                   });
   }
+  ++num_gathered_;
+  begin_more_gathers();
 }
 
-void ParameterShards::gather() {
-  for (const ParameterShard& shard : shards_) {
-    if (shard.has_master()) ops::copy(stream_, shard.value(), shard.weight);
-  }
-  for (std::size_t i = 0; i < buckets_.size(); ++i) {
-    Staging& staging = staging_[i % 2];
-    finish_gather(staging);
-    staging.bucket = &buckets_[i];
-    const Tensor all = staged(staging, *staging.bucket, staging.bucket->dtype);
-    const Tensor own = all.row_range(data_.rank(), 1);
-    for_each_part(*staging.bucket, data_.rank(), own,
-                  [&](std::size_t member, const RowRange&, const Tensor& part) {
-                    ops::copy(stream_, part, shards_[member].value());
-                  });
-    staging.request = data_.all_gather(all, own);
-  }
-  for (Staging& staging : staging_) finish_gather(staging);
+void ParameterShards::need(const std::optional<model::LayerOfParameter>& layer) {
+  while (gathering() && used_by(in_forward_order(num_gathered_).last_layer, layer)) finish_next_gather();
+}
+
+void ParameterShards::finish_gather() {
+  while (gathering()) finish_next_gather();
+}
+
+double ParameterShards::gathered_in_time() const {
+  int64_t all = 0;
+  for (const Bucket& bucket : buckets_) all += bucket.chunk;
+  return all == 0 ? 1.0 : static_cast<double>(gathered_in_time_) / static_cast<double>(all);
 }
 
 }  // namespace red::optim

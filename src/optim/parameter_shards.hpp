@@ -1,9 +1,9 @@
 // The data axis of the mesh, seen from the optimizer: every rank updates a share of the rows of every
-// parameter. Gradients are summed over the data ranks and each rank keeps its rows; gather() brings the
-// updated rows back. Both move buckets, many parameters in one collective, laid out rank-major: all that goes
-// to rank 0, then to rank 1, ..., each part padded to the longest, so that rows need not divide by the number
-// of ranks. Buckets follow the backward pass, last layer first, so that most of them are on their way under
-// what is left of it; gains and what only the end of the pass finishes come last (docs/parallelism.md).
+// parameter. Gradients are summed over the data ranks and each rank keeps its rows; updated rows are
+// gathered. Both move buckets, many parameters in one collective, laid out rank-major: all that goes to rank
+// 0, then to rank 1, ..., each part padded to the longest, so that rows need not divide by the number of
+// ranks. Buckets follow the backward pass, last layer first, gains and the embedding at its end; the way back
+// is the other way round, under the next forward pass (docs/adr/0024, docs/parallelism.md).
 #pragma once
 
 #include <optional>
@@ -62,6 +62,10 @@ class ParameterShards {
   /// As shards_of() says. `store` and `mesh` must outlive it.
   ParameterShards(Stream& stream, const model::ParameterStore& store, bool owns_embedding,
                   const parallel::Mesh& mesh, const BucketOptions& options);
+  /// Waits for a gather that is under way, unless an exception is.
+  ~ParameterShards();
+  ParameterShards(const ParameterShards&) = delete;
+  ParameterShards& operator=(const ParameterShards&) = delete;
 
   const std::vector<ParameterShard>& shards() const { return shards_; }
   const ParameterShard* embedding() const { return embedding_of(shards_); }
@@ -76,8 +80,21 @@ class ParameterShards {
   /// Of the last reduce(): the share of the elements that had arrived before it was called; 1 with one data
   /// rank.
   double hidden_share() const { return hidden_share_; }
-  /// What layers compute with, on all ranks, becomes what the shards' weights are.
-  void gather();
+
+  /// What layers compute with, on all data ranks, is to become what the shards' weights are. Own rows are so
+  /// at once; those of other ranks may not be read before need() or finish_gather(). Without overlap all are
+  /// there when this returns.
+  void begin_gather();
+  /// A forward pass comes to this layer; with nothing: to its begin, where the embedding is used and from
+  /// where on gains are. What it uses there has arrived when this returns. Waits for the other data ranks to
+  /// come as far, or to finish_gather().
+  void need(const std::optional<model::LayerOfParameter>& layer);
+  /// All rows have arrived. Collective over the data ranks while a gather is under way.
+  void finish_gather();
+  bool gathering() const { return num_gathered_ < buckets_.size(); }
+  /// Of the last gather: the share of the elements that had arrived before they were needed; 1 with one data
+  /// rank.
+  double gathered_in_time() const;
 
   std::size_t master_bytes() const { return masters_.capacity(); }
   static std::size_t count_master_bytes(std::vector<ParameterShard> shards);
@@ -94,9 +111,12 @@ class ParameterShards {
     DType dtype = DType::fp32;                          ///< of the parameters; gradients are fp32
     int64_t chunk = 0;                                  ///< elements that each rank gets
     Tensor received;                                    ///< (1, chunk)
+    std::size_t gather_begin = 0;  ///< where its rows are gathered, in bytes of both staging memories
+    std::size_t gather_after = 0;  ///< so many gathers before it must be over, whose place it takes
+    parallel::Request gather;
   };
   struct Staging {
-    Tensor memory;  ///< room for (ranks, chunk) of any bucket
+    Tensor memory;  ///< room for (ranks, chunk) of any bucket; the second lies right behind the first
     parallel::Request request;
     const Bucket* bucket = nullptr;  ///< on its way
   };
@@ -112,11 +132,17 @@ class ParameterShards {
   template <class Visit>
   void for_each_part(const Bucket& bucket, int rank, const Tensor& chunk, Visit visit) const;
   Tensor staged(const Staging& staging, const Bucket& bucket, DType dtype) const;
-  void finish_gather(Staging& staging);
+  Bucket& in_forward_order(std::size_t number) { return buckets_[buckets_.size() - 1 - number]; }
+  void place_gathers();
+  std::size_t gather_bytes(const Bucket& bucket) const;
+  Tensor gathered(const Bucket& bucket) const;
+  void begin_more_gathers();
+  void finish_next_gather();
 
   Stream& stream_;
   parallel::Communicator& data_;
   DType gradient_dtype_;
+  bool overlap_;
   std::vector<ParameterShard> shards_;
   Arena masters_;
   std::vector<Bucket> buckets_;
@@ -124,6 +150,8 @@ class ParameterShards {
   Staging staging_[2];
   std::size_t next_bucket_ = 0;  ///< whose reduction has not begun
   double hidden_share_ = 1.0;
+  std::size_t num_begun_ = 0, num_gathered_ = 0;  ///< of the last gather's buckets, in forward order
+  int64_t gathered_in_time_ = 0;                  ///< of their chunks' elements
 };
 
 }  // namespace red::optim

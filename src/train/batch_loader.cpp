@@ -15,12 +15,14 @@ BatchLoader::BatchLoader(const data::SampleProvider& provider, data::DecoderPosi
   batches_.resize(own / micro_batch);
 }
 
-std::span<const data::MicroBatch> BatchLoader::load(uint64_t first_sample) {
-  uint64_t index = first_sample + offset_;
+std::span<const data::MicroBatch> BatchLoader::load(uint64_t first_sample,
+                                                    const data::SampleRanges& left_out) {
+  uint64_t index = left_out.at(first_sample, offset_);
   digest_ = 0;
   for (data::MicroBatch& batch : batches_) {
     for (data::Sample& sample : samples_) {
-      provider_.get(index++, sample);
+      provider_.get(index, sample);
+      index = left_out.at(index + 1, 0);
       digest_ += data::sample_hash(sample);
     }
     data::pack(samples_, positions_, batch);

@@ -45,6 +45,7 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
   shards_ = std::make_unique<optim::ParameterShards>(stream, store_, parallel::own_embedding(chunks_), mesh,
                                                      options.buckets);
   stages_.on_layer_done([this](const model::LayerOfParameter& layer) { shards_->layer_done(layer); });
+  stages_.on_weights_needed([this](const auto& layer) { shards_->need(layer); });
   tied_ = std::make_unique<optim::TiedEmbedding>(stream, shards_->embedding(), placement_.embedding_holders,
                                                  placement_.embedding_owner, mesh.pipeline());
   adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh);
@@ -64,6 +65,7 @@ void Engine::allocate_checkpoint_memory() {
 }
 
 void Engine::initialize_parameters() {
+  complete_weights();
   store_.initialize(stream_, options_.model.init_seed);
   if (shards_) shards_->initialize_masters(options_.model.init_seed);
 }
@@ -108,10 +110,12 @@ void Engine::sum_over_ranks(std::span<const data::MicroBatch> batches) {
 void Engine::sum_gradients(std::span<const data::MicroBatch> batches, double learning_rate) {
   RED_CHECK(static_cast<int>(batches.size()) <= options_.max_micro_batches,
             "{} micro-batches, planned for {}", batches.size(), options_.max_micro_batches);
+  timer_.begin_work();
   store_.zero_gradients(stream_);
   stages_.last().begin_step();
   executor_.run(program(static_cast<int>(batches.size()), true), batches, model::ForwardMode::train, timer_);
   timer_.measure(Phase::communication, [&] {
+    complete_weights();  // without micro-batches there was no pass that needed them
     if (whole_gradients_) whole_gradients_->reduce();
     shards_->reduce();
     tied_->reduce();
@@ -125,6 +129,7 @@ StepResult Engine::step_result() {
   double host[ops::kStepScalars];
   copy_to_host(stream_, host, scalars_.scalars.data, sizeof(host));
   stream_.synchronize();
+  timer_.end_work();
   return {host[ops::scalar_loss],          host[ops::scalar_cross_entropy],
           host[ops::scalar_gradient_norm], static_cast<int64_t>(host[ops::scalar_targets]),
           host[ops::scalar_apply] != 0.0,  host[ops::scalar_stop] != 0.0};
@@ -142,12 +147,15 @@ StepResult Engine::train_step(std::span<const data::MicroBatch> batches, double 
   timer_.measure(Phase::optimizer, [&] { adafactor_->update(scalars_.scalars); });
   timer_.measure(Phase::communication, [&] {
     tied_->share();
-    shards_->gather();
+    shards_->begin_gather();
   });
-  return step_result();
+  const StepResult result = step_result();
+  if (!result.applied) complete_weights();  // it may be the run's last
+  return result;
 }
 
 std::span<const float> Engine::score(const data::MicroBatch& batch) {
+  complete_weights();
   executor_.run(program(1, false), {&batch, 1}, model::ForwardMode::score, timer_);
   if (!stages_.has_head()) return {};
   const Tensor& device = stages_.last().slot(0).log_probability;
@@ -158,15 +166,18 @@ std::span<const float> Engine::score(const data::MicroBatch& batch) {
 }
 
 void Engine::hidden(const data::MicroBatch& batch) {
+  complete_weights();
   executor_.run(program(1, false), {&batch, 1}, model::ForwardMode::hidden, timer_);
 }
 
 void Engine::prefill(const data::MicroBatch& batch, std::span<const int32_t> places) {
+  complete_weights();
   stages_.begin_cached(batch, places, model::ForwardMode::prefill);
   executor_.run(program(1, false), {&batch, 1}, model::ForwardMode::prefill, timer_);
 }
 
 void Engine::decode(const data::MicroBatch& batch, std::span<const int32_t> places) {
+  complete_weights();
   stages_.begin_cached(batch, places, model::ForwardMode::decode);
   executor_.run(decode_step_, {&batch, 1}, model::ForwardMode::decode, timer_);
 }

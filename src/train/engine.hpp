@@ -1,7 +1,7 @@
 // Engine: one rank's share of a model in one layout, and what moves it: stage, parameters, shards, optimizer,
 // schedule. A training step is forward and backward through the pipeline, reduction of gradients over the
-// data ranks, one update of this rank's rows, and the way back. Data, logs and checkpoints are the callers'
-// affair.
+// data ranks, one update of this rank's rows, and the way back, which may end under the next step. Data, logs
+// and checkpoints are the callers' affair.
 #pragma once
 
 #include <memory>
@@ -52,10 +52,19 @@ class Engine {
   /// This rank would like the run to end: every rank reads so in the result of the same step, a later one.
   void ask_to_stop() { asked_to_stop_ = true; }
 
-  /// One optimizer step on the global batch, of which `batches` is this pipeline's part; may be empty.
+  /// One optimizer step on the global batch, of which `batches` is this pipeline's part; may be empty. Behind
+  /// one that was applied other data ranks' updated rows may still be on their way: the next step waits for
+  /// them where it uses them, and whatever else looks at weights waits for all of them.
   StepResult train_step(std::span<const data::MicroBatch> batches, double learning_rate);
   /// The same without the update; gradients stay in gradient_shards(), summed, not divided by the targets.
   StepResult gradients(std::span<const data::MicroBatch> batches, double learning_rate);
+
+  /// Waits until all weights are there. Directly behind a step it is collective over the data ranks, and so
+  /// is each call below and above that looks at weights: a caller that lets some data ranks go without calls
+  /// this first.
+  void complete_weights() {
+    if (shards_) shards_->finish_gather();
+  }
 
   /// Forward of one micro-batch without gradients: log-probabilities of its targets, (decoder tokens), on the
   /// stage with the head; empty elsewhere. Valid until the next call. Stages run ahead of each other by
@@ -78,10 +87,23 @@ class Engine {
   DType dtype() const { return options_.dtype; }  ///< of matrices and activations
   /// One rank of each pipeline, which has the loss, speaks for the samples that went through it.
   bool speaks_for_samples() const { return stages_.has_head() && mesh_.at().tensor == 0; }
-  model::StageGroup& stages() { return stages_; }
-  model::ParameterStore& parameters() { return store_; }
+  model::StageGroup& stages() {
+    complete_weights();
+    return stages_;
+  }
+  model::ParameterStore& parameters() {
+    complete_weights();
+    return store_;
+  }
+  /// Own rows, which are always there.
   const optim::ParameterShards& shards() const { return *shards_; }
   PhaseTimer& timer() { return timer_; }
+  /// Writes down what steps do when; the log must outlive the engine. Messages are the mesh's affair
+  /// (parallel/traced_communicator).
+  void trace(parallel::TraceLog* log) {
+    timer_.trace(log);
+    executor_.trace(log);
+  }
   const PipelineExecutor& executor() const { return executor_; }
   /// As plan_memory() says beforehand.
   MemoryUse memory() const;
@@ -115,7 +137,7 @@ class Engine {
   bool asked_to_stop_ = false;
   std::shared_ptr<HostBuffer> checkpoint_memory_;  ///< training with options.checkpoint_copy only
   std::vector<float> log_probability_;             ///< host copy for score()
-  PhaseTimer timer_;
+  PhaseTimer timer_{stream_};
 };
 
 }  // namespace red::train

@@ -5,11 +5,13 @@
 #include "ops/elementwise.hpp"
 #include "train/checkpoint_shards.hpp"
 #include "train/engine.hpp"
+#include "train/machine.hpp"
 
 namespace red::train {
 
 std::vector<checkpoint::Shard> Engine::checkpoint_shards() {
   RED_CHECK(options_.train, "only a training engine writes checkpoints");
+  complete_weights();
   return written_shards(shards_->shards(), adafactor_->states(),
                         {mesh_.layout().data, mesh_.at().data, mesh_.at().tensor});
 }
@@ -22,7 +24,8 @@ std::map<std::string, std::string> Engine::checkpoint_extra() {
   double updates = 0.0;
   copy_to_host(stream_, &updates, scalars_.updates.data, sizeof(updates));
   stream_.synchronize();
-  return {{"updates", fmt::format("{:.0f}", updates)}};
+  return {{"updates", fmt::format("{:.0f}", updates)},
+          {kGemmKey, std::string(name_of(stream_.gemm().choice))}};
 }
 
 namespace {
@@ -95,11 +98,13 @@ class ShardLoader {
 }  // namespace
 
 void Engine::load(const checkpoint::Reader& reader, bool optimizer_state) {
+  complete_weights();
   ShardLoader loader(reader, stream_);
   if (shards_) {
     for (const optim::ParameterShard& shard : shards_->shards())
       loader.load(shard_of(path_of(*shard.parameter), *shard.parameter, shard.rows, shard.weight));
-    shards_->gather();
+    shards_->begin_gather();
+    shards_->finish_gather();
   } else {
     for (const model::StoredParameter& p : store_.parameters()) loader.load_rounded(p);
   }

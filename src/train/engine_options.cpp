@@ -5,6 +5,14 @@
 #include "model/stage_parameters.hpp"
 
 namespace red::train {
+namespace {
+
+bool has_action(const parallel::Program& program, parallel::Action action) {
+  return std::any_of(program.begin(), program.end(),
+                     [action](const parallel::Instruction& x) { return x.action == action; });
+}
+
+}  // namespace
 
 parallel::Placement placement_of(const EngineOptions& options, const parallel::Layout& layout) {
   return parallel::place_layers(model::layer_counts(options.model), pipeline_shape(options, layout, 1),
@@ -35,6 +43,8 @@ std::vector<model::StageOptions> stage_options(const EngineOptions& options,
   common.recompute = options.recompute;
   common.recompute_layers = options.recompute_layers;
   common.split_backward = options.train && parallel::splits_backward(program);
+  common.activations_arrive = options.train && has_action(program, parallel::Action::receive_activation);
+  common.memory_arrives = options.train && has_action(program, parallel::Action::receive_memory);
   std::vector<model::StageOptions> result(static_cast<std::size_t>(options.virtual_stages), common);
   if (!options.train) return result;
   for (int chunk = 0; chunk < options.virtual_stages; ++chunk)

@@ -44,8 +44,8 @@ std::vector<parallel::Program> training_programs(const EngineOptions& options,
                                                  const parallel::Layout& layout);
 
 /// Of each chunk of a stage. The program of a whole step decides how many micro-batches a chunk holds at a
-/// time, and whether its backward passes come apart; evaluation (`program` is not asked) holds one
-/// micro-batch.
+/// time, what arrives from other stages, and whether its backward passes come apart; evaluation (`program` is
+/// not asked) holds one micro-batch.
 std::vector<model::StageOptions> stage_options(const EngineOptions& options,
                                                const parallel::Program& program);
 

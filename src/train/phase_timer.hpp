@@ -3,7 +3,11 @@
 
 #include <array>
 #include <chrono>
+#include <string>
 #include <string_view>
+
+#include "device/work_timer.hpp"
+#include "parallel/trace_log.hpp"
 
 namespace red::train {
 
@@ -16,9 +20,31 @@ class PhaseTimer {
  public:
   using Clock = std::chrono::steady_clock;
 
-  void clear() { seconds_.fill(0.0); }
-  double seconds(Phase phase) const { return seconds_[static_cast<std::size_t>(phase)]; }
-  void add(Phase phase, double seconds) { seconds_[static_cast<std::size_t>(phase)] += seconds; }
+  explicit PhaseTimer(Stream& stream) : work_(stream, static_cast<int>(Phase::kCount)) {}
+
+  void clear() {
+    measured_.fill(0.0);
+    added_.fill(0.0);
+  }
+  double seconds(Phase phase) const { return measured_[index(phase)] + added_[index(phase)]; }
+  void add(Phase phase, double seconds) { added_[index(phase)] += seconds; }
+
+  /// Between these two, what is measured is timed where it is done (device/work_timer.hpp), but for data,
+  /// which are the host's. The stream has been synchronized before end_work().
+  void begin_work() {
+    times_work_ = true;
+    before_work_ = measured_;
+  }
+  void end_work() {
+    times_work_ = false;
+    const std::span<const double> seconds = work_.collect();
+    for (std::size_t i = index(Phase::data) + 1; i < seconds.size(); ++i)
+      measured_[i] = before_work_[i] + seconds[i];
+  }
+
+  /// From now on phases that are no passes of micro-batches, which the executor tells by itself, go there
+  /// too.
+  void trace(parallel::TraceLog* log) { trace_ = log; }
 
   static double seconds_since(Clock::time_point begin) {
     return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -28,14 +54,28 @@ class PhaseTimer {
   template <class F>
   double measure(Phase phase, F&& f) {
     const auto begin = Clock::now();
+    if (times_work_) work_.begin(static_cast<int>(phase));
     f();
+    if (times_work_) work_.end();
     const double seconds = seconds_since(begin);
-    add(phase, seconds);
+    measured_[index(phase)] += seconds;
+    if (trace_ != nullptr && is_traced(phase)) {
+      const double from = parallel::TraceLog::seconds(begin);
+      trace_->slice("phase", std::string(kPhaseNames[index(phase)]), from, from + seconds);
+    }
     return seconds;
   }
 
  private:
-  std::array<double, static_cast<std::size_t>(Phase::kCount)> seconds_{};
+  static constexpr std::size_t index(Phase phase) { return static_cast<std::size_t>(phase); }
+  static bool is_traced(Phase phase) {
+    return phase != Phase::forward && phase != Phase::backward && phase != Phase::pipeline_wait;
+  }
+
+  WorkTimer work_;
+  bool times_work_ = false;
+  parallel::TraceLog* trace_ = nullptr;
+  std::array<double, static_cast<std::size_t>(Phase::kCount)> measured_{}, before_work_{}, added_{};
 };
 
 }  // namespace red::train

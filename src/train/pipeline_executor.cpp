@@ -4,6 +4,7 @@
 #include <array>
 
 #include "base/check.hpp"
+#include "base/watch.hpp"
 #include "parallel/message_tags.hpp"
 
 namespace red::train {
@@ -29,6 +30,11 @@ const Message& message_of(MessageKind kind) {
   return messages[static_cast<std::size_t>(kind)];
 }
 
+/// What name_of() gives is a literal, and ends with a zero.
+const char* literal_of(parallel::Action action) {
+  return parallel::name_of(action).data();
+}
+
 }  // namespace
 
 PipelineExecutor::PipelineExecutor(model::StageGroup& stages, const parallel::PipelineShape& shape,
@@ -44,13 +50,23 @@ void PipelineExecutor::run(const parallel::Program& program, std::span<const dat
   for (auto& slots : slots_) {
     for (SlotState& slot : slots) slot.micro_batch = -1;
   }
+  activation_.instruction = memory_.instruction = 0;
   num_micro_batches_ = static_cast<int>(batches.size());
   std::fill(times_.compute_s.begin(), times_.compute_s.end(), parallel::StageCost{0.0, 0.0, 0.0});
   const auto begin = PhaseTimer::Clock::now();
-  for (const Instruction& instruction : program) {
+  watch::Activity activity("pipeline");
+  for (std::size_t i = 0; i < program.size(); ++i) {
+    const Instruction& instruction = program[i];
+    if (mode == model::ForwardMode::train) post_ahead(program, i, batches);
+    activity.now(
+        {literal_of(instruction.action), instruction.micro_batch, instruction.chunk, instruction.peer});
     if (instruction.micro_batch >= 0) load(instruction, batches);
+    const double from = trace_ != nullptr ? parallel::TraceLog::now() : 0.0;
     execute(instruction, mode, timer);
+    if (trace_ != nullptr)
+      trace_->slice("pipeline", parallel::to_string(instruction), from, parallel::TraceLog::now());
   }
+  activity.now({"the last sends"});
   timer.measure(Phase::pipeline_wait, [&] {
     for (auto& slots : slots_) {
       for (SlotState& slot : slots) finish_sends(slot);
@@ -74,12 +90,34 @@ void PipelineExecutor::load(const Instruction& instruction, std::span<const data
     stage.borrow_memory(slot_of(instruction), stages_.chunk(0).slot(slot_of(micro_batch, 0)));
 }
 
+/// Of each kind one at a time, in the program's order: so messages of one tag are received in the order in
+/// which they are sent.
+void PipelineExecutor::post_ahead(const parallel::Program& program, std::size_t now,
+                                  std::span<const data::MicroBatch> batches) {
+  for (const auto& [ahead, action] :
+       {std::pair{&activation_, Action::receive_activation}, {&memory_, Action::receive_memory}}) {
+    if (ahead->request) continue;
+    std::size_t& next = ahead->instruction;
+    for (next = std::max(next, now); next < program.size() && program[next].action != action;) ++next;
+    if (next < program.size())
+      ahead->request = begin_receive(program[next], arrival_of(program[next], batches));
+  }
+}
+
+Tensor PipelineExecutor::arrival_of(const Instruction& x, std::span<const data::MicroBatch> batches) {
+  const model::Stage& stage = stage_of(x);
+  const data::MicroBatch& batch = batches[x.micro_batch];
+  const int64_t encoder_tokens = batch.encoder.num_tokens(), decoder_tokens = batch.decoder.num_tokens();
+  if (x.action == Action::receive_memory) return stage.memory_arrival(encoder_tokens);
+  return stage.activation_arrival(stage.placement().has_encoder_part() ? encoder_tokens : decoder_tokens);
+}
+
 void PipelineExecutor::finish_sends(SlotState& slot) {
   for (parallel::Request& request : slot.sends) pipeline_.wait(request, "send to a neighbouring stage");
   slot.sends.clear();
 }
 
-/// Waits for tensor neighbours inside a layer count as communication.
+/// Waits inside a pass, for tensor neighbours and for weights, count as communication.
 template <class Compute>
 void PipelineExecutor::compute(Phase phase, double& chunk_s, PhaseTimer& timer, const Compute& body) {
   const double before = tensor_.wait_seconds();
@@ -116,7 +154,7 @@ void PipelineExecutor::execute(const Instruction& instruction, model::ForwardMod
   const parallel::MessageRule* rule = parallel::rule_of(instruction.action);
   RED_CHECK(rule != nullptr, "this executor cannot run {}", parallel::to_string(instruction));
   if (instruction.action == rule->send) return send(instruction, rule->kind, mode);
-  timer.measure(Phase::pipeline_wait, [&] { receive(instruction, rule->kind); });
+  timer.measure(Phase::pipeline_wait, [&] { receive(instruction, rule->kind, mode); });
 }
 
 model::Stage* PipelineExecutor::local_previous(int chunk) {
@@ -148,14 +186,27 @@ void PipelineExecutor::send(const Instruction& x, MessageKind kind, model::Forwa
   slot.gradient = pipeline_.receive(tensor_of(x, MessageKind::gradient, false), peer, tag);
 }
 
+parallel::Request PipelineExecutor::begin_receive(const Instruction& x, const Tensor& target) {
+  const int tag = message_of(parallel::rule_of(x.action)->kind).tag;
+  return pipeline_.receive(target, shape_.stage_of(x.peer), parallel::tag_of(tag, shape_.chunk_of(x.peer)));
+}
+
 /// Waits for it.
-void PipelineExecutor::receive(const Instruction& x, MessageKind kind) {
-  const Message& message = message_of(kind);
-  if (kind == MessageKind::gradient) return pipeline_.wait(state_of(x).gradient, message.what);
-  parallel::Request request = pipeline_.receive(tensor_of(x, kind, false), shape_.stage_of(x.peer),
-                                                parallel::tag_of(message.tag, shape_.chunk_of(x.peer)));
-  pipeline_.wait(request, message.what);
-  if (kind == MessageKind::memory_gradient) stage_of(x).add_memory_gradient_part(slot_of(x));
+void PipelineExecutor::receive(const Instruction& x, MessageKind kind, model::ForwardMode mode) {
+  const std::string_view what = message_of(kind).what;
+  if (kind == MessageKind::gradient) return pipeline_.wait(state_of(x).gradient, what);
+  model::Stage& stage = stage_of(x);
+  if (mode == model::ForwardMode::train && kind == MessageKind::activation) {
+    pipeline_.wait(activation_.request, what);
+    return stage.take_arrived_activation(slot_of(x));
+  }
+  if (mode == model::ForwardMode::train && kind == MessageKind::memory) {
+    pipeline_.wait(memory_.request, what);
+    return stage.take_arrived_memory(slot_of(x));
+  }
+  parallel::Request request = begin_receive(x, tensor_of(x, kind, false));
+  pipeline_.wait(request, what);
+  if (kind == MessageKind::memory_gradient) stage.add_memory_gradient_part(slot_of(x));
 }
 
 Tensor PipelineExecutor::tensor_of(const Instruction& x, MessageKind kind, bool sends) {

@@ -1,7 +1,8 @@
 // Runs a schedule's program on the stages of a rank: computes, sends and receives as the instructions say,
 // whatever schedule made them. Micro-batch i uses slot i modulo the number of slots of its chunk; sends are
 // posted and finished when their slot is needed again or at the end. Whoever gets an activation will send its
-// gradient back: that receive is posted with the send, so that no sender of gradients has to wait for us.
+// gradient back: that receive is posted with the send, so that no sender of gradients has to wait for us. In
+// training the next activation and encoder's output are received under what comes before their pass.
 #pragma once
 
 #include <span>
@@ -25,6 +26,9 @@ class PipelineExecutor {
   void run(const parallel::Program& program, std::span<const data::MicroBatch> batches,
            model::ForwardMode mode, PhaseTimer& timer);
 
+  /// Writes down when each instruction began and ended; null: nothing is.
+  void trace(parallel::TraceLog* log) { trace_ = log; }
+
   /// Where the last run's time went: compute by chunk, all micro-batches together, waits for tensor
   /// neighbours included (backward passes in one count as backward_input), and the whole of it.
   struct Times {
@@ -43,9 +47,19 @@ class PipelineExecutor {
     parallel::Request gradient;  ///< receive
   };
 
+  /// The next receive of one kind, posted before its instruction.
+  struct Ahead {
+    std::size_t instruction = 0;  ///< its number in the program
+    parallel::Request request;    ///< none: not posted
+  };
+
+  void post_ahead(const parallel::Program& program, std::size_t now,
+                  std::span<const data::MicroBatch> batches);
+  Tensor arrival_of(const parallel::Instruction& instruction, std::span<const data::MicroBatch> batches);
   void load(const parallel::Instruction& instruction, std::span<const data::MicroBatch> batches);
   void send(const parallel::Instruction& instruction, parallel::MessageKind kind, model::ForwardMode mode);
-  void receive(const parallel::Instruction& instruction, parallel::MessageKind kind);
+  parallel::Request begin_receive(const parallel::Instruction& instruction, const Tensor& target);
+  void receive(const parallel::Instruction& instruction, parallel::MessageKind kind, model::ForwardMode mode);
   /// What a message of this kind carries, at its sender or where it is received.
   Tensor tensor_of(const parallel::Instruction& instruction, parallel::MessageKind kind, bool sends);
   void finish_sends(SlotState& slot);
@@ -67,7 +81,9 @@ class PipelineExecutor {
   const model::TensorAxis& tensor_;
   int num_micro_batches_ = 0;                  ///< of the run
   std::vector<std::vector<SlotState>> slots_;  ///< by chunk
+  Ahead activation_, memory_;                  ///< in training
   Times times_;
+  parallel::TraceLog* trace_ = nullptr;
 };
 
 }  // namespace red::train

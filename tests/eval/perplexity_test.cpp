@@ -149,6 +149,19 @@ TEST_F(PerplexityTest, KeepsSourcesApartAndCountsTheFirstWindowsOnly) {
   });
 }
 
+// Behind a step weights are under way, and of the data ranks only one has a window.
+TEST_F(PerplexityTest, OfFewerWindowsThanRanksBehindATrainingStep) {
+  for_each_case([&](const GoldenStep& golden, train::Engine& engine, PerplexityOptions options) {
+    const auto windows = source("all", golden, golden.examples);
+    const auto batches = test::micro_batches({golden.examples[0].sample}, test::Form::one_micro_batch);
+    options.micro_batch = 1;
+    options.max_windows = 1;
+    EXPECT_TRUE(engine.train_step(batches, 0.01).applied);
+    const double at_once = perplexity(engine, *windows, options).all.sum;
+    EXPECT_EQ(perplexity(engine, *windows, options).all.sum, at_once);
+  });
+}
+
 TEST_F(PerplexityTest, LeavesATrainingStepAsItWas) {
   for_each_case([&](const GoldenStep& golden, train::Engine& engine, const PerplexityOptions& options) {
     const auto windows = source("all", golden, golden.examples);

@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "model/models.hpp"
 #include "optim/counted_gradients.hpp"
 #include "parallel/mpi_environment.hpp"
@@ -53,6 +55,16 @@ class ParameterShardsTest : public testing::Test {
     parallel::Request request = mpi_.world().all_reduce(make_tensor(&value, 1, 1), parallel::ReduceOp::sum);
     mpi_.world().wait(request, "test");
     return value;
+  }
+
+  /// Each rank's own rows become step times what they begin with; what layers compute with, nothing known.
+  void update_own_rows(const ParameterShards& shards, int step) {
+    for (const model::StoredParameter& p : store_.parameters())
+      fill(p.weight.value, 0, [](int64_t) { return -1.0; });
+    for (const ParameterShard& shard : shards.shards()) {
+      fill(shard.weight, shard.rows.begin,
+           [&](int64_t i) { return step * element_value(shard.parameter->spec, i); });
+    }
   }
 
   parallel::MpiEnvironment mpi_;
@@ -141,19 +153,78 @@ TEST_F(ParameterShardsTest, GatherGivesEveryRankAllRows) {
   for (const std::size_t bucket_bytes : kBucketBytes) {
     ParameterShards shards = make(bucket_bytes);
     for (const int step : {1, 2}) {
-      for (const model::StoredParameter& p : store_.parameters())
-        fill(p.weight.value, 0, [](int64_t) { return -1.0; });
-      for (const ParameterShard& shard : shards.shards()) {
-        fill(shard.weight, shard.rows.begin,
-             [&](int64_t i) { return step * element_value(shard.parameter->spec, i); });
-      }
-      shards.gather();
+      update_own_rows(shards, step);
+      shards.begin_gather();
+      EXPECT_EQ(shards.gathering(), mpi_.size() > 1);
+      shards.finish_gather();
+      EXPECT_FALSE(shards.gathering());
       for (const model::StoredParameter& p : store_.parameters()) {
         EXPECT_EQ(num_wrong(p.weight.value, 0, [&](int64_t i) { return step * element_value(p.spec, i); }), 0)
             << p.spec.name << ", buckets of " << bucket_bytes << " bytes, step " << step;
       }
     }
   }
+}
+
+/// The layers of the model in forward order; first nothing: what belongs to no layer.
+std::vector<std::optional<model::LayerOfParameter>> forward_order() {
+  const model::ModelConfig model = model::tiny_model(model::Kind::red);
+  std::vector<std::optional<model::LayerOfParameter>> order = {std::nullopt};
+  for (int64_t i = 0; i < model.encoder_layers; ++i)
+    order.emplace_back(model::LayerOfParameter{model::Stack::encoder, i});
+  for (int64_t i = 0; i < model.decoder_layers; ++i)
+    order.emplace_back(model::LayerOfParameter{model::Stack::decoder, i});
+  return order;
+}
+
+// A layer's weights are there when it is needed; with buckets of one parameter none that comes behind it is.
+TEST_F(ParameterShardsTest, GatherLayerByLayerInForwardOrder) {
+  for (const std::size_t bucket_bytes : kBucketBytes) {
+    ParameterShards shards = make(bucket_bytes);
+    for (const int step : {1, 2}) {
+      update_own_rows(shards, step);
+      shards.begin_gather();
+      const auto order = forward_order();
+      for (std::size_t now = 0; now < order.size(); ++now) {
+        shards.need(order[now]);
+        for (const ParameterShard& shard : shards.shards()) {
+          const model::ParameterSpec& spec = shard.parameter->spec;
+          const bool gain = spec.cut == model::TensorCut::none;
+          const auto used =
+              std::find(order.begin(), order.end(), gain ? std::nullopt : model::layer_of(spec.name));
+          const bool needed = used - order.begin() <= static_cast<std::ptrdiff_t>(now);
+          if (!needed && bucket_bytes > 1) continue;
+          EXPECT_EQ(num_wrong(shard.parameter->weight.value, 0,
+                              [&](int64_t i) {
+                                const int64_t row = i / spec.cols - shard.rows.begin;
+                                const bool own = row >= 0 && row < shard.rows.count;
+                                return needed || own ? step * element_value(spec, i) : -1.0;
+                              }),
+                    0)
+              << spec.name << " at layer " << now << ", buckets of " << bucket_bytes << " bytes";
+        }
+      }
+      EXPECT_FALSE(shards.gathering());
+    }
+  }
+}
+
+// They share memory.
+TEST_F(ParameterShardsTest, DoNotReduceWhileTheyGather) {
+  if (mpi_.size() == 1) return;
+  ParameterShards shards = make(600);
+  shards.begin_gather();
+  EXPECT_THROW(shards.reduce(), LogicError);
+  EXPECT_THROW(shards.begin_gather(), LogicError);
+}
+
+TEST_F(ParameterShardsTest, WithoutOverlapNothingIsLeftUnderWay) {
+  ParameterShards shards(stream_, store_, true, mesh_, {600, DType::fp32, false});
+  shards.begin_gather();
+  EXPECT_FALSE(shards.gathering());
+  shards.layer_done({model::Stack::encoder, 0});
+  shards.reduce();
+  EXPECT_GT(shards.hidden_share(), 0.0);  // all that had begun
 }
 
 TEST_F(ParameterShardsTest, MoveNothingButTheirOwnRows) {

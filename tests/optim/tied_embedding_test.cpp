@@ -106,7 +106,8 @@ TEST_F(TiedEmbeddingTest, SharedRowsAreTheOwners) {
     if (shard != nullptr) fill(shard->parameter->weight.value, 0, [](int64_t) { return -1.0; });
     if (shard != nullptr && shard->owned) fill(shard->weight, shard->first_row(), value);
     rank.tied.share();
-    rank.shards.gather();
+    rank.shards.begin_gather();
+    rank.shards.finish_gather();
     if (shard == nullptr) return;
     const auto& [spec, region, weight] = *shard->parameter;
     EXPECT_EQ(num_wrong(shard->weight, shard->first_row(), value), 0);

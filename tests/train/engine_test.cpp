@@ -3,6 +3,7 @@
 // allocated.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -48,6 +49,17 @@ class EngineTest : public testing::Test {
         f(kind, layout);
       }
     }
+  }
+  /// Of which a layer fills a bucket.
+  config::RunConfig deep_config() const {
+    config::RunConfig config = small_config(model::Kind::dec);
+    config.model.d_model = 128;
+    config.model.d_ff = 512;
+    config.model.num_heads = 16;
+    config.model.decoder_layers = 8;
+    config.train.bucket_mib = 1;
+    config.train.global_batch = 2 * mpi_.size();
+    return config;
   }
   void sum(double* values, int64_t count) { reduce(values, count, parallel::ReduceOp::sum); }
   void reduce(double* values, int64_t count, parallel::ReduceOp op) {
@@ -182,19 +194,31 @@ TEST_F(EngineTest, NothingIsAllocatedAfterTheSecondStep) {
 // staging memories, so all but two of the buckets that were begun have arrived. The embedding and gains, a
 // fiftieth of this model, come at the end anyway.
 TEST_F(EngineTest, GradientsTravelUnderTheBackwardPass) {
-  config::RunConfig config = small_config(model::Kind::dec);
-  config.model.d_model = 128;
-  config.model.d_ff = 512;
-  config.model.num_heads = 16;
-  config.model.decoder_layers = 8;
-  config.train.bucket_mib = 1;  // about a layer
-  const parallel::Layout layout{mpi_.size(), 1, 0, 1};
-  config.train.global_batch = 2 * layout.data;
-  Setup setup(mpi_, stream_, layout, config);
+  const config::RunConfig config = deep_config();
+  Setup setup(mpi_, stream_, {mpi_.size(), 1, 0, 1}, config);
   for (uint64_t t = 0; t < 3; ++t) {
     setup.engine.train_step(setup.loader.load(config.train.global_batch * t), 0.01);
     EXPECT_GT(setup.engine.shards().hidden_share(), 0.5);
   }
+}
+
+// Weights are under way when the next pass begins, and some arrive before their layer comes. Which ones is a
+// matter of the machine's load, so one bucket in four passes is enough.
+TEST_F(EngineTest, WeightsTravelUnderTheNextForwardPass) {
+  if (mpi_.size() == 1) return;
+  const config::RunConfig config = deep_config();
+  Setup setup(mpi_, stream_, {mpi_.size(), 1, 0, 1}, config);
+  const optim::ParameterShards& shards = setup.engine.shards();
+  double most = 0.0;
+  for (uint64_t t = 0; t < 4; ++t) {
+    const auto batches = setup.loader.load(config.train.global_batch * t);
+    setup.engine.train_step(batches, 0.01);
+    EXPECT_TRUE(shards.gathering());
+    setup.engine.gradients(batches, 0.01);
+    EXPECT_FALSE(shards.gathering());
+    most = std::max(most, shards.gathered_in_time());
+  }
+  EXPECT_GT(most, 0.0);
 }
 
 // Training drops, evaluation does not; and the same elements of a sample whatever micro-batch it is in.
@@ -309,6 +333,21 @@ TEST_F(EngineTest, RanksAgreeOnTheMatrixLibrary) {
   if (mpi_.size() == 1) {
     EXPECT_EQ(stream.gemm().choice, GemmChoice::plain);
   }
+}
+
+TEST_F(EngineTest, KeepsTheMatrixLibraryOfTheCheckpoint) {
+  Stream stream(1);
+  train::agree_on_gemm(mpi_.world(), stream);
+  const GemmChoice chosen = stream.gemm().choice;
+  checkpoint::Metadata metadata;
+  for (const char* const elsewhere : {"", "auto", "tf32", "another"}) {
+    if (*elsewhere != 0) metadata.extra[train::kGemmKey] = elsewhere;
+    train::keep_gemm(metadata, mpi_.world(), stream);
+    EXPECT_EQ(stream.gemm().choice, chosen) << elsewhere;
+  }
+  metadata.extra[train::kGemmKey] = "plain";
+  train::keep_gemm(metadata, mpi_.world(), stream);
+  EXPECT_EQ(stream.gemm().choice, GemmChoice::plain);
 }
 
 TEST_F(EngineTest, ParametersOfAllStagesAreTheModel) {

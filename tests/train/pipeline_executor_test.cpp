@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include "parallel/message_tags.hpp"
+#include "parallel/traced_communicator.hpp"
 #include "support/count_allocations.hpp"
 #include "train/small_run.hpp"
 
@@ -156,6 +158,49 @@ TEST_F(PipelineExecutorTest, RecomputationHasTheBitsOfKeeping) {
       config.train.global_batch = 3 * layout.data;
       check_recomputation(config, schedule);
     }
+  }
+}
+
+// What the next pass needs from another stage is received from before the pass that comes first.
+TEST_F(PipelineExecutorTest, ReceivesForTheNextPassUnderThisOne) {
+  if (mpi_.size() == 1) return;
+  constexpr int num_micro_batches = 5;
+  for (const auto& [kind, tag] :
+       {std::pair{model::Kind::dec, parallel::kTagActivation}, {model::Kind::red, parallel::kTagMemory}}) {
+    config::RunConfig config = small_config(kind);
+    const int encoder_stages = kind == model::Kind::red ? 1 : 0;
+    config.parallel = {1, 1, encoder_stages, mpi_.size() - encoder_stages};
+    config.model.decoder_layers = 4;
+    config.train.global_batch = num_micro_batches;
+    parallel::TraceLog log;
+    parallel::TracedCommunicator world(mpi_.world(), log);
+    parallel::Mesh mesh(config.parallel, world, model::layout_limits(config.model));
+    const data::SyntheticProvider provider = small_provider(kind);
+    train::Engine engine(
+        train::training_options(config, {provider.max_encoder_length(), provider.max_decoder_length()}), mesh,
+        stream_);
+    engine.initialize_parameters();
+    engine.trace(&log);
+    train::BatchLoader loader(provider, train::decoder_positions(config.model), num_micro_batches, 1, 1, 0);
+    log.start();
+    engine.train_step(loader.load(0), 0.01);
+    log.stop();
+    int num_received = 0;
+    for (const parallel::TraceTransfer& message : log.transfers()) {
+      const std::string id = fmt::format("tag {} number ", tag);
+      const std::size_t at = message.message.find(id);
+      if (message.sends || at == std::string::npos) continue;
+      const int micro_batch = std::stoi(message.message.substr(at + id.size()));
+      const std::string before = fmt::format("forward of micro-batch {}", std::max(0, micro_batch - 1));
+      for (const parallel::TraceSlice& slice : log.slices()) {
+        if (slice.name == before) {
+          EXPECT_LT(message.begin, slice.begin) << message.message;
+        }
+      }
+      ++num_received;
+    }
+    EXPECT_EQ(num_received, mesh.at().stage == 0 ? 0 : num_micro_batches);
+    stream_.set_progress_hook({});
   }
 }
 
