@@ -45,12 +45,26 @@ void set_aside_unfinished_together(const fs::path& checkpoints_dir, parallel::Co
   on_first_rank(world, [&] { set_aside_unfinished(checkpoints_dir); });
 }
 
-std::optional<fs::path> choose_newest(const fs::path& checkpoints_dir, parallel::Communicator& world) {
+void call_off_newer_together(const fs::path& checkpoints_dir, int64_t most_steps,
+                             parallel::Communicator& world) {
+  on_first_rank(world, [&] {
+    for (const FoundCheckpoint& found : list_checkpoints(checkpoints_dir)) {
+      if (found.step <= most_steps) break;
+      const std::string aside = call_off(checkpoints_dir, found);
+      log::info("'{}' is called off: it stays as '{}', which nobody reads; delete it when you like",
+                (checkpoints_dir / found.name).string(), aside);
+    }
+  });
+}
+
+std::optional<fs::path> choose_newest(const fs::path& checkpoints_dir, parallel::Communicator& world,
+                                      int64_t most_steps) {
   std::vector<FoundCheckpoint> found;
   bool any_damaged = false;
   on_first_rank(world, [&] {
     set_aside_unfinished(checkpoints_dir);
     found = list_checkpoints(checkpoints_dir);
+    std::erase_if(found, [&](const FoundCheckpoint& c) { return c.step > most_steps; });
     any_damaged = has_damaged(checkpoints_dir);
   });
   for (std::size_t i = 0;; ++i) {
@@ -73,7 +87,8 @@ std::optional<fs::path> choose_newest(const fs::path& checkpoints_dir, parallel:
                    (checkpoints_dir / name).string(), aside, shortened(damage));
     });
   }
-  if (text_of_first_rank(world, any_damaged ? "yes" : "").empty()) return std::nullopt;
+  if (text_of_first_rank(world, any_damaged ? "yes" : "").empty() || most_steps != kAnyStep)
+    return std::nullopt;
   throw DataError(
       "'{}' holds damaged checkpoints (step-N.damaged-K) and none that is whole: restore one from a copy, or "
       "begin anew with another train.run_dir or with checkpoint.resume = never",

@@ -2,7 +2,9 @@
 // incomplete or damaged is set aside under a name that says so, never deleted and never loaded.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -16,11 +18,18 @@ namespace red::checkpoint {
 void set_aside_unfinished_together(const std::filesystem::path& checkpoints_dir,
                                    parallel::Communicator& world);
 
-/// Sets aside what is no whole checkpoint, and returns the newest that is one; `latest` then names it.
-/// Nothing: there never was one. Throws DataError when there were some and all are damaged, IoError when a
-/// rank cannot read what may be whole.
+inline constexpr int64_t kAnyStep = std::numeric_limits<int64_t>::max();
+
+/// Sets aside what is no whole checkpoint, and returns the newest that is one, of at most `most_steps` steps;
+/// `latest` then names it. Nothing: there never was one. Throws DataError when there were some and all are
+/// damaged (where any step will do), IoError when a rank cannot read what may be whole.
 std::optional<std::filesystem::path> choose_newest(const std::filesystem::path& checkpoints_dir,
-                                                   parallel::Communicator& world);
+                                                   parallel::Communicator& world,
+                                                   int64_t most_steps = kAnyStep);
+
+/// Checkpoints of more steps become step-N.called-off-K, newest first. Throws IoError.
+void call_off_newer_together(const std::filesystem::path& checkpoints_dir, int64_t most_steps,
+                             parallel::Communicator& world);
 
 /// What is wrong with a checkpoint, a line each; empty: nothing.
 std::string find_damage_together(const std::filesystem::path& checkpoint_dir, parallel::Communicator& world);

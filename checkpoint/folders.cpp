@@ -10,6 +10,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/watch.hpp"
 #include "checkpoint/checkpoint.hpp"
 #include "checkpoint/posix_file.hpp"
 #include "checkpoint/shard_layout.hpp"
@@ -27,6 +28,7 @@ void check(const std::error_code& error, const char* what, const fs::path& path)
 }
 
 bool is_there(const fs::path& path) {
+  const watch::BlockingPoint looking("looking at", path.native());
   std::error_code error;
   const bool found = fs::exists(fs::symlink_status(path, error));
   if (error && error != std::errc::no_such_file_or_directory) check(error, "look at", path);
@@ -36,6 +38,7 @@ bool is_there(const fs::path& path) {
 constexpr const char* kSuperseded = "superseded";
 constexpr const char* kIncomplete = "incomplete";
 constexpr const char* kDamaged = "damaged";
+constexpr const char* kCalledOff = "called-off";
 constexpr const char* kPartialEnding = ".partial";
 
 /// The whole text as a number of digits alone.
@@ -51,6 +54,7 @@ std::optional<int64_t> number_of(std::string_view text) {
 std::vector<std::string> names_in(const fs::path& folder) {
   std::vector<std::string> names;
   if (!is_there(folder)) return names;
+  const watch::BlockingPoint listing("listing", folder.native());
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
     names.push_back(entry->path().filename().string());
@@ -108,6 +112,7 @@ fs::path partial_folder(const fs::path& checkpoints_dir, int64_t step) {
 }
 
 void prepare_partial(const fs::path& checkpoints_dir, int64_t step) {
+  const watch::BlockingPoint preparing("preparing a save in", checkpoints_dir.native());
   std::error_code error;
   fs::create_directories(checkpoints_dir, error);
   check(error, "create folder", checkpoints_dir);
@@ -126,6 +131,7 @@ void remove_partial(const fs::path& checkpoints_dir, int64_t step) noexcept {
   try {
     std::error_code error;
     const fs::path partial = partial_folder(checkpoints_dir, step);
+    const watch::BlockingPoint removing("removing", partial.native());
     fs::remove_all(partial, error);
     check(error, "remove", partial);
   } catch (const std::exception& error) {
@@ -164,11 +170,23 @@ void set_aside_unfinished(const fs::path& checkpoints_dir) {
   }
 }
 
-std::string set_aside_damaged(const fs::path& checkpoints_dir, const FoundCheckpoint& found) {
-  std::string aside = next_numbered(checkpoints_dir, folder_name(found.step), kDamaged);
+namespace {
+
+std::string set_aside(const fs::path& checkpoints_dir, const FoundCheckpoint& found, const char* what) {
+  std::string aside = next_numbered(checkpoints_dir, folder_name(found.step), what);
   rename_path(checkpoints_dir / found.name, checkpoints_dir / aside);
   sync_folder(checkpoints_dir);
   return aside;
+}
+
+}  // namespace
+
+std::string set_aside_damaged(const fs::path& checkpoints_dir, const FoundCheckpoint& found) {
+  return set_aside(checkpoints_dir, found, kDamaged);
+}
+
+std::string call_off(const fs::path& checkpoints_dir, const FoundCheckpoint& found) {
+  return set_aside(checkpoints_dir, found, kCalledOff);
 }
 
 bool has_damaged(const fs::path& checkpoints_dir) {

@@ -1,7 +1,8 @@
 // The life of a checkpoint's folder: step-N.partial while it is written, step-N once it is whole, and the
 // text file `latest` that names the newest. A folder with a final name is never written into or replaced; the
 // retention alone deletes it. What is no whole checkpoint is renamed to step-N.incomplete-K or
-// step-N.damaged-K, K counting up, and left alone from then on.
+// step-N.damaged-K, what a run went back behind to step-N.called-off-K, K counting up, and left alone from
+// then on.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +37,9 @@ std::vector<FoundCheckpoint> list_checkpoints(const std::filesystem::path& check
 void set_aside_unfinished(const std::filesystem::path& checkpoints_dir);
 /// Renames a checkpoint to step-N.damaged-K; returns the new name. Throws IoError.
 std::string set_aside_damaged(const std::filesystem::path& checkpoints_dir, const FoundCheckpoint& found);
+/// Renames a checkpoint that the run went back behind to step-N.called-off-K; returns the new name. Throws
+/// IoError.
+std::string call_off(const std::filesystem::path& checkpoints_dir, const FoundCheckpoint& found);
 /// Whether there is a step-N.damaged-K.
 bool has_damaged(const std::filesystem::path& checkpoints_dir);
 /// Makes `latest` name a checkpoint, where it does not. Throws IoError.

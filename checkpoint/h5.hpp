@@ -17,6 +17,9 @@
 
 namespace red::checkpoint::h5 {
 
+/// "1.10.8"
+std::string library_version();
+
 /// HDF5's error stack of the last failed call as one line, outermost function first; empties it.
 std::string take_error_stack();
 

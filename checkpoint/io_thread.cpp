@@ -6,6 +6,7 @@
 
 #include "base/check.hpp"
 #include "base/log.hpp"
+#include "base/watch.hpp"
 
 namespace red::checkpoint {
 namespace {
@@ -22,6 +23,7 @@ struct IoThread::State {
   bool busy = false, closing = false;
 
   void work() {
+    const watch::Thread watched("checkpoint thread");
     std::unique_lock lock(mutex);
     for (;;) {
       changed.wait(lock, [this] { return busy || closing; });

@@ -11,6 +11,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/watch.hpp"
 
 namespace red::checkpoint {
 namespace {
@@ -29,12 +30,14 @@ void check(bool ok, const std::string& what, const std::filesystem::path& path) 
 }  // namespace
 
 PosixFile PosixFile::create(const std::filesystem::path& path) {
+  const watch::BlockingPoint creating("creating", path.native());
   const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   check(descriptor >= 0, "create", path);
   return {descriptor, path};
 }
 
 PosixFile PosixFile::open(const std::filesystem::path& path) {
+  const watch::BlockingPoint opening("opening", path.native());
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   check(descriptor >= 0, "open", path);
   return {descriptor, path};
@@ -61,6 +64,7 @@ uint64_t PosixFile::num_bytes() const {
 }
 
 void PosixFile::reserve(uint64_t num_bytes) const {
+  const watch::BlockingPoint reserving("reserving space for", path_.native());
   // fallocate, not posix_fallocate: where the file system has no such call, glibc writes a byte into every
   // block, which takes longer than the checkpoint itself.
   int result = 0;
@@ -74,6 +78,7 @@ void PosixFile::reserve(uint64_t num_bytes) const {
 void PosixFile::write_at(uint64_t offset, const void* data, std::size_t num_bytes) const {
   const char* next = static_cast<const char*>(data);
   while (num_bytes > 0) {
+    const watch::BlockingPoint writing("writing", path_.native());
     const ssize_t written = ::pwrite(descriptor_, next, num_bytes, static_cast<off_t>(offset));
     if (written < 0 && errno == EINTR) continue;
     // Nothing written and no error: POSIX leaves that open; a full device is the only likely reason.
@@ -86,6 +91,7 @@ void PosixFile::write_at(uint64_t offset, const void* data, std::size_t num_byte
 }
 
 void PosixFile::begin_sync(uint64_t offset, std::size_t num_bytes) const noexcept {
+  const watch::BlockingPoint syncing("beginning to sync", path_.native());
   // The result does not matter: what this call cannot do, fsync does, and says so when it fails.
   static_cast<void>(::sync_file_range(descriptor_, static_cast<off_t>(offset), static_cast<off_t>(num_bytes),
                                       SYNC_FILE_RANGE_WRITE));
@@ -96,10 +102,12 @@ void PosixFile::forget_cached() const noexcept {
 }
 
 void PosixFile::sync() const {
+  const watch::BlockingPoint syncing("syncing", path_.native());
   check(::fsync(descriptor_) == 0, "sync", path_);
 }
 
 void PosixFile::close() {
+  const watch::BlockingPoint closing("closing", path_.native());
   check(::close(std::exchange(descriptor_, -1)) == 0, "close", path_);
 }
 
@@ -107,6 +115,7 @@ void read_at(int descriptor, const std::string& file_name, uint64_t offset, void
              std::size_t num_bytes) {
   char* next = static_cast<char*>(data);
   while (num_bytes > 0) {
+    const watch::BlockingPoint reading("reading", file_name);
     const ssize_t got =
         ::pread(descriptor, next, std::min(num_bytes, kReadBytes), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
@@ -119,6 +128,7 @@ void read_at(int descriptor, const std::string& file_name, uint64_t offset, void
 }
 
 void sync_folder(const std::filesystem::path& folder) {
+  const watch::BlockingPoint syncing("syncing folder", folder.native());
   const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   check(descriptor >= 0, "open folder", folder);
   const int result = ::fsync(descriptor);
@@ -128,6 +138,7 @@ void sync_folder(const std::filesystem::path& folder) {
 }
 
 void rename_path(const std::filesystem::path& from, const std::filesystem::path& to) {
+  const watch::BlockingPoint renaming("renaming to", to.native());
   check(::rename(from.c_str(), to.c_str()) == 0, "rename '" + from.string() + "' to", to);
 }
 

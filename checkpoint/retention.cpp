@@ -5,6 +5,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/watch.hpp"
 #include "checkpoint/folders.hpp"
 #include "checkpoint/manifest.hpp"
 #include "checkpoint/posix_file.hpp"
@@ -43,6 +44,7 @@ void delete_checkpoint(const fs::path& checkpoints_dir, int64_t step) {
   fs::path removing = folder;
   removing += kRemovingEnding;
   rename_path(folder, removing);
+  const watch::BlockingPoint point("removing", removing.native());
   std::error_code error;
   fs::remove_all(removing, error);
   if (error)

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/crc32c.hpp"
+#include "base/watch.hpp"
 #include "checkpoint/checksums.hpp"
 #include "checkpoint/h5.hpp"
 #include "checkpoint/posix_file.hpp"
@@ -110,6 +111,7 @@ PlacedTile create_dataset(hid_t file, const Shard& shard, uint32_t crc32c, hid_t
 std::vector<PlacedTile> create_structure(const PosixFile& file, const ShardIdentity& identity,
                                          std::span<const Shard> shards, ChunkSource& source) {
   const std::string path = file.path().string();
+  const watch::BlockingPoint laying_out("laying out", path);
   const h5::PropertyList access = h5::file_access();
   RED_HDF5(IoError, H5Pset_alignment(access.get(), 16 * kAlignment, kAlignment), "{}", path);
   h5::File h5_file(RED_HDF5(IoError, H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access.get()),

@@ -17,6 +17,8 @@
 #include <utility>
 #include <vector>
 
+#include "data/sample_ranges.hpp"
+
 namespace red::config {
 
 /// What a configuration is read for: some keys have to be given for one use and not for another.
@@ -138,6 +140,17 @@ class Section {
     };
     return readable(
         option, [field](const Config& config) { return fmt::format("{}", fmt::join(field(config), ",")); });
+  }
+
+  /// Samples by global index, such as 19200-19215,19300; empty: none. Field: data::SampleRanges.
+  template <class Field>
+  Option<Config>& samples(std::string_view key, Field field, std::string_view help) {
+    Option<Config>& option = add(key, "list", help);
+    option.range = "FIRST-LAST,N,...";
+    option.set = [field](Config& config, std::string_view text) {
+      return data::parse_sample_ranges(text, field(config));
+    };
+    return readable(option, [field](const Config& config) { return field(config).to_string(); });
   }
 
   template <class Field>

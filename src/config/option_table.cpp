@@ -60,6 +60,22 @@ void add_model(std::vector<RunOption>& table) {
   s.number("init_seed", FIELD(model.init_seed), {}, "Seed of the initial parameters.").aka({"seed"});
 }
 
+void add_transport(RunSection& s) {
+  using parallel::Transport;
+  s.choice("transport", FIELD(transport.transport),
+           {{Transport::automatic, "auto"}, {Transport::nccl, "nccl"}, {Transport::staged, "staged"}},
+           "How ranks of redllm-cuda exchange GPU memory. auto: over NCCL where each has a GPU of its own, "
+           "otherwise staged: over MPI, through host memory. The log says which.")
+      .aka({"distributed_backend", "ddp_backend"});
+  s.boolean("overlap", FIELD(transport.overlap),
+            "Compute while gradients are summed over the data ranks and updated rows gathered. no: wait for "
+            "each, and over NCCL for every collective. The result is the same.")
+      .aka({"overlap_grad_reduce", "overlap_param_gather"});
+  s.boolean("check_collectives", FIELD(transport.check_order),
+            "Over NCCL, compare before each collective what every rank is about to call: slow, and finds "
+            "ranks that do different things, which would hang.");
+}
+
 void add_parallel(std::vector<RunOption>& table) {
   using parallel::PipelineSchedule;
   RunSection s("parallel", table);
@@ -101,6 +117,7 @@ void add_parallel(std::vector<RunOption>& table) {
            "a layer.")
       .in("chunks")
       .aka({"vpp", "virtual_pipeline_model_parallel_size"});
+  add_transport(s);
 }
 
 void add_train(std::vector<RunOption>& table) {
@@ -130,6 +147,16 @@ void add_train(std::vector<RunOption>& table) {
       .in("steps")
       .aka({"log_interval"});
   s.number(
+       "straggler_every", FIELD(train.straggler_every), {.low = 0, .high = 100000},
+       "Steps over which the ranks' own times are compared, to name those that are 20 % slower than their "
+       "peers; 0: they are not.")
+      .in("steps");
+  s.number("trace_step", FIELD(train.trace_step), {.low = 0, .high = int64_t{1} << 40},
+           "First step of a trace of all ranks, run_dir/trace-step-N.json for ui.perfetto.dev; 0: none.")
+      .in("steps");
+  s.number("trace_steps", FIELD(train.trace_steps), {.low = 1, .high = 10000}, "Steps of that trace.")
+      .in("steps");
+  s.number(
        "validate_every", FIELD(train.validate_every), {.low = 0},
        "Steps between losses on held-out text ([data.source.NAME] held_out), one more at the end; 0: none.")
       .in("steps")
@@ -142,6 +169,23 @@ void add_train(std::vector<RunOption>& table) {
   s.number("max_skipped_steps", FIELD(train.max_skipped_steps), {.low = 0},
            "Steps in a row with NaN or Inf that are skipped before the run ends.")
       .in("steps");
+  s.number(
+       "spike_threshold", FIELD(train.spike_threshold), {.low = 0.0, .high = 1e6},
+       "Spreads (1.4826 x median distance from it) above the median of earlier losses from where a loss is "
+       "high. After train.spike_steps of them, or too many steps with NaN or Inf, the run goes back to a "
+       "checkpoint and leaves samples out; 0: it does not.")
+      .aka({"loss_spike_threshold"});
+  s.number("spike_window", FIELD(train.spike_window), {.low = 8, .high = 2048},
+           "Losses that median and spread are of; before there are so many, none is high.")
+      .in("steps");
+  s.number("spike_steps", FIELD(train.spike_steps), {.low = 1, .high = 1000000},
+           "Steps in a row whose loss is high.")
+      .in("steps");
+  s.number("spike_back", FIELD(train.spike_back), {.low = 0, .high = 1000000},
+           "Steps before those whose samples are left out as well; the checkpoint is one from before them.")
+      .in("steps");
+  s.number("max_returns", FIELD(train.max_returns), {.low = 1, .high = 1000000},
+           "How often a run goes back, over all its starts; once more ends it with exit code 5.");
   s.number("threads", FIELD(train.threads), {.low = 0, .high = 4096},
            "Threads of one rank; 0: the cores that it is bound to, divided by the ranks that share them.")
       .in("threads");
@@ -177,10 +221,16 @@ void add_train(std::vector<RunOption>& table) {
        "Of gradients on their way between data ranks. bf16 takes half the time and rounds each rank's part "
        "and the sum, which is added in fp32.")
       .aka({"grad_reduce_in_bf16", "communication_data_type", "grad_allreduce_dtype"});
-  s.number("timeout_s", FIELD(train.timeout_s), {.low = 0.0, .high = 1e7, .above_low = true},
-           "A wait for another rank that takes longer ends the run.")
+  s.number(
+       "timeout_s", FIELD(train.timeout_s), {.low = 0.0, .high = 1e7, .above_low = true},
+       "A wait for another rank that takes longer ends the run, and so does a step that stays as long at one "
+       "point of its computation.")
       .in("seconds")
       .aka({"timeout", "nccl_timeout"});
+  s.number("io_timeout_s", FIELD(train.io_timeout_s), {.low = 0.0, .high = 1e7, .above_low = true},
+           "A read, write or sync of a file that takes longer ends the run, also behind training.")
+      .in("seconds")
+      .aka({"io_timeout"});
   s.choice(
       "gemm", FIELD(train.gemm),
       {{"auto", "auto"},
@@ -188,8 +238,15 @@ void add_train(std::vector<RunOption>& table) {
        {"onednn", "onednn"},
        {"plain", "plain"},
        {"tf32", "tf32"}},
-      "Library of matrix products; auto: the fastest here that computes rightly. In generation, products "
-      "of up to 16 rows have their own kernel. tf32 is for redllm-cuda, where auto multiplies fp32 exactly.");
+      "Library of matrix products; auto: the fastest here that computes rightly, and in a resumed run the "
+      "one it had. In generation, products of up to 16 rows have their own kernel. tf32 is for redllm-cuda, "
+      "where auto multiplies fp32 exactly.");
+  s.boolean(
+       "deterministic", FIELD(train.deterministic),
+       "Repeats of a run on the same ranks, threads and kind of machine have the same bits: libraries and "
+       "algorithms of products are not chosen by measuring, which may come out differently each time. "
+       "Somewhat slower.")
+      .aka({"deterministic_mode", "use_deterministic_algorithms"});
   s.choice(
       "attention", FIELD(train.attention), {{AttentionChoice::own, "own"}, {AttentionChoice::cudnn, "cudnn"}},
       "Kernels of attention. cudnn: for redllm-cuda built with cuDNN, where it takes the shape (bf16, no "
@@ -243,45 +300,6 @@ void add_schedule(std::vector<RunOption>& table) {
   s.number("final_fraction", FIELD(schedule.final_fraction), {.low = 0.0, .high = 1.0},
            "Rate at the cosine's end, as a share of the peak.")
       .aka({"min_lr_ratio", "min_lr"});
-}
-
-void add_data(std::vector<RunOption>& table) {
-  using data::MissingEod;
-  using data::SampleKind;
-  RunSection s("data", table);
-  s.path("tokenizer", FIELD(data.tokenizer), "SentencePiece model that the token files were made with.")
-      .needed(kTrainUse)
-      .aka({"tokenizer_model", "tokenizer_path", "vocab_file"});
-  s.choice("samples", FIELD(data.samples), {{SampleKind::windows, "windows"}, {SampleKind::pairs, "pairs"}},
-           "What a sample is: a window of text, or a pair of inputs and targets with the loss on the targets "
-           "(redllm data build --pairs).")
-      .aka({"objective", "task"});
-  s.number("input_length", FIELD(data.input_length), {.low = 2, .high = int64_t{1} << 24},
-           "Longest inputs of a pair; of longer ones the beginning is kept.")
-      .in("tokens")
-      .aka({"max_source_length", "max_input_length", "encoder_seq_length"});
-  s.number("target_length", FIELD(data.target_length), {.low = 2, .high = int64_t{1} << 24},
-           "Longest targets of a pair, their </s> included; of longer ones the beginning is kept.")
-      .in("tokens")
-      .aka({"max_target_length", "decoder_seq_length"});
-  s.boolean("end_input", FIELD(data.end_input), "The inputs of a pair end with </s>, as its targets do.")
-      .aka({"add_eos"});
-  s.number("window", FIELD(data.window), {.low = 2, .high = int64_t{1} << 24},
-           "Tokens of one window cut from the documents; a RedLLM's encoder sees the first half.")
-      .in("tokens")
-      .aka({"seq_len", "seq_length", "sequence_length", "context_length", "block_size"});
-  s.boolean("document_mask", FIELD(data.document_mask), "Attention stays inside a document.")
-      .aka({"reset_attention_mask"});
-  s.boolean("bidirectional_input", FIELD(data.bidirectional_input),
-            "DecLLM alone: the first half of the window, or the inputs of a pair, are input whose tokens all "
-            "see each other.")
-      .aka({"biattn", "prefix_lm"});
-  s.choice("missing_eod", FIELD(data.missing_eod), {{MissingEod::refuse, "refuse"}, {MissingEod::add, "add"}},
-           "Token files whose documents do not end with [EOD]: refuse them, or add it while reading.");
-  s.number("seed", FIELD(data.seed), {}, "Seed of the order of samples.");
-  s.number("block", FIELD(data.block), {.low = 1, .high = int64_t{1} << 24},
-           "Samples within which every source has its exact share.")
-      .in("samples");
 }
 
 void add_rest(std::vector<RunOption>& table) {
@@ -350,50 +368,11 @@ const std::vector<RunOption>& run_options() {
     add_train(rows);
     add_optimizer(rows);
     add_schedule(rows);
-    add_data(rows);
+    add_data_options(rows);
     add_rest(rows);
     return rows;
   }();
   return table;
-}
-
-const std::vector<SourceOption>& source_options() {
-  static const std::vector<SourceOption> table = [] {
-    std::vector<SourceOption> rows;
-    Section<data::SourceConfig> s("data.source.NAME", rows);
-    s.path("tokens", FIELD(tokens),
-           "Token files: PREFIX.bin and PREFIX.idx; \"_text_document\" is added where needed.")
-        .needed(kTrainUse)
-        .aka({"path", "data_path", "file", "prefix"});
-    s.path("held_out", FIELD(held_out), "The same for held-out text; empty: none.")
-        .aka({"valid", "validation"});
-    s.number("weight", FIELD(weight), {.low = 0.0, .high = 1e12, .above_low = true},
-             "Share of the mixture, relative to the other sources' weights.")
-        .aka({"share"});
-    return rows;
-  }();
-  return table;
-}
-
-const std::vector<SectionInfo>& sections() {
-  static const std::vector<SectionInfo> list = {
-      {"model", "What the model is; configs/models/ has presets."},
-      {"parallel", "How ranks divide the work: ranks = data x tensor x (encoder_stages + decoder_stages)."},
-      {"train", "The run."},
-      {"optimizer", "Adafactor."},
-      {"schedule", "The learning rate."},
-      {"data", "What is read, and how samples are cut."},
-      {"data.source.NAME", "One corpus; NAME is yours. A later file that has the section replaces it whole."},
-      {"checkpoint", "Saving and resuming."},
-      {"bench", "Measuring."},
-  };
-  return list;
-}
-
-std::string_view source_name(std::string_view section_or_key) {
-  if (!section_or_key.starts_with(kSourcePrefix)) return {};
-  const std::string_view rest = section_or_key.substr(kSourcePrefix.size());
-  return rest.substr(0, rest.find('.'));
 }
 
 }  // namespace red::config

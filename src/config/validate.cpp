@@ -148,6 +148,24 @@ void check_retention(const Loaded& loaded) {
                       with_place(loaded, "checkpoint.keep_best"), with_place(loaded, "train.validate_every"));
 }
 
+void check_spikes(const Loaded& loaded) {
+  const RunConfig& c = loaded.config;
+  if (c.train.spike_threshold == 0.0) return;
+  if (c.checkpoint.every == 0)
+    throw ConfigError("{}: there is no checkpoint to go back to, because {}",
+                      with_place(loaded, "train.spike_threshold"), with_place(loaded, "checkpoint.every"));
+  const int64_t needed = c.train.spike_back + std::max(c.train.spike_steps, c.train.max_skipped_steps + 1);
+  if (c.checkpoint.keep_last != 0 && (c.checkpoint.keep_last - 1) * c.checkpoint.every < needed)
+    throw ConfigError(
+        "{}: with {} the checkpoints that stay do not reach back {} steps, which {} and {} may ask for; keep "
+        "{}",
+        with_place(loaded, "checkpoint.keep_last"), with_place(loaded, "checkpoint.every"), needed,
+        with_place(loaded, "train.spike_back"),
+        with_place(loaded, c.train.spike_steps > c.train.max_skipped_steps ? "train.spike_steps"
+                                                                           : "train.max_skipped_steps"),
+        (needed + c.checkpoint.every - 1) / c.checkpoint.every + 1);
+}
+
 void check_recompute(const Loaded& loaded) {
   const RunConfig& c = loaded.config;
   if (c.train.recompute != model::Recompute::none &&
@@ -204,6 +222,7 @@ void validate(const Loaded& loaded, Use use) {
   check_sources(loaded);
   check_validation(loaded);
   check_retention(loaded);
+  check_spikes(loaded);
 }
 
 }  // namespace red::config

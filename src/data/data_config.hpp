@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "data/sample_ranges.hpp"
+
 namespace red::data {
 
 /// One corpus of token files, [data.source.NAME].
@@ -36,6 +38,7 @@ struct DataConfig {
       false;  ///< DecLLM: the first half of the window, or a pair's inputs, see themselves (BiAttn)
   MissingEod missing_eod = MissingEod::refuse;  ///< token files whose documents do not end with [EOD]
   uint64_t seed = 1;                            ///< of the order of samples
+  SampleRanges skip_samples;                    ///< that training passes over
   int64_t block = 1024;                         ///< samples in which every source has its exact share
 };
 

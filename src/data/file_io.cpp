@@ -12,6 +12,7 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "base/watch.hpp"
 
 namespace red::data {
 namespace {
@@ -34,6 +35,7 @@ void sync_folder(const std::filesystem::path& path) {
 
 void read_fully(int fd, const std::filesystem::path& path, uint64_t offset, std::span<std::byte> out) {
   while (!out.empty()) {
+    const watch::BlockingPoint reading("reading", path.native());
     const ssize_t got = ::pread(fd, out.data(), out.size(), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail("cannot read", path);
@@ -49,6 +51,7 @@ void read_fully(int fd, const std::filesystem::path& path, uint64_t offset, std:
 }  // namespace
 
 InputFile::InputFile(std::filesystem::path path) : path_(std::move(path)) {
+  const watch::BlockingPoint opening("opening", path_.native());
   fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd_ < 0) fail("cannot open", path_);
   struct stat status {};

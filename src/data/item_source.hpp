@@ -23,6 +23,8 @@ class ItemSource {
   virtual int64_t num_items() const = 0;
   /// Everything of the sample but its id and its source. Throws DataError when the item cannot be one.
   virtual void cut(int64_t item, Sample& sample) const = 0;
+  /// The documents that the item is cut from, first and last, counted from 0.
+  virtual std::pair<int64_t, int64_t> documents(int64_t item) const = 0;
   /// How many items, and what of the files is left out, for the log.
   virtual std::string describe() const = 0;
 

@@ -40,6 +40,7 @@ class PairSource final : public ItemSource {
   int64_t num_items() const override { return stream().file().num_documents(); }
   /// Throws DataError for a pair without inputs where nothing else would stand in the encoder.
   void cut(int64_t item, Sample& sample) const override;
+  std::pair<int64_t, int64_t> documents(int64_t item) const override { return {item, item}; }
   std::string describe() const override;
 
  private:

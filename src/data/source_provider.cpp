@@ -31,14 +31,19 @@ MixtureProvider::MixtureProvider(std::vector<std::unique_ptr<ItemSource>> source
   for (const auto& source : sources_) keys_.push_back(hash_name("data.windows." + source->name(), seed));
 }
 
-void MixtureProvider::get(uint64_t index, Sample& sample) const {
+MixtureProvider::Place MixtureProvider::place(uint64_t index) const {
   const Mixture::Draw draw = mixture_.draw(index);
   const auto source = static_cast<std::size_t>(draw.source);
   const auto items = static_cast<uint64_t>(sources_[source]->num_items());
   const KeyedPermutation epoch(items, keys_[source], draw.ordinal / items);
-  sources_[source]->cut(static_cast<int64_t>(epoch(draw.ordinal % items)), sample);
+  return {draw.source, static_cast<int64_t>(epoch(draw.ordinal % items))};
+}
+
+void MixtureProvider::get(uint64_t index, Sample& sample) const {
+  const Place at = place(index);
+  sources_[static_cast<std::size_t>(at.source)]->cut(at.item, sample);
   sample.id = index;
-  sample.source = draw.source;
+  sample.source = at.source;
 }
 
 std::vector<std::string> MixtureProvider::source_names() const {

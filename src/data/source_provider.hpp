@@ -20,6 +20,12 @@ class MixtureProvider final : public SampleProvider {
   MixtureProvider(std::vector<std::unique_ptr<ItemSource>> sources, Mixture mixture,
                   const SampleLengths& lengths, uint64_t seed);
 
+  /// Which item of which source a sample is; reads nothing.
+  struct Place {
+    int32_t source = 0;
+    int64_t item = 0;
+  };
+  Place place(uint64_t index) const;
   void get(uint64_t index, Sample& sample) const override;
   int64_t max_encoder_length() const override { return lengths_.encoder; }
   int64_t max_decoder_length() const override { return lengths_.decoder; }

@@ -36,13 +36,14 @@ class TokenStream {
   void read(int64_t first, std::span<int32_t> out) const;
   /// Document of each of these tokens, counted from the document of token `origin`.
   void read_documents(int64_t origin, int64_t first, std::span<int32_t> out) const;
+  /// The document that a token of the stream is in.
+  int64_t document_of(int64_t position) const;
 
  private:
   /// First stream token of a document.
   int64_t begin(int64_t document) const {
     return file_.document_begin(document) + (adds_eod_ ? document : 0);
   }
-  int64_t document_of(int64_t position) const;
   bool ends_with_eod(int64_t document) const;
   bool find_whether_to_add(MissingEod missing_eod) const;
   void check_ids(int64_t first, std::span<const int32_t> tokens) const;

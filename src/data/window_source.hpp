@@ -41,6 +41,9 @@ class WindowSource final : public ItemSource {
 
   int64_t num_items() const override { return stream().num_tokens() / shape_.window; }
   void cut(int64_t item, Sample& sample) const override;
+  std::pair<int64_t, int64_t> documents(int64_t item) const override {
+    return {stream().document_of(item * shape_.window), stream().document_of((item + 1) * shape_.window - 1)};
+  }
   std::string describe() const override;
 
  private:

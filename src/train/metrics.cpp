@@ -31,6 +31,14 @@ std::string to_json(const StepMetrics& m) {
   for (const auto& [source, items] : m.skipped_samples) json["skipped_samples"][source] = items;
   for (std::size_t i = 0; i < m.phase_s.size(); ++i)
     json["phase_s"][std::string(kPhaseNames[i])] = m.phase_s[i];
+  for (const SlowRank& s : m.stragglers) {
+    json["stragglers"].push_back({{"rank", s.rank},
+                                  {"host", s.host},
+                                  {"phase", s.phase},
+                                  {"own_s", s.own_s},
+                                  {"expected_s", s.expected_s}});
+  }
+  if (!m.rank_own_s.empty()) json["rank_own_s"] = m.rank_own_s;
   for (const ValidationLoss& v : m.validation) {
     json["validation"][v.source] = {{"loss", number(v.loss)},
                                     {"second_half_loss", number(v.second_half_loss)},

@@ -21,6 +21,24 @@ struct ValidationLoss {
   double second_half_loss = 0.0;  ///< targets in their window's second half: the same for a RedLLM
 };
 
+/// A rank that holds the others up (train/straggler_watch).
+struct SlowRank {
+  int rank = 0;
+  std::string host;
+  std::string phase;        ///< where most of the difference is: one of kOwnPhaseNames
+  double own_s = 0.0;       ///< seconds a step that it spends on itself
+  double expected_s = 0.0;  ///< what its peers need, or it did before
+};
+
+/// What the GPUs' sensors say after a step (device/gpu_sensors), over all ranks that have them.
+struct GpuMetrics {
+  double sm_mhz = 0.0;         ///< of the slowest
+  double temperature_c = 0.0;  ///< of the hottest
+  double power_w = 0.0;        ///< of the one that draws most
+  int64_t slowed_ranks = 0;    ///< whose GPU heat or a power brake holds back
+  int64_t ecc_errors = 0;      ///< not corrected, of all, since their drivers were loaded
+};
+
 struct StepMetrics {
   int64_t step = 0;  ///< counted from 1
   StepResult result;
@@ -30,13 +48,17 @@ struct StepMetrics {
   double tokens_per_s = 0.0;        ///< encoder and decoder tokens of the global batch
   double model_gflops_per_s = 0.0;  ///< of all ranks (docs/flops.md)
   double peak_share = 0.0;          ///< of the measured peak of all ranks; 0: not measured
+  double mfu = 0.0;                 ///< of what NVIDIA states of all ranks' GPUs; 0: nothing is stated
   double peak_rss_mib = 0.0;        ///< largest of all ranks
   double peak_device_mib = 0.0;     ///< buffers of device memory, largest of all ranks
+  std::optional<GpuMetrics> gpu;    ///< where a rank has sensors
   uint64_t first_sample = 0;
   uint64_t sample_digest = 0;
   std::vector<double> phase_s;             ///< slowest rank, in the order of kPhaseNames
   std::vector<ValidationLoss> validation;  ///< by source; empty: not a step of validation
   double validation_s = 0.0;               ///< wall time, beside step_s
+  std::vector<SlowRank> stragglers;        ///< by rank; as of the last window of steps
+  std::vector<double> rank_own_s;          ///< by rank, on the first record behind a window; else empty
   SampleList skipped_samples;              ///< all that the step had, where it was not applied
 };
 
@@ -54,8 +76,15 @@ void visit_scalars(const StepMetrics& m, Visit&& visit) {
   visit("speed", "tokens_per_s", m.tokens_per_s);
   visit("speed", "model_gflops_per_s", m.model_gflops_per_s);
   visit("speed", "peak_share", m.peak_share > 0.0 ? std::optional(m.peak_share) : std::nullopt);
+  visit("speed", "mfu", m.mfu > 0.0 ? std::optional(m.mfu) : std::nullopt);
   visit("memory", "peak_rss_mib", m.peak_rss_mib);
   visit("memory", "peak_device_mib", m.peak_device_mib);
+  if (!m.gpu) return;
+  visit("gpu", "gpu_sm_mhz", m.gpu->sm_mhz);
+  visit("gpu", "gpu_temperature_c", m.gpu->temperature_c);
+  visit("gpu", "gpu_power_w", m.gpu->power_w);
+  visit("gpu", "gpu_slowed_ranks", m.gpu->slowed_ranks);
+  visit("gpu", "gpu_ecc_errors", m.gpu->ecc_errors);
 }
 
 /// One line, without the line break. Numbers that are not finite, or that the step lacks, become null.

@@ -29,6 +29,15 @@ Progress::~Progress() {
   end_line();
 }
 
+namespace {
+
+std::string share_of_peak(const StepMetrics& m) {
+  if (m.mfu > 0.0) return fmt::format(" ({:.1f} % MFU)", 100 * m.mfu);
+  return m.peak_share > 0.0 ? fmt::format(" ({:.0f} % of peak)", 100 * m.peak_share) : std::string();
+}
+
+}  // namespace
+
 void Progress::show(const StepMetrics& m) {
   seconds_per_step_ =
       seconds_per_step_ == 0.0 ? m.step_s : (1 - kSmoothing) * seconds_per_step_ + kSmoothing * m.step_s;
@@ -40,8 +49,7 @@ void Progress::show(const StepMetrics& m) {
   const double left = seconds_per_step_ * static_cast<double>(total_steps_ - m.step);
   const std::string line =
       fmt::format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  {:.1f} GFLOP/s{}  {} left{}", m.step,
-                  total_steps_, m.result.loss, m.tokens_per_s, m.model_gflops_per_s,
-                  m.peak_share > 0.0 ? fmt::format(" ({:.0f} % of peak)", 100 * m.peak_share) : std::string(),
+                  total_steps_, m.result.loss, m.tokens_per_s, m.model_gflops_per_s, share_of_peak(m),
                   duration(left), m.result.applied ? "" : "  SKIPPED");
   if (terminal_) {
     fmt::print(stderr, "\r\x1b[K{}", line);

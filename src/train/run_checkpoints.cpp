@@ -96,6 +96,7 @@ void RunCheckpoints::take_result() {
 void RunCheckpoints::stop_after_failures() {
   if (failures_in_a_row_ < config_.max_failures) return;
   if (saver_) saver_->finish();  // what the failed save left is cleared away
+  engine_.complete_weights();
   throw CheckpointError("{} saves in a row failed (checkpoint.max_failures = {}), the last: {}",
                         failures_in_a_row_, config_.max_failures, last_failure_);
 }

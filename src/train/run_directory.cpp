@@ -22,17 +22,38 @@ bool must_stay(const config::OptionInfo& option, const config::RunConfig& saved)
   if (option.section == "optimizer") {
     return option.key == "factored" || (saved.optimizer.factored && option.key == "min_dim_to_factor");
   }
-  if (option.section == "data") return option.key != "tokenizer" && option.key != "missing_eod";
+  if (option.section == "data")
+    return option.key != "tokenizer" && option.key != "missing_eod" && option.key != "skip_samples";
   return false;
 }
 
 /// Keys that say where and how fast, and change no result beyond rounding.
 bool may_change_silently(const config::OptionInfo& option) {
   static constexpr std::array sections = {"parallel", "checkpoint", "bench"};
-  static constexpr std::array keys = {
-      "steps",          "micro_batch",       "log_every", "threads", "recompute", "recompute_layers",
-      "head_chunk",     "bucket_mib",        "timeout_s", "gemm",    "run_dir",   "max_skipped_steps",
-      "validate_every", "validation_windows"};
+  static constexpr std::array keys = {"steps",
+                                      "micro_batch",
+                                      "log_every",
+                                      "threads",
+                                      "recompute",
+                                      "recompute_layers",
+                                      "head_chunk",
+                                      "bucket_mib",
+                                      "timeout_s",
+                                      "io_timeout_s",
+                                      "gemm",
+                                      "deterministic",
+                                      "run_dir",
+                                      "max_skipped_steps",
+                                      "spike_threshold",
+                                      "spike_window",
+                                      "spike_steps",
+                                      "spike_back",
+                                      "max_returns",
+                                      "validate_every",
+                                      "validation_windows",
+                                      "straggler_every",
+                                      "trace_step",
+                                      "trace_steps"};
   if (std::find(sections.begin(), sections.end(), option.section) != sections.end()) return true;
   return option.section == "train" && std::find(keys.begin(), keys.end(), option.key) != keys.end();
 }
@@ -98,6 +119,10 @@ void check_contents(const checkpoint::Metadata& metadata, const data::SampleProv
 
 std::filesystem::path checkpoints_dir(const std::filesystem::path& run_dir) {
   return run_dir / "checkpoints";
+}
+
+std::filesystem::path watchdog_folder(const std::filesystem::path& run_dir) {
+  return run_dir / "watchdog";
 }
 
 void prepare_run_directory(const std::filesystem::path& run_dir, const std::string& configuration,

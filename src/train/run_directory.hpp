@@ -1,5 +1,5 @@
-// The folder of a run: configuration.ini, metrics.jsonl, checkpoints/. What it may be resumed from, and with
-// which configuration.
+// The folder of a run: configuration.ini, metrics.jsonl, checkpoints/, watchdog/. What it may be resumed
+// from, and with which configuration.
 #pragma once
 
 #include <filesystem>
@@ -14,6 +14,8 @@
 namespace red::train {
 
 std::filesystem::path checkpoints_dir(const std::filesystem::path& run_dir);
+/// What each rank did when a deadline passed.
+std::filesystem::path watchdog_folder(const std::filesystem::path& run_dir);
 
 /// Rank 0 makes the folder and writes the effective configuration; the others wait. Throws IoError on every
 /// rank.

@@ -19,7 +19,8 @@ EngineOptions common_options(const config::RunConfig& config, const SampleLength
   options.max_positions = lengths.encoder + lengths.decoder;
   options.head_chunk = config.train.head_chunk;
   options.z_loss = static_cast<float>(config.train.z_loss);
-  options.buckets = {static_cast<std::size_t>(config.train.bucket_mib) << 20, config.train.gradient_dtype};
+  options.buckets = {static_cast<std::size_t>(config.train.bucket_mib) << 20, config.train.gradient_dtype,
+                     config.transport.overlap};
   return options;
 }
 

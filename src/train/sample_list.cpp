@@ -6,12 +6,13 @@
 
 namespace red::train {
 
-SampleList list_samples(const data::SampleProvider& provider, uint64_t first, int64_t count) {
+SampleList list_samples(const data::SampleProvider& provider, uint64_t first, int64_t count,
+                        const data::SampleRanges& left_out) {
   const std::vector<std::string> names = provider.source_names();
   SampleList list;
   data::Sample sample;
   for (int64_t i = 0; i < count; ++i) {
-    provider.get(first + static_cast<uint64_t>(i), sample);
+    provider.get(left_out.at(first, static_cast<uint64_t>(i)), sample);
     list[names[static_cast<std::size_t>(sample.source)]].push_back(sample.source_item);
   }
   return list;

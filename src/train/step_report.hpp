@@ -1,15 +1,19 @@
-// What the ranks have to tell each other about a step for its metrics: two small reductions per logged step.
+// What the ranks have to tell each other about a step for its metrics: two small reductions per logged step,
+// and two more on GPUs.
 #pragma once
 
+#include "device/backend.hpp"
 #include "model/cost_model.hpp"
+#include "train/gpu_watch.hpp"
 #include "train/machine.hpp"
 #include "train/metrics.hpp"
+#include "train/peak.hpp"
 
 namespace red::train {
 
 class StepReport {
  public:
-  /// Measures the peak rate of all ranks together. Collective.
+  /// Finds the peak rate of all ranks together. Collective.
   StepReport(Engine& engine, const model::ModelConfig& model, Stream& stream);
 
   /// Metrics of a step that took step_s and whose samples, on this rank, were `batches` with this digest.
@@ -17,14 +21,17 @@ class StepReport {
   StepMetrics gather(std::span<const data::MicroBatch> batches, const StepResult& result, double step_s,
                      uint64_t digest);
 
-  double peak_gflops() const { return peak_gflops_; }  ///< of all ranks
+  const Peak& peak() const { return peak_; }
 
  private:
   void reduce(std::span<double> values, parallel::ReduceOp op);
+  std::optional<GpuMetrics> gather_gpus();
 
   Engine& engine_;
   model::ModelConfig model_;
-  double peak_gflops_ = 0.0;
+  const Peak peak_;
+  const bool on_gpu_ = gpu_facts().has_value();
+  GpuWatch gpu_;
 };
 
 }  // namespace red::train

@@ -10,11 +10,16 @@
 
 #include "config/run_config.hpp"
 #include "train/batch_loader.hpp"
+#include "train/loss_guard.hpp"
 #include "train/metrics_writer.hpp"
 #include "train/progress.hpp"
 #include "train/run_checkpoints.hpp"
+#include "train/run_log.hpp"
 #include "train/run_options.hpp"
+#include "train/run_returns.hpp"
 #include "train/step_report.hpp"
+#include "train/step_trace.hpp"
+#include "train/straggler_watch.hpp"
 
 namespace red::train {
 
@@ -29,6 +34,14 @@ struct TrainerInputs {
   std::function<std::vector<ValidationLoss>(Engine&)> validate;
   /// The checkpoint to go on from, as checkpoint_to_resume() says; nothing: a new run.
   std::optional<std::filesystem::path> resume_from;
+  Returns returns = {};  ///< of earlier starts
+  /// Called on every rank when the run has gone back to an earlier checkpoint.
+  std::function<void(const RunReturn& r)> returned = {};
+  /// Called on every rank before a step.
+  std::function<void(int64_t step)> step_begins = {};
+  /// Called on every rank when a step is done, before anything of it is saved; what it throws ends the run.
+  std::function<void(int64_t step)> step_done = {};
+  StepTrace* trace = nullptr;  ///< of some steps; the mesh is then over a traced communicator
 };
 
 class Trainer {
@@ -38,10 +51,11 @@ class Trainer {
   /// Collective. Throws ConfigError when the checkpoint does not fit the configuration.
   Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stream);
 
-  /// Throws NumericalError after too many steps in a row that were not finite, CheckpointError after too many
-  /// saves that failed, or when the last one did.
+  /// Throws NumericalError after too many steps in a row that were not finite, and where the run would have
+  /// to go back once too often; CheckpointError after too many saves that failed, or when the last one did.
   void run();
 
+  int64_t steps_done() const { return steps_done_; }
   /// Loss of the last step, nats per target, z-loss included.
   double last_loss() const { return last_loss_; }
   /// Whether run() ended early, because a rank was asked to stop (base/stop_signal): all is saved.
@@ -49,15 +63,19 @@ class Trainer {
 
  private:
   void start_or_resume();
+  void go_on_from(const checkpoint::Reader& reader);
   void start();
-  void train_step(int64_t step);
+  /// Whether it was right; otherwise the run has gone back.
+  bool train_step(int64_t step);
   bool logs(int64_t step) const;
   bool validates(int64_t step) const;
   void validate(StepMetrics& metrics);
   void report_skipped(const StepMetrics& metrics);
-  void count_skipped(int64_t step, bool applied);
+  bool judge(int64_t step, const StepResult& result);
+  bool go_back(int64_t step);
+  std::string what_was_wrong() const;
+  [[noreturn]] void end_not_finite(int64_t step);
   void save(int64_t step);
-  uint64_t first_sample(int64_t step) const;
 
   const TrainerInputs inputs_;
   const config::RunConfig& config_;
@@ -65,15 +83,17 @@ class Trainer {
   Engine engine_;
   BatchLoader loader_;
   optim::ScheduleConfig schedule_;
-  int64_t first_step_ = 0;     ///< steps done when this process started
-  uint64_t first_sample_ = 0;  ///< the next sample then
+  Returns returns_;              ///< of all starts
+  data::SampleRanges left_out_;  ///< samples that are passed over: by returns, and data.skip_samples
+  LossGuard guard_;
+  uint64_t next_sample_ = 0;  ///< behind the last one that a step had
   int64_t steps_done_ = 0;
   int64_t last_saved_ = -1;
-  int64_t skipped_in_a_row_ = 0;
   double last_loss_ = 0.0;
   bool stopped_ = false;
   std::optional<double> validation_loss_;  ///< of the last step, where it was taken; mean over sources
   std::unique_ptr<StepReport> report_;
+  std::unique_ptr<StragglerWatch> stragglers_;
   std::unique_ptr<MetricsWriter> metrics_;  ///< rank 0
   std::unique_ptr<Progress> progress_;
   std::unique_ptr<RunCheckpoints> checkpoints_;  ///< last: it writes what the engine copied

@@ -114,6 +114,26 @@ TEST_F(ChooseTest, ASupersededOneCounts) {
   EXPECT_EQ(chosen(), "step-00000002.superseded-1");
 }
 
+TEST_F(ChooseTest, GoingBackCallsOffWhatIsNewer) {
+  save_steps(3);
+  on_rank_0([&] { flip_last_byte(step2_ / last_shard()); });
+  EXPECT_EQ(choose_newest(folder(), world(), 0), std::nullopt);
+  const auto back = choose_newest(folder(), world(), 2);
+  EXPECT_EQ(back, step1_);
+  call_off_newer_together(folder(), 2, world());
+  barrier();
+  EXPECT_EQ(names_in(folder()), (std::set<std::string>{"latest", "step-00000001", "step-00000002.damaged-1",
+                                                       "step-00000003.called-off-1"}));
+  EXPECT_EQ(chosen(), "step-00000001");
+  barrier();
+  save_step(3);
+  save_step(3);
+  call_off_newer_together(folder(), 1, world());
+  barrier();
+  EXPECT_TRUE(fs::exists(folder() / "step-00000003.called-off-3"));
+  EXPECT_EQ(chosen(), "step-00000001");
+}
+
 TEST_F(ChooseTest, ForeignNamesAreLeftAlone) {
   save_steps(1);
   on_rank_0([&] {

@@ -165,5 +165,31 @@ TEST(Validate, WantsASourceToTrain) {
   EXPECT_NO_THROW(validate(load(sources), kBenchUse));
 }
 
+TEST(Validate, AReturnNeedsCheckpointsThatReachBackFarEnough) {
+  const Overrides on = {{"train.spike_threshold", "6"}, {"checkpoint.every", "50"}};
+  EXPECT_NO_THROW(validate(with(on), kTrainUse));
+  Overrides few = on;
+  few.emplace_back("checkpoint.keep_last", "3");
+  EXPECT_EQ(
+      config_error([&] { validate(with(few), kTrainUse); }),
+      "checkpoint.keep_last = 3 (command line): with checkpoint.every = 50 (command line) the checkpoints "
+      "that stay do not reach back 111 steps, which train.spike_back = 100 (default) and "
+      "train.max_skipped_steps = 10 (default) may ask for; keep 4");
+  few.back().second = "4";
+  EXPECT_NO_THROW(validate(with(few), kTrainUse));
+  EXPECT_TRUE(
+      config_error([&] {
+        validate(with({{"train.spike_threshold", "6"}}), kTrainUse);
+      }).starts_with("train.spike_threshold = 6 (command line): there is no checkpoint to go back to"));
+}
+
+TEST(Validate, SamplesThatAreLeftOutAreRanges) {
+  EXPECT_EQ(with({{"data.skip_samples", "7,1-3"}}).config.data.skip_samples.to_string(), "1-3,7");
+  EXPECT_NE(config_error([] {
+              with({{"data.skip_samples", "3-1"}});
+            }).find("ends before it begins"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace red::config

@@ -33,7 +33,7 @@ std::map<std::string, double> curves(const StepMetrics& metrics) {
   for (const auto& [tag, value] : scalar_points(metrics)) {
     const std::size_t slash = tag.find('/');
     const std::string group = tag.substr(0, slash);
-    const bool plain = group == "train" || group == "speed" || group == "memory";
+    const bool plain = group == "train" || group == "speed" || group == "memory" || group == "gpu";
     EXPECT_TRUE(result.emplace(plain ? tag.substr(slash + 1) : tag, value).second) << tag;
   }
   return result;
@@ -51,8 +51,10 @@ TEST(MetricsTest, BothFormsHoldTheSameNumbers) {
       EXPECT_EQ(in_json.erase(std::string("validation/") + source + "/" + key), 1U) << key;
   }
   EXPECT_EQ(curves(metrics), in_json);
-  for (const char* key : {"loss", "tokens_per_s", "model_gflops_per_s", "peak_share", "peak_rss_mib",
-                          "peak_device_mib", "phase_s/backward", "validation/books/second_half_loss"})
+  for (const char* key :
+       {"loss", "tokens_per_s", "model_gflops_per_s", "peak_share", "mfu", "peak_rss_mib", "peak_device_mib",
+        "gpu_sm_mhz", "gpu_temperature_c", "gpu_power_w", "gpu_slowed_ranks", "gpu_ecc_errors",
+        "phase_s/backward", "validation/books/second_half_loss"})
     EXPECT_EQ(in_json.count(key), 1U) << key;
 }
 
@@ -65,21 +67,37 @@ TEST(MetricsTest, JsonKeepsTypes) {
   EXPECT_FALSE(line.contains("validation"));
 }
 
+TEST(MetricsTest, SlowRanksAreNamedAndOthersAreNot) {
+  StepMetrics metrics = step_metrics(40);
+  EXPECT_FALSE(json::parse(to_json(metrics)).contains("stragglers"));
+  metrics.stragglers = {{3, "n14", "backward", 0.5, 0.25}};
+  metrics.rank_own_s = {0.25, 0.25, 0.25, 0.5};
+  const json line = json::parse(to_json(metrics));
+  EXPECT_EQ(line.at("stragglers"),
+            json::parse(R"([{"rank": 3, "host": "n14", "phase": "backward", "own_s": 0.5,
+                                                    "expected_s": 0.25}])"));
+  EXPECT_EQ(line.at("rank_own_s").size(), 4U);
+}
+
 TEST(MetricsTest, WhatIsNotFiniteOrNotKnownIsNullInJson) {
   StepMetrics metrics = step_metrics(1);
   metrics.result.loss = std::numeric_limits<double>::quiet_NaN();
   metrics.result.gradient_norm = std::numeric_limits<double>::infinity();
   metrics.result.applied = false;
-  metrics.peak_share = 0.0;
+  metrics.peak_share = metrics.mfu = 0.0;
+  metrics.gpu.reset();
   metrics.skipped_samples = {{"books", {3}}, {"wiki", {9, 1}}};
   const json line = json::parse(to_json(metrics));
-  for (const char* key : {"loss", "gradient_norm", "peak_share"}) EXPECT_TRUE(line.at(key).is_null()) << key;
+  for (const char* key : {"loss", "gradient_norm", "peak_share", "mfu"})
+    EXPECT_TRUE(line.at(key).is_null()) << key;
   EXPECT_EQ(line.at("skipped_samples"), json({{"books", {3}}, {"wiki", {9, 1}}}));
   const auto points = curves(metrics);
   EXPECT_TRUE(std::isnan(points.at("loss")));
   EXPECT_TRUE(std::isinf(points.at("gradient_norm")));
   EXPECT_EQ(points.at("applied"), 0.0);
   EXPECT_EQ(points.count("peak_share"), 0U);
+  EXPECT_EQ(points.count("mfu"), 0U);
+  EXPECT_FALSE(line.contains("gpu_sm_mhz"));  // of a CPU nothing is said
 }
 
 }  // namespace

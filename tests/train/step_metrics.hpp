@@ -19,6 +19,8 @@ inline train::StepMetrics step_metrics(int64_t step) {
   m.tokens_per_s = 4096.0;
   m.model_gflops_per_s = 96.5;
   m.peak_share = 0.375;
+  m.mfu = 0.4375;
+  m.gpu = train::GpuMetrics{1980.0, 61.5, 412.25, 2, 3};
   m.peak_rss_mib = 80.25;
   m.peak_device_mib = 60.5;
   m.first_sample = 160;
