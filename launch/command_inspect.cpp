@@ -1,5 +1,5 @@
-// redllm inspect checkpoint: what a checkpoint holds, whether it is whole, and how far it is from another;
-// without a model and without MPI.
+// redllm inspect: samples of a step (inspect_samples); checkpoint: what a checkpoint holds, whether it is
+// whole, and how far it is from another; without a model and without MPI.
 #include <algorithm>
 #include <array>
 
@@ -8,6 +8,7 @@
 #include "launch/commands.hpp"
 #include "launch/inspect_checks.hpp"
 #include "launch/inspect_print.hpp"
+#include "launch/inspect_samples.hpp"
 #include "launch/trained_model.hpp"
 
 namespace red::launch {
@@ -67,6 +68,8 @@ int inspect_checkpoint(std::span<const std::string> args) {
 int run_inspect(std::span<const std::string> args) {
   static constexpr std::array list = {
       Command{"checkpoint", "show, verify or compare checkpoints", inspect_checkpoint},
+      Command{"samples", "show which samples a step of a run has, and how to leave them out",
+              inspect_samples},
   };
   return dispatch("redllm inspect", list, args);
 }

@@ -1,6 +1,9 @@
 // redllm train: one run, from its configuration to its last step.
 #include <fmt/format.h>
 
+#include <memory>
+#include <optional>
+
 #include "base/log.hpp"
 #include "base/stop_signal.hpp"
 #include "config/command_line.hpp"
@@ -10,12 +13,18 @@
 #include "device/backend.hpp"
 #include "eval/held_out.hpp"
 #include "launch/commands.hpp"
+#include "launch/gpu_binding.hpp"
 #include "launch/ranks.hpp"
 #include "launch/trained_model.hpp"
+#include "model/stage_parameters.hpp"
+#include "parallel/traced_communicator.hpp"
+#include "train/machine.hpp"
 #include "train/memory_plan.hpp"
 #include "train/precision.hpp"
 #include "train/run_directory.hpp"
 #include "train/run_options.hpp"
+#include "train/run_session.hpp"
+#include "train/step_trace.hpp"
 #include "train/trainer.hpp"
 
 namespace red::launch {
@@ -38,10 +47,38 @@ config::CommandSpec spec() {
           "  --config my_run.ini --parallel.data=2 --parallel.encoder_stages=1"};
 }
 
+/// The mesh of a run, over a communicator that writes down what goes through it where a trace is asked for.
+class RunTrace {
+ public:
+  RunTrace(const config::RunConfig& config, const Ranks& ranks) : plain_(ranks.mesh) {
+    const int64_t first = config.train.trace_step;
+    if (first == 0) return;
+    steps_.emplace(ranks.world, config.parallel, first, config.train.trace_steps,
+                   config.train.run_dir / fmt::format("trace-step-{}.json", first));
+    world_.emplace(ranks.world, steps_->log());
+    mesh_.emplace(config.parallel, *world_, model::layout_limits(config.model));
+  }
+  train::StepTrace* steps() { return steps_ ? &*steps_ : nullptr; }
+  parallel::Mesh& mesh() { return mesh_ ? *mesh_ : plain_; }
+
+ private:
+  parallel::Mesh& plain_;
+  std::optional<train::StepTrace> steps_;
+  std::optional<parallel::TracedCommunicator> world_;
+  std::optional<parallel::Mesh> mesh_;
+};
+
 int train_on(const Ranks& ranks, config::Loaded loaded) {
   config::RunConfig& config = loaded.config;
+  const auto session =
+      std::make_shared<train::RunSession>(config.train.run_dir, config.parallel, ranks.world);
+  ranks.environment.on_failure([session, rank = ranks.world.rank()](const parallel::Failure& failure) {
+    session->end(failure.exit_code, failure.text, failure.speaker == rank);
+  });
   const auto resume_from =
       train::checkpoint_to_resume(config.train.run_dir, config.checkpoint.resume, ranks.world);
+  if (resume_from && config.train.gemm == "auto")
+    train::keep_gemm(checkpoint::read_metadata(*resume_from), ranks.world, ranks.stream);
   config.train.precision = train::settle_precision(config.train.precision, train::precision_of(resume_from),
                                                    ranks.world, ranks.stream);
   const data::Tokenizer tokenizer = load_tokenizer(config);
@@ -51,17 +88,32 @@ int train_on(const Ranks& ranks, config::Loaded loaded) {
   const ThreadPool& threads = ranks.stream.threads();
   log::info("{}, {} thread(s) per rank, {}, matrix products by {}", device_description(),
             threads.num_threads(), name_of(config.train.precision), ranks.stream.gemm().description);
+  log_gpus(ranks.world);
   if (ranks.world.rank() == 0) {
     const train::SampleLengths lengths{provider->max_encoder_length(), provider->max_decoder_length()};
     log::info("{}", train::short_form(train::plan_memory(train::training_options(config, lengths),
                                                          config.parallel, threads.num_threads())));
   }
-  train::TrainerInputs inputs{config,     config::print_effective(loaded), *provider, tokenizer.digest(), {},
-                              resume_from};
+  train::TrainerInputs inputs{config,
+                              config::print_effective(loaded),
+                              *provider,
+                              tokenizer.digest(),
+                              {},
+                              resume_from,
+                              train::returns_so_far(config.train.run_dir, ranks.world),
+                              [session](const train::RunReturn& r) { session->returned(r); },
+                              [session](int64_t step) { session->step_begins(step); },
+                              [session](int64_t step) { session->step_done(step); }};
   if (config.train.validate_every > 0) inputs.validate = eval::Validation(config, tokenizer.ids());
-  train::Trainer trainer(inputs, ranks.mesh, ranks.stream);
+  RunTrace trace(config, ranks);
+  inputs.trace = trace.steps();
+  train::Trainer trainer(inputs, trace.mesh(), ranks.stream);
+  session->training_begins(trainer.steps_done(), config.train.steps, resume_from);
   trainer.run();
-  return static_cast<int>(trainer.stopped() ? ExitCode::stopped : ExitCode::ok);
+  const ExitCode code = trainer.stopped() ? ExitCode::stopped : ExitCode::ok;
+  session->end(static_cast<int>(code), trainer.stopped() ? "asked to stop by a signal: saved" : "done",
+               ranks.world.rank() == 0);
+  return static_cast<int>(code);
 }
 
 }  // namespace
@@ -76,7 +128,8 @@ int run_train(std::span<const std::string> args) {
   catch_stop_signals();
   return run_on_ranks(
       loaded.config, [&](int) { return loaded.config.parallel; },
-      [&](const Ranks& ranks) { return train_on(ranks, loaded); });
+      [&](const Ranks& ranks) { return train_on(ranks, loaded); },
+      train::watchdog_folder(loaded.config.train.run_dir));
 }
 
 }  // namespace red::launch

@@ -42,13 +42,17 @@ std::span<const Command> commands() {
       Command{"eval", "measure a trained model", run_eval},
       Command{"generate", "continue prompts with a trained model", run_generate},
       Command{"bench", "time training steps on synthetic tokens", run_bench},
+      Command{"trace", "write down what every rank does in some training steps, for a viewer", run_trace},
       Command{"config", "check a configuration and print what comes out of it, or the list of keys",
               on_first_rank<run_config>},
       Command{"plan", "print what a layout asks of every rank: memory, layers, bubble",
               on_first_rank<run_plan>},
       Command{"convert", "to and from Transformers; one file; the mean of checkpoints",
               on_first_rank<run_convert>},
-      Command{"inspect", "show what a checkpoint holds", on_first_rank<run_inspect>},
+      Command{"preflight", "try the machines that a run was given", run_preflight},
+      Command{"status", "how a run is doing, or how it ended", on_first_rank<run_status>},
+      Command{"inspect", "show what a checkpoint holds, or which samples a step has",
+              on_first_rank<run_inspect>},
   };
   return list;
 }

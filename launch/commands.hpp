@@ -21,6 +21,9 @@ int run_generate(std::span<const std::string> args);
 int run_bench(std::span<const std::string> args);
 int run_config(std::span<const std::string> args);
 int run_plan(std::span<const std::string> args);
+int run_preflight(std::span<const std::string> args);
+int run_trace(std::span<const std::string> args);
+int run_status(std::span<const std::string> args);
 int run_inspect(std::span<const std::string> args);
 
 struct Command {

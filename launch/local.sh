@@ -18,10 +18,15 @@ if ! command -v "$1" >/dev/null; then # mpirun --quiet would say nothing
   exit 2
 fi
 
-options=(--oversubscribe --bind-to none --quiet)
-options+=(--mca btl_vader_single_copy_mechanism none) # process_vm_readv is refused in many containers
-options+=(--mca btl "self,vader")
+# shellcheck source=launch/open_mpi.sh
+source "$(dirname "${BASH_SOURCE[0]}")/open_mpi.sh"
+options=(--oversubscribe --bind-to none "${open_mpi_quiet[@]}" "${open_mpi_root[@]}")
+if [ "$open_mpi_shm" = vader ]; then # process_vm_readv is refused in many containers
+  options+=(--mca btl_vader_single_copy_mechanism none)
+else
+  options+=(--mca smsc ^cma)
+fi
+options+=(--mca btl "self,$open_mpi_shm")
 options+=(--mca pml_ob1_send_pipeline_depth 16) # more of a long message moves with each poll
-if [ "$(id -u)" = 0 ]; then options+=(--allow-run-as-root); fi
 if [ "$ranks" -gt "$(nproc)" ]; then options+=(--mca mpi_yield_when_idle 1); fi
 exec mpirun -n "$ranks" "${options[@]}" "$@"

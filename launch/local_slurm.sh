@@ -56,7 +56,7 @@ SlurmUser=$user
 SlurmdUser=$user
 SlurmctldPort=$port
 AuthType=auth/munge
-AuthInfo=socket=$folder/munge.socket
+AuthInfo=socket=$folder/munge.socket,cred_expire=5
 CryptoType=crypto/munge
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
@@ -70,7 +70,7 @@ ReturnToService=2
 KillWait=5
 MinJobAge=600
 SlurmctldTimeout=30
-SlurmdTimeout=30
+SlurmdTimeout=10
 JobRequeue=1
 SchedulerParameters=sched_interval=1,batch_sched_delay=1,requeue_delay=1
 StateSaveLocation=$folder/state

@@ -10,12 +10,26 @@
 #include "launch/failure.hpp"
 
 namespace red::launch {
+namespace {
+
+/// Ranks that do not know each other would all be the first. Throws ConfigError.
+void check_number_of_ranks(int num_ranks) {
+  const int launched = parallel::num_ranks_from_launcher();
+  if (launched == 1 || launched == num_ranks) return;
+  throw ConfigError(
+      "the launcher started {} ranks, but MPI sees {}: use Open MPI's mpirun (slurm/site.env: "
+      "SITE_LAUNCHER=mpirun), srun --mpi=pmix with an Open MPI that was built with PMIx, or one process",
+      launched, num_ranks);
+}
+
+}  // namespace
 
 int run_under_mpi(const parallel::MpiOptions& options,
                   const std::function<int(parallel::MpiEnvironment&)>& body) {
   parallel::MpiEnvironment environment(options);
   log::set_rank(environment.rank(), environment.size());
   try {
+    check_number_of_ranks(environment.size());
     return body(environment);
   } catch (...) {
     // Not left to main: unwinding would end MPI, which waits for ranks that wait for this one.
@@ -31,12 +45,6 @@ int run_on_first_rank(const std::function<int()>& body) {
   options.deadline_s = std::numeric_limits<double>::infinity();
   return run_under_mpi(options, [&](parallel::MpiEnvironment& environment) {
     parallel::Communicator& world = environment.world();
-    // Ranks that do not know each other would all be the first.
-    if (world.size() != launched)
-      throw ConfigError(
-          "the launcher started {} ranks, but MPI sees {}: use Open MPI's mpirun, srun --mpi=pmix, or one "
-          "process",
-          launched, world.size());
     int32_t code = environment.rank() == 0 ? body() : 0;
     parallel::Request request = world.broadcast(make_tensor(&code, 1, 1), 0);
     // Asleep in between: the cores are the first rank's.

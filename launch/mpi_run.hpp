@@ -9,13 +9,14 @@
 namespace red::launch {
 
 /// Runs `body` on this rank with MPI up, and returns what it returns. When it throws on any rank the run ends
-/// on all of them: one rank prints the first failure, and all leave with its exit code.
+/// on all of them: one rank prints the first failure, and all leave with its exit code. So it does, at once,
+/// when MPI knows of other ranks than the launcher started.
 int run_under_mpi(const parallel::MpiOptions& options,
                   const std::function<int(parallel::MpiEnvironment&)>& body);
 
 /// For commands that work as one process. Started on several ranks, the first one does the work, once, and
 /// the others wait, however long that takes; all leave with its exit code. Without a launcher no MPI is
-/// started. Throws ConfigError when MPI knows of other ranks than the launcher started.
+/// started.
 int run_on_first_rank(const std::function<int()>& body);
 
 }  // namespace red::launch

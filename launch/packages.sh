@@ -18,6 +18,8 @@ build=(
 test=(
   clang-format-14 clang-tidy-14 shellcheck
   python3 python3-h5py python3-numpy
+  iproute2 iptables  # two network namespaces as hosts, for the watchdog
+  slurm-wlm munge    # a cluster of two nodes, for the job scripts
   hdf5-tools # h5dump and h5ls read our checkpoints
   python3-venv # for launch/python_packages.sh
 )

@@ -7,11 +7,11 @@ usage() {
   cat <<'END'
 usage: launch/test.sh [--no-install] [--no-python] [--thorough] [--preset PRESET] [--jobs N] [-- CTEST_ARGUMENTS...]
   --no-install     use the packages that are there; without it, missing Debian packages are installed, and Python's
-                   tensorboard into build/python, PyTorch, Transformers and lm-evaluation-harness into
-                   build/python-convert, and CUDA's compiler and libraries into build/cuda
+                   tensorboard into build/python, Open MPI 5 into build/open_mpi_5, PyTorch, Transformers and
+                   lm-evaluation-harness into build/python-convert, and CUDA's compiler and libraries into build/cuda
   --no-python      leave out the tests that read exports with PyTorch, Transformers and lm-evaluation-harness
-  --thorough       also clang-tidy, the tests under AddressSanitizer and UndefinedBehaviorSanitizer, and
-                   launch/quickstart.sh: an hour more on 2 cores
+  --thorough       also clang-tidy, the link of the tests for a GPU, the tests under AddressSanitizer and
+                   UndefinedBehaviorSanitizer, and launch/quickstart.sh: an hour more on 2 cores
   --preset PRESET  release (default), debug, asan or tsan
   --jobs N         compile jobs, and cores for the tests (default: all)
 example: launch/test.sh --no-install -- -R golden
@@ -105,7 +105,8 @@ shell_check() {
   git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
 }
 
-# What Python packages are for can be skipped, unless RED_REQUIRE_TENSORBOARD=1 or RED_REQUIRE_PYTHON=1 demands it.
+# What Python packages are for can be skipped, unless RED_REQUIRE_TENSORBOARD=1, RED_REQUIRE_OPEN_MPI_5=1 or
+# RED_REQUIRE_PYTHON=1 demands it.
 python_packages() { # python_packages GROUP REQUIRED
   local name="python packages, $1" log="$logs/python_packages_$1.log"
   if [ "$2" = 1 ]; then
@@ -127,6 +128,7 @@ cuda_sdk() {
 if [ "$install" = yes ]; then
   check "packages" launch/packages.sh build test text || exit 1
   python_packages test "${RED_REQUIRE_TENSORBOARD:-}"
+  python_packages mpi "${RED_REQUIRE_OPEN_MPI_5:-}"
   if [ "$python" = yes ]; then python_packages convert "${RED_REQUIRE_PYTHON:-}"; fi
   cuda_sdk
 else
@@ -146,6 +148,9 @@ fi
 check "order of the folders" python3 cmake/check_layers.py
 if [ "$thorough" = yes ]; then
   check "clang-tidy" python3 cmake/check_tidy.py "build/$preset" --jobs "$jobs"
+  if grep -qs _gpu_test "build/$preset/gpu_tests/list.txt"; then # they run on a GPU: tests/gpu/run_all.sh
+    check "link of tests for a GPU" cmake --build "build/$preset" -j "$jobs" --target red_gpu_tests
+  fi
   if [ "$preset" = release ]; then
     if check "build, asan" build asan; then run_tests asan many_ranks python; fi
     check "quickstart" launch/quickstart.sh --no-install

@@ -10,6 +10,6 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 model=dec_2b
-layout="data=16 tensor=2 encoder_stages=0 decoder_stages=1"
+layout="data=32 tensor=1 encoder_stages=0 decoder_stages=1"
 micro_batch=4
 source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/pretrain.sh"

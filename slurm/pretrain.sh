@@ -4,6 +4,7 @@
 #   bash slurm/red_8b.sh              the same, submitted with the partition, account and options of slurm/site.env
 #   DRY_RUN=1 bash slurm/red_8b.sh    plan, layout and commands; starts nothing, and needs no Slurm. Or: --dry-run
 # Environment: RUN_DIR, RUNS, DATA_CONFIG (slurm/site.env); MODEL, LAYOUT, MICRO_BATCH in place of the script's own;
+# SITE_PREFLIGHT=stop, exclude, report or off: what becomes of a job with a machine that is not fit;
 # OPTIONS: more options of `redllm train`, such as "--train.steps=1000"; MAX_RESTARTS (default 3), without progress.
 # shellcheck shell=bash disable=SC2154 # the script that sources this sets its variables
 set -euo pipefail
@@ -19,6 +20,10 @@ model=${MODEL:-$model} layout=${LAYOUT:-$layout} micro_batch=${MICRO_BATCH:-$mic
 run_dir=${RUN_DIR:-$RUNS/$model}
 dry=no
 if [ "${DRY_RUN:-}" = 1 ] || [ "${1:-}" = --dry-run ]; then dry=yes; fi
+case $SITE_PREFLIGHT in
+  stop | exclude | report | off) ;;
+  *) fail "SITE_PREFLIGHT=$SITE_PREFLIGHT: stop, exclude, report or off" ;;
+esac
 read -ra more_options <<<"${OPTIONS:-}"
 
 options=(--config "configs/models/$model.ini" --config configs/pretrain.ini --config "$DATA_CONFIG")
@@ -65,17 +70,25 @@ choose_launcher() {
   esac
   if [ "$kind" = srun ]; then
     read -ra more <<<"$SITE_SRUN"
-    launcher=(srun --mpi=pmix --ntasks="$ranks" --ntasks-per-node="$per_node" --kill-on-bad-exit=1 --cpu-bind=cores "${more[@]}")
+    launcher=(srun --mpi=pmix --ntasks="$ranks" --ntasks-per-node="$per_node" --kill-on-bad-exit=1)
+    # Without a number of cores a rank gets them all, and binds itself to those near its GPU (docs/cuda.md).
+    if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then # which srun does not take from the job's environment since Slurm 22.05
+      launcher+=(--cpus-per-task="$SLURM_CPUS_PER_TASK" --cpu-bind=cores)
+    else
+      launcher+=(--cpu-bind=none)
+    fi
+    launcher+=("${more[@]}")
   else
     read -ra more <<<"$SITE_MPIRUN"
-    launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node" --quiet)
+    # shellcheck source=launch/open_mpi.sh
+    source launch/open_mpi.sh
+    launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node" "${open_mpi_quiet[@]}")
     if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
-      launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node:PE=$SLURM_CPUS_PER_TASK" --bind-to core --quiet)
+      launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node:PE=$SLURM_CPUS_PER_TASK" --bind-to core "${open_mpi_quiet[@]}")
     else
       launcher+=(--bind-to none --oversubscribe)
     fi
-    if [ "$(id -u)" = 0 ]; then launcher+=(--allow-run-as-root); fi
-    launcher+=("${more[@]}")
+    launcher+=("${open_mpi_root[@]}" "${more[@]}")
   fi
   read -ra more <<<"$SITE_CONTAINER"
   launcher+=("${more[@]}")
@@ -94,19 +107,57 @@ submit() {
   exec sbatch ${SITE_PARTITION:+"--partition=$SITE_PARTITION"} ${SITE_ACCOUNT:+"--account=$SITE_ACCOUNT"} "${site[@]}" "$script"
 }
 
+show() { # show NAME WORD...: as a shell would take them
+  printf '%s:' "$1"
+  printf ' %q' "${@:2}"
+  printf '\n'
+}
+
+# Ends the job where a machine is not fit for the run, as SITE_PREFLIGHT says.
+try_machines() {
+  local code list
+  [ "$SITE_PREFLIGHT" != off ] || return 0
+  say "preflight: ${preflight[*]}"
+  "${preflight[@]}" && code=0 || code=$?
+  if [ "$code" = 0 ] || [ "$SITE_PREFLIGHT" = report ]; then return 0; fi
+  if [ "$code" = 9 ] && [ "$SITE_PREFLIGHT" = exclude ] && [ -s "$run_dir/excluded_nodes" ]; then
+    list=$(sort -u "$run_dir/excluded_nodes" | paste -sd,)
+    if [ "$(sort -u "$run_dir/excluded_nodes" | wc -l)" -gt "$SITE_MOST_EXCLUDED" ]; then
+      say "more nodes than SITE_MOST_EXCLUDED=$SITE_MOST_EXCLUDED are not fit for the run: $list ($run_dir/excluded_nodes)"
+    else
+      say "submitted again without $list: $(submit_without "$list")"
+    fi
+  fi
+  say "ended with $code (README.md, \"Exit codes\")"
+  exit "$code"
+}
+
+# A job that runs cannot be told to leave nodes out, so another one is submitted, of the same size. Of what the first one's
+# sbatch was told beside the script, this and SBATCH_... variables remain.
+submit_without() {
+  local site
+  read -ra site <<<"$SITE_SBATCH"
+  sbatch --parsable --exclude="$1" --nodes="$SLURM_JOB_NUM_NODES" \
+    ${SLURM_NTASKS_PER_NODE:+"--ntasks-per-node=$SLURM_NTASKS_PER_NODE"} ${SLURM_CPUS_PER_TASK:+"--cpus-per-task=$SLURM_CPUS_PER_TASK"} \
+    ${SLURM_JOB_PARTITION:+"--partition=$SLURM_JOB_PARTITION"} \
+    ${SLURM_JOB_ACCOUNT:+"--account=$SLURM_JOB_ACCOUNT"} "${site[@]}" "$script" 2>&1
+}
+
 if [ "$dry" = no ] && [ -z "${SLURM_JOB_ID:-}" ]; then submit; fi
 
 use_site
 program=$(launch/program.sh)
 choose_launcher
 train=("${launcher[@]}" "$program" train "${options[@]}")
+preflight=("${launcher[@]}" "$program" preflight --tasks "${SLURM_NTASKS:-$ranks}" --exclude-file "$run_dir/excluded_nodes")
+read -ra preflight_options <<<"$SITE_PREFLIGHT_OPTIONS"
+preflight+=("${preflight_options[@]}" "${options[@]}")
 supervisor=(launch/supervise.sh --max-restarts "${MAX_RESTARTS:-3}" --run-dir "$run_dir" --)
 if [ "$dry" = yes ]; then
   say "layout: $layout, $ranks ranks; launcher $kind; run folder $run_dir"
   say "job: $(grep '^#SBATCH' "$script" | sed 's/^#SBATCH //' | tr '\n' ' ')"
-  printf 'command:'
-  printf ' %q' "${supervisor[@]}" "${train[@]}"
-  printf '\n'
+  if [ "$SITE_PREFLIGHT" != off ]; then show preflight "${preflight[@]}"; fi
+  show command "${supervisor[@]}" "${train[@]}"
   if [ ! -r "$DATA_CONFIG" ]; then
     say "no $DATA_CONFIG here: planned without it"
     plan_data=(--data.tokenizer=none --data.source.none.tokens=none)
@@ -117,14 +168,20 @@ fi
 
 check_allocation
 mkdir -p "$run_dir"
+asked=no
+trap 'asked=yes' USR1 TERM INT # before training there is nothing to save: the job goes back into the queue
+try_machines
 say "start ${SLURM_RESTART_COUNT:-0} on ${SLURM_JOB_NODELIST:-this machine}: ${train[*]}"
-"${supervisor[@]}" "${train[@]}" &
-child=$!
-trap 'kill -USR1 "$child" 2>/dev/null' USR1 TERM INT
-while :; do
-  wait "$child" && code=0 || code=$?
-  kill -0 "$child" 2>/dev/null || break
-done
+code=75
+if [ "$asked" = no ]; then
+  "${supervisor[@]}" "${train[@]}" &
+  child=$!
+  trap 'kill -USR1 "$child" 2>/dev/null' USR1 TERM INT
+  while :; do
+    wait "$child" && code=0 || code=$?
+    kill -0 "$child" 2>/dev/null || break
+  done
+fi
 case $code in
   0) say "done" ;;
   75)

@@ -1,110 +1,28 @@
 #!/usr/bin/env python3
 """Faults at random instants of saves under four ranks: kills, stops, full and failing disks, damaged and lost files, two runs
-in one folder. After each, the same command without the fault must finish from a whole checkpoint, with the digest that an
-undisturbed run has. Results are added to a table; a campaign that was interrupted goes on where it was.
+in one folder, a slow disk, a stale lock. After each, the same command without the fault must finish from a whole checkpoint, with
+the digest that an undisturbed run has. Results are added to a table; a campaign that was interrupted goes on where it was.
 
     tests/faults/checkpoint_campaign.py --count 120      # about ten minutes
 """
-import argparse
+import dataclasses
 import errno
 import json
 import os
-import pathlib
-import random
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("REDLLM_BUILD", ROOT / "build" / "release"))
-PROGRAM = BUILD / "redllm"
-SHIM = BUILD / "tests" / "faults" / "libfailing_files.so"
-LOCAL = ROOT / "launch" / "local.sh"
-RANKS, STEPS, MOST_SECONDS = 4, 40, 30
+import campaign
+from campaign import LOCAL, PROGRAM, SHIM
 
-CONFIGURATION = """[model]
-kind = red
-vocab_size = 320
-d_model = 32
-d_ff = 64
-num_heads = 2
-head_dim = 16
-encoder_layers = 2
-decoder_layers = 2
-[parallel]
-data = 2
-encoder_stages = 1
-[train]
-steps = {steps}
-global_batch = 4
-micro_batch = 1
-threads = 1
-precision = fp32
-timeout_s = 5
-[schedule]
-kind = constant
-[checkpoint]
-every = 1
-keep_last = 4
-[data]
-tokenizer = t.model
-window = 64
-[data.source.text]
-tokens = text
-"""
+RANKS, STEPS, MOST_SECONDS = 4, 24, 30
 
 
-def run(command: list, folder: pathlib.Path, seconds: float = 120, **more) -> subprocess.CompletedProcess:
-    return subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True, timeout=seconds, check=False, **more)
-
-
-def make_inputs(folder: pathlib.Path) -> None:
-    words = "the run goes on whatever becomes of its disk a rank or a file so that nobody is called at night".split()
-    chance = random.Random(1)
-    with open(folder / "text.jsonl", "w") as file:
-        for _ in range(60):
-            file.write(json.dumps({"text": " ".join(chance.choices(words, k=150))}) + "\n")
-    (folder / "run.ini").write_text(CONFIGURATION.format(steps=STEPS))
-    for command in (["tokenizer", "train", "--out", "t.model", "--vocab-size", "320", "text.jsonl"],
-                    ["data", "build", "--tokenizer", "t.model", "--out", "text", "text.jsonl"]):
-        done = run([PROGRAM, *command], folder)
-        if done.returncode != 0:
-            sys.exit(f"redllm {command[0]}: {done.stderr}")
-
-
-class Run:
-    """Training in a folder of its own."""
-
-    def __init__(self, inputs: pathlib.Path, name: str):
-        self.inputs, self.name = inputs, name
-        self.checkpoints = inputs / name / "checkpoints"
-        self.process = None
-
+class Run(campaign.Run):
     def command(self) -> list:
-        return [str(LOCAL), "-n", str(RANKS), str(PROGRAM), "train", "--config=run.ini", f"--train.run_dir={self.name}"]
-
-    def start(self, **environment) -> None:
-        self.log = open(self.inputs / f"{self.name}.log", "a")
-        self.process = subprocess.Popen(self.command(), cwd=self.inputs, stdout=self.log, stderr=self.log, start_new_session=True,
-                                        env={**os.environ, **{key: str(value) for key, value in environment.items()}})
-
-    def told(self) -> str:
-        return (self.inputs / f"{self.name}.log").read_text()
-
-    def ranks(self) -> list:
-        """Process ids, by rank as far as the system tells."""
-        pids = []
-        for entry in pathlib.Path("/proc").glob("[0-9]*"):
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if words[0] == str(PROGRAM).encode() and f"--train.run_dir={self.name}".encode() in words:
-                pids.append(int(entry.name))
-        return sorted(pids)
+        # Products by a library that is chosen at the start, by speed, may differ in bits from run to run.
+        return [LOCAL, "-n", RANKS, PROGRAM, "train", "--config=run.ini", f"--train.run_dir={self.name}", "--train.gemm=plain"]
 
     def wait_for_saves(self, count: int) -> None:
         end = time.time() + 60
@@ -117,39 +35,17 @@ class Run:
         steps = [int(path.name[5:]) for path in self.checkpoints.glob("step-*") if path.name[5:].isdigit()]
         return max(steps, default=0)
 
-    def newest(self) -> pathlib.Path:
+    def newest(self):
         return self.checkpoints / f"step-{self.newest_step():08d}"
-
-    def wait(self, seconds: float):
-        """Exit code, or None past the deadline."""
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def kill(self) -> None:
-        for pid in self.ranks():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def digest(self) -> str:
-        done = run([PROGRAM, "inspect", "checkpoint", self.name, "--digest"], self.inputs)
-        return done.stdout.strip() if done.returncode == 0 else f"none: {done.stderr.strip()}"
 
 
 # Faults. Each begins with a run under way that has made some saves, and returns when nothing of it runs any more.
 def signal_some(run_: Run, chance, number: int, everybody: bool) -> None:
     pids = run_.ranks()
-    for pid in pids if everybody else [chance.choice(pids)] if pids else []:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
+    if not pids:
+        raise RuntimeError("the run ended before the fault")
+    for pid in pids if everybody else [chance.choice(pids)]:
+        campaign.send(pid, number)
 
 
 def kill_one(run_: Run, chance) -> None:
@@ -171,12 +67,25 @@ def stop_one(run_: Run, chance) -> None:
 
 
 def second_run(run_: Run, chance) -> None:
-    """A second run in the same folder; both are killed in the midst of it."""
-    other = subprocess.Popen(run_.command(), cwd=run_.inputs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    time.sleep(chance.uniform(0.3, 1.0))
+    """A second run in the same folder is refused while the first lives, which goes on as if nothing had been. It is held up
+    meanwhile: it would end too soon."""
+    signal_some(run_, chance, signal.SIGSTOP, True)
+    other = campaign.run(run_.command(), run_.inputs, MOST_SECONDS)
+    signal_some(run_, chance, signal.SIGCONT, True)
+    if other.returncode != 2 or "a run in this folder is alive" not in other.stderr:
+        raise RuntimeError(f"a second run in the folder ended with {other.returncode}:\n{other.stderr}")
+    if run_.wait(MOST_SECONDS) != 0:
+        raise RuntimeError("the first run did not end well")
+
+
+def stale_lock(run_: Run, chance) -> None:
+    """What a host that was lost leaves behind: a lock that nobody can ask for, renewed long ago."""
     run_.kill()
-    os.killpg(other.pid, signal.SIGKILL) if other.poll() is None else None
-    other.wait()
+    lock = run_.folder / "run.lock"
+    holder = json.loads(lock.read_text())
+    holder.update(host="lost", place="lost")
+    lock.write_text(json.dumps(holder) + "\n")
+    os.utime(lock, (time.time() - 3600, time.time() - 3600))
 
 
 def damage(change):
@@ -188,18 +97,35 @@ def damage(change):
     return fault
 
 
-def flip_bit(path: pathlib.Path, chance) -> None:
+def flip_bit(path, chance) -> None:
     data = bytearray(path.read_bytes())
     data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     path.write_bytes(data)
 
 
-def truncate(path: pathlib.Path, chance) -> None:
+def truncate(path, chance) -> None:
     os.truncate(path, chance.randrange(path.stat().st_size))
 
 
-def disk(call: str, number: int, lasts: int) -> dict:
-    return {"FAULT_CALL": call, "FAULT_ERRNO": number, "FAULT_LASTS": lasts}
+@dataclasses.dataclass
+class DiskFault:
+    """Of calls of one rank, by the library that is preloaded."""
+    call: str
+    number: int  # errno; 0: half of the bytes are written
+    lasts: bool = False
+    how: str = "error"
+
+    def told(self) -> str:
+        """What the log must say; of half a write nothing: it goes on with the other half."""
+        if self.how == "slow":
+            return "has to wait: the save of step"
+        return os.strerror(self.number) if self.number else ""
+
+    def environment(self, chance) -> dict:
+        # Index, folders and renames are rank 0's; a shard takes a few calls for each save.
+        return {"LD_PRELOAD": SHIM, "FAULT_RANK": 0 if self.call in ("rename", "mkdir") else chance.randrange(RANKS),
+                "FAULT_AFTER": chance.randrange(20), "FAULT_CALL": self.call, "FAULT_ERRNO": self.number,
+                "FAULT_LASTS": int(self.lasts), "FAULT_HOW": self.how}
 
 
 FAULTS = {
@@ -210,25 +136,26 @@ FAULTS = {
     "a flipped bit": damage(flip_bit),
     "truncation": damage(truncate),
     "a lost file": damage(lambda path, chance: path.unlink()),
-    "disk full at reservation": disk("fallocate", errno.ENOSPC, 0),
-    "disk full from now on": disk("fallocate", errno.ENOSPC, 1),
-    "disk full at write": disk("pwrite", errno.ENOSPC, 0),
-    "short write": disk("pwrite", 0, 0),
-    "EIO at write": disk("pwrite", errno.EIO, 0),
-    "EIO at fsync": disk("fsync", errno.EIO, 0),
-    "EIO at rename": disk("rename", errno.EIO, 0),
-    "EACCES at rename, from now on": disk("rename", errno.EACCES, 1),
-    "quota at write": disk("pwrite", errno.EDQUOT, 0),
+    "disk full at reservation": DiskFault("fallocate", errno.ENOSPC),
+    "disk full from now on": DiskFault("fallocate", errno.ENOSPC, lasts=True),
+    "disk full at write": DiskFault("pwrite", errno.ENOSPC),
+    "short write": DiskFault("pwrite", 0),
+    "EIO at write": DiskFault("pwrite", errno.EIO),
+    "EIO at fsync": DiskFault("fsync", errno.EIO),
+    "EIO at rename": DiskFault("rename", errno.EIO),
+    "EACCES at rename, from now on": DiskFault("rename", errno.EACCES, lasts=True),
+    "a read-only folder, from now on": DiskFault("mkdir", errno.EROFS, lasts=True),
+    "quota at write": DiskFault("pwrite", errno.EDQUOT),
+    "a slow disk": DiskFault("fsync", 0, lasts=True, how="slow"),
+    "a stale lock": stale_lock,
 }
 
 
 def inject(fault, run_: Run, chance) -> dict:
     """One fault in a fresh run, and the way back; what happened."""
     begin = time.time()
-    if isinstance(fault, dict):
-        # Index and renames are rank 0's; a shard takes a few calls for each save.
-        rank = 0 if fault["FAULT_CALL"] == "rename" else chance.randrange(RANKS)
-        run_.start(LD_PRELOAD=SHIM, FAULT_RANK=rank, FAULT_AFTER=chance.randrange(20), **fault)
+    if isinstance(fault, DiskFault):
+        run_.start(**fault.environment(chance))
         code = run_.wait(120)
     else:
         run_.start()
@@ -240,7 +167,7 @@ def inject(fault, run_: Run, chance) -> dict:
         run_.kill()
         return {"outcome": "hung", "seconds": time.time() - begin}
     run_.kill()
-    if isinstance(fault, dict) and fault["FAULT_ERRNO"] and os.strerror(fault["FAULT_ERRNO"]) not in run_.told():
+    if isinstance(fault, DiskFault) and fault.told() not in run_.told():
         return {"outcome": "the fault was not told", "exit_code": code}
     before = run_.newest_step()
     begin = time.time()
@@ -252,47 +179,29 @@ def inject(fault, run_: Run, chance) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=40, help="faults in the table when it ends (default: 40)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--table", type=pathlib.Path, help="JSON lines, added to; default: none is kept")
-    options = parser.parse_args()
-    done = []
-    if options.table and options.table.exists():
-        done = [json.loads(line) for line in options.table.read_text().splitlines()]
-    unrecovered = sum(row["outcome"] != "recovered" for row in done)
-    with tempfile.TemporaryDirectory(prefix="redllm-faults-") as folder:
-        inputs = pathlib.Path(folder)
-        make_inputs(inputs)
+    expected = {}
+
+    def prepare(inputs) -> None:
         whole = Run(inputs, "whole")
         whole.start()
         if whole.wait(120) != 0:
             sys.exit(f"the undisturbed run failed:\n{whole.told()}")
-        expected = whole.digest()
-        names = list(FAULTS)
-        for number in range(len(done), options.count):
-            chance = random.Random(f"{options.seed} {number}")
-            name = names[number % len(names)]
-            disturbed = Run(inputs, f"run{number}")
-            try:
-                result = inject(FAULTS[name], disturbed, chance)
-            except Exception as error:  # of a fault: it is told, and the campaign goes on
-                disturbed.kill()
-                result = {"outcome": f"failed: {error}"}
-            if "outcome" not in result:
-                result["outcome"] = "recovered" if result["exit_code_again"] == 0 and disturbed.digest() == expected else "not recovered"
-            row = {"number": number, "fault": name, **result}
-            print(json.dumps(row), flush=True)
-            if options.table:
-                with open(options.table, "a") as table:
-                    table.write(json.dumps(row) + "\n")
-            if row["outcome"] == "recovered":
-                shutil.rmtree(inputs / disturbed.name)
-            else:
-                unrecovered += 1
-                print(disturbed.told()[-4000:], file=sys.stderr)
-    print(f"{max(options.count, len(done))} faults, {unrecovered} unrecovered")
-    return 1 if unrecovered else 0
+        expected["digest"] = whole.digest()
+
+    def attempt(inputs, number: int, name: str, chance):
+        disturbed = Run(inputs, f"run{number}")
+        try:
+            result = inject(FAULTS[name], disturbed, chance)
+        except Exception as error:  # of a fault: it is told, and the campaign goes on
+            disturbed.kill()
+            result = {"outcome": f"failed: {error}"}
+        if "outcome" not in result:
+            digest = disturbed.digest()
+            recovered = result["exit_code_again"] == 0 and digest == expected["digest"]
+            result["outcome"] = "recovered" if recovered else f"not recovered: {digest}, undisturbed {expected['digest']}"
+        return disturbed, result
+
+    return campaign.conduct(__doc__, list(FAULTS), prepare, attempt, 40, STEPS)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,33 @@
-// A library to preload: makes one kind of call on files of checkpoints fail, as a bad disk would.
-//   FAULT_CALL      pwrite, fsync, rename or fallocate
+// A library to preload: makes one kind of call fail, or never come back, as a bad disk, network or program
+// would.
+//   FAULT_CALL      pwrite, pread, fsync, rename, mkdir or fallocate, of files whose path has FAULT_PATH in
+//                   it; or MPI_Iprobe; or cos, which the learning rate takes once in a step; or MPI_Isend of
+//                   fp32 gradients from stage to stage
+//   FAULT_HOW       error (default); hang: the call waits for ever; deaf: the same without taking signals, as
+//                   in a call of the system that nothing interrupts; spin: it computes for ever; kill: the
+//                   process is killed in it; slow: it takes FAULT_MS (50) milliseconds longer, and goes well;
+//                   nan: of MPI_Isend, a number of the message is none
 //   FAULT_ERRNO     what it fails with; 0: a pwrite writes only half, which is no error
+//   FAULT_PATH      part of the path (default: /checkpoints/)
+//   FAULT_BYTE      of pread: only reads that hold this byte of the file
+//   FAULT_WHEN      a file: nothing happens before it is there
 //   FAULT_AFTER     so many calls go well first
 //   FAULT_LASTS     1: every later call fails too; otherwise one alone
-//   FAULT_RANK      the rank that it happens to
+//   FAULT_RANK      the rank that it happens to, or any
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <string_view>
 
 namespace {
@@ -24,19 +39,46 @@ int number(const char* name) {
 
 bool is_here() {
   const char *wanted = std::getenv("FAULT_RANK"), *own = std::getenv("OMPI_COMM_WORLD_RANK");
-  return wanted != nullptr && own != nullptr && std::strcmp(wanted, own) == 0;
+  if (own == nullptr) own = std::getenv("PMIX_RANK");  // srun starts it
+  return wanted != nullptr && own != nullptr &&
+         (std::strcmp(wanted, own) == 0 || std::strcmp(wanted, "any") == 0);
 }
 
-/// Whether this call, of a file of a checkpoint, is to fail.
-bool strikes(std::string_view call, std::string_view path) {
+[[noreturn]] void never_return(std::string_view how) {
+  if (how == "deaf") {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, nullptr);
+  }
+  if (how != "spin") {
+    for (;;) pause();
+  }
+  for (std::atomic<std::uint64_t> turns{0};;) ++turns;
+}
+
+/// Whether this call is to fail. Does not come back where it is not to.
+bool strikes(std::string_view call) {
   static const bool here = is_here();
   static const char* const wanted = std::getenv("FAULT_CALL");
-  if (!here || wanted == nullptr || call != wanted || path.find("/checkpoints/") == std::string_view::npos)
+  static const char* const when = std::getenv("FAULT_WHEN");
+  if (!here || wanted == nullptr || call != wanted || (when != nullptr && access(when, F_OK) != 0))
     return false;
   static std::atomic<int> calls{0};
   static const int after = number("FAULT_AFTER"), lasts = number("FAULT_LASTS");
   const int before = calls++;
-  return lasts != 0 ? before >= after : before == after;
+  if (lasts != 0 ? before < after : before != after) return false;
+  static const std::string_view how =
+      std::getenv("FAULT_HOW") == nullptr ? "error" : std::getenv("FAULT_HOW");
+  if (how == "kill") kill(getpid(), SIGKILL);
+  if (how == "slow")
+    usleep(static_cast<useconds_t>(1000 * (number("FAULT_MS") != 0 ? number("FAULT_MS") : 50)));
+  if (how == "hang" || how == "deaf" || how == "spin") never_return(how);
+  return how == "error" || how == "nan";
+}
+
+bool strikes(std::string_view call, std::string_view path) {
+  static const char* const part = std::getenv("FAULT_PATH");
+  return path.find(part == nullptr ? "/checkpoints/" : part) != std::string_view::npos && strikes(call);
 }
 
 bool strikes(std::string_view call, int descriptor) {
@@ -71,6 +113,18 @@ ssize_t pwrite64(int descriptor, const void* data, size_t size, off64_t offset) 
   return pwrite(descriptor, data, size, offset);
 }
 
+ssize_t pread(int descriptor, void* data, size_t size, off_t offset) {
+  static const auto call = real<ssize_t (*)(int, void*, size_t, off_t)>("pread");
+  static const char* const byte = std::getenv("FAULT_BYTE");
+  const off_t wanted = byte == nullptr ? offset : std::atoll(byte);
+  const bool holds = wanted >= offset && wanted < offset + static_cast<off_t>(size);
+  return holds && strikes("pread", descriptor) ? fails() : call(descriptor, data, size, offset);
+}
+
+ssize_t pread64(int descriptor, void* data, size_t size, off64_t offset) {
+  return pread(descriptor, data, size, offset);
+}
+
 int fsync(int descriptor) {
   static const auto call = real<int (*)(int)>("fsync");
   return strikes("fsync", descriptor) ? fails() : call(descriptor);
@@ -88,6 +142,38 @@ int fallocate64(int descriptor, int mode, off64_t offset, off64_t length) {
 int rename(const char* from, const char* to) {
   static const auto call = real<int (*)(const char*, const char*)>("rename");
   return strikes("rename", std::string_view(to)) ? fails() : call(from, to);
+}
+
+int mkdir(const char* path, mode_t mode) {
+  static const auto call = real<int (*)(const char*, mode_t)>("mkdir");
+  return strikes("mkdir", std::string_view(path)) ? fails() : call(path, mode);
+}
+
+double cos(double x) {
+  static const auto call = real<double (*)(double)>("cos");
+  strikes("cos");
+  return call(x);
+}
+
+// MPI's own types differ between libraries, but each is a pointer or an int.
+// NOLINTNEXTLINE(readability-identifier-naming): MPI's name
+int MPI_Iprobe(int source, int tag, void* comm, int* found, void* status) {
+  static const auto call = real<int (*)(int, int, void*, int*, void*)>("MPI_Iprobe");
+  strikes("MPI_Iprobe");
+  return call(source, tag, comm, found, status);
+}
+
+// NOLINTNEXTLINE(readability-identifier-naming): MPI's name
+int MPI_Isend(const void* data, int count, void* type, int peer, int tag, void* comm, void* request) {
+  static const auto call = real<int (*)(const void*, int, void*, int, int, void*, void*)>("MPI_Isend");
+  static const void* const fp32 = dlsym(RTLD_DEFAULT, "ompi_mpi_float");
+  // parallel/message_tags.hpp: gradients of activations and of the encoder's output.
+  const bool gradient = type == fp32 && (tag % 8 == 3 || tag % 8 == 4) && count > 0;
+  if (gradient && strikes("MPI_Isend")) {
+    static const float none = std::numeric_limits<float>::quiet_NaN();
+    std::memcpy(const_cast<void*>(data), &none, sizeof(none));
+  }
+  return call(data, count, type, peer, tag, comm, request);
 }
 
 }  // extern "C"

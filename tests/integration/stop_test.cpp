@@ -92,6 +92,16 @@ TEST_F(StopTest, WhatDiesIsStartedAgain) {
   EXPECT_NE(result.err.find("ended with 6: restart 2 of 2"), std::string::npos) << result.err;
 }
 
+// What mpirun does where the network to another machine is gone.
+TEST_F(StopTest, ALauncherThatStaysBehindItsRanksIsEnded) {
+  const ChildResult result = shell("mkdir -p run/watchdog && echo 3 >run/watchdog/ended\n" + kSupervise +
+                                   " --run-dir run -- bash -c 'test ! -e run/watchdog/ended || exit 9; echo "
+                                   "8 >run/watchdog/ended; sleep 1000'; "
+                                   "echo ended with $?");
+  EXPECT_EQ(result.out, "ended with 8\n") << result.err;
+  EXPECT_NE(result.err.find("its launcher is still there: killing it"), std::string::npos) << result.err;
+}
+
 TEST_F(StopTest, WhatWouldFailAgainIsNotStartedAgain) {
   for (const int code : {2, 3, 5, 75}) {
     const ChildResult result = shell(

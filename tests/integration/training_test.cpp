@@ -194,6 +194,48 @@ TEST_F(TrainingTest, ValidationIsThePerplexityOfTheCheckpoint) {
   EXPECT_NEAR(got.at("second_half_loss").get<double>(), expected.at("nats_per_token").get<double>(), 1e-5);
 }
 
+TEST_F(TrainingTest, AResumedRunKeepsItsMatrixLibrary) {
+  const ChildResult begun = run(training({"--train.steps=2", "--train.gemm=plain"}));
+  ASSERT_EQ(begun.exit_code, 0) << begun.err;
+  const ChildResult resumed = run(training({"--train.steps=4", "--parallel.data=2"}, 2));
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_NE(resumed.err.find("matrix products by plain loops"), std::string::npos) << resumed.err;
+}
+
+TEST_F(TrainingTest, ADeterministicRunTakesTheFirstLibraryAndRepeatsItself) {
+  std::string digests[2];
+  for (std::string& digest : digests) {
+    fs::remove_all(run_dir());
+    const ChildResult done = run(training({"--train.steps=3", "--train.deterministic=yes"}));
+    ASSERT_EQ(done.exit_code, 0) << done.err;
+    EXPECT_NE(done.err.find("matrix products by OpenBLAS"), std::string::npos) << done.err;
+    digest = run({kProgram, "inspect", "checkpoint", "training", "--digest"}).out;
+  }
+  EXPECT_FALSE(digests[0].empty());
+  EXPECT_EQ(digests[0], digests[1]);
+}
+
+TEST_F(TrainingTest, ComputesAsALesserProcessor) {
+  std::vector<std::string> command = {"/usr/bin/env", "RED_MAX_CPU=avx2"};
+  for (const std::string& word : training({"--train.steps=2", "--train.precision=auto"}))
+    command.push_back(word);
+  const ChildResult lesser = run(command);
+  EXPECT_EQ(lesser.exit_code, 0) << lesser.err;
+  EXPECT_NE(lesser.err.find("CPU, at most avx2 (RED_MAX_CPU), "), std::string::npos) << lesser.err;
+  for (const char* const more : {"AMX", "SkylakeX", "Cooperlake", "Sapphirerapids", "bf16"})
+    EXPECT_EQ(lesser.err.find(more), std::string::npos) << lesser.err;
+  command[1] = "RED_MAX_CPU=avx512";
+  const ChildResult without_amx = run(command);  // goes on with the run
+  EXPECT_EQ(without_amx.exit_code, 0) << without_amx.err;
+  EXPECT_NE(without_amx.err.find("CPU, at most avx512 (RED_MAX_CPU), "), std::string::npos)
+      << without_amx.err;
+  EXPECT_EQ(without_amx.err.find("AMX"), std::string::npos) << without_amx.err;
+  command[1] = "RED_MAX_CPU=sse9";
+  const ChildResult refused = run(command);
+  EXPECT_EQ(refused.exit_code, 2) << refused.err;
+  EXPECT_NE(refused.err.find("RED_MAX_CPU = sse9: avx2, avx512, or unset"), std::string::npos) << refused.err;
+}
+
 TEST_F(TrainingTest, TooManyStepsThatAreNotFiniteEndTheRun) {
   for (const int num_ranks : {1, 2}) {
     fs::remove_all(run_dir());

@@ -1,0 +1,328 @@
+#!/usr/bin/env python3
+"""The job scripts of slurm/ on a real Slurm cluster of two nodes (launch/local_slurm.sh), with a tiny model, its encoder on one node and
+its decoder on the other: jobs that run out of time, are requeued, cancelled, asked to stop, lose a node or wait for one. Each ends as an
+undisturbed job does: every loss and every sample digest, each step once, the same checkpoint, no process left.
+
+    tests/faults/slurm_test.py [PART OF A NAME...]      # ends with 77 where there is no Slurm
+"""
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from campaign import BUILD, PROGRAM, ROOT, SHIM, make_inputs, processes_with, run
+
+CLUSTER = ROOT / "launch" / "local_slurm.sh"
+STEPS = 600
+STEP_MS = 60  # a step sleeps so long on all ranks, so that jobs last for a minute beside each other on few cores
+MOST_SECONDS = 400  # for a job to finish, whatever happened: a lost node's lock alone holds for a minute
+NOT_HERE = 77
+
+DATA = """[model]
+vocab_size = 320
+d_model = 32
+d_ff = 64
+num_heads = 2
+head_dim = 16
+encoder_layers = 1
+decoder_layers = 1
+[train]
+steps = {steps}
+global_batch = 2
+threads = 1
+precision = fp32
+gemm = plain
+timeout_s = 60
+[schedule]
+warmup_steps = 1
+[checkpoint]
+every = 50
+[data]
+tokenizer = {folder}/t.model
+window = 64
+[data.source.text]
+tokens = {folder}/text
+"""
+
+
+class Failed(Exception):
+    pass
+
+
+class Cluster:
+    """Two nodes of this machine, by the name of their folder."""
+
+    def __init__(self, folder: pathlib.Path, port: int):
+        self.options = ["--folder", folder, "--port", port]
+        self.folder = folder
+        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        done = run([CLUSTER, "start", *self.options], folder.parent)
+        if done.returncode != 0:
+            raise Failed(f"the cluster does not start: {done.stderr}")
+
+    def stop(self) -> None:
+        run([CLUSTER, "stop", *self.options], self.folder.parent)
+
+    def call(self, *words) -> str:
+        done = run(words, ROOT, env=self.environment)
+        if done.returncode != 0:
+            raise Failed(f"{' '.join(map(str, words))}: {done.stderr}")
+        return done.stdout.strip()
+
+    def daemon(self, node: str) -> int:
+        return int((self.folder / f"slurmd-{node}.pid").read_text(encoding="utf-8"))
+
+    def start_node(self, node: str) -> None:
+        self.call(shutil.which("slurmd", path="/usr/sbin:/usr/bin"), "-N", node, "-f", self.folder / "slurm.conf")
+
+
+class Job:
+    """A job of slurm/red_150m.sh with a tiny model, in a run folder of its own. srun has two slurmd of one host for one PMIx server,
+    so what it starts is on one node."""
+
+    def __init__(self, cluster: Cluster, inputs: pathlib.Path, name: str, *sbatch, launcher: str = "mpirun"):
+        self.cluster, self.inputs, self.name = cluster, inputs, name
+        self.launcher = launcher
+        self.nodes = "n[1-2]" if launcher == "mpirun" else "n1"
+        self.sbatch = [*(("--nodes=2", "--ntasks-per-node=1") if launcher == "mpirun" else ("--nodes=1", "--ntasks-per-node=2", "-w", "n1")),
+                       *sbatch]
+        self.folder, self.log = inputs / name, inputs / f"{name}.log"
+        self.number = 0
+
+    def submit(self, script: str = "slurm/red_150m.sh", *arguments, **environment) -> None:
+        shim = [f"LD_PRELOAD={SHIM}", "FAULT_RANK=any", "FAULT_CALL=cos", "FAULT_HOW=slow", "FAULT_LASTS=1", f"FAULT_MS={STEP_MS}"]
+        variables = {"RUN_DIR": self.folder, "DATA_CONFIG": self.inputs / "data.ini", "REDLLM_BUILD": BUILD,
+                     "LAYOUT": "data=1 tensor=1 encoder_stages=1 decoder_stages=1", "MICRO_BATCH": 1,
+                     "SITE_LAUNCHER": self.launcher, "SITE_MPIRUN": " ".join(f"-x {word}" for word in shim),
+                     "SITE_SRUN": f"--export=ALL,{','.join(shim)}",
+                     "SITE_PREFLIGHT_OPTIONS": "--slower-by=0.99", **environment}
+        done = run(["sbatch", "--parsable", "--gpus-per-node=0", f"--output={self.log}", *self.sbatch, script, *arguments], ROOT,
+                   env={**self.cluster.environment, **{key: str(value) for key, value in variables.items()}})
+        if done.returncode != 0:
+            raise Failed(f"sbatch: {done.stderr}")
+        self.number = int(done.stdout)
+
+    def told(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+
+    def state(self) -> dict:
+        return dict(re.findall(r"(\w+)=(\S+)", self.cluster.call("scontrol", "show", "job", self.number)))
+
+    def step(self) -> int:
+        try:
+            return int((self.folder / "at_step").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return 0
+
+    def wait(self, what: str, holds, seconds: float = MOST_SECONDS) -> None:
+        end = time.time() + seconds
+        while not holds():
+            if time.time() > end:
+                raise Failed(f"not within {seconds} s: {what}; {self.state()}")
+            time.sleep(0.2)
+
+    def wait_for_step(self, step: int) -> None:
+        self.wait(f"step {step}", lambda: self.step() >= step)
+
+    def wait_for_state(self, *states) -> None:
+        self.wait(" or ".join(states), lambda: self.state()["JobState"] in states)
+
+    def processes(self) -> dict:
+        return processes_with(f"--train.run_dir={self.folder}".encode())
+
+    def metrics(self) -> list:
+        """Step, loss and digest of the samples."""
+        lines = map(json.loads, (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+        return [(line["step"], line["loss"], line["sample_digest"]) for line in lines if "loss" in line]
+
+    def digest(self) -> str:
+        done = run([PROGRAM, "inspect", "checkpoint", self.folder, "--digest"], self.inputs)
+        return done.stdout.strip() if done.returncode == 0 else f"none: {done.stderr.strip()}"
+
+
+def expect(job: Job, pattern: str) -> re.Match:
+    found = re.search(pattern, job.told())
+    if not found:
+        raise Failed(f"not told: {pattern}")
+    return found
+
+
+def expect_saved_and_requeued(job: Job) -> None:
+    """It saved where it was, and went on from there."""
+    step = expect(job, r"asked to stop: saving step (\d+)").group(1)
+    expect(job, "back into the queue")
+    expect(job, rf"start 1 on {re.escape(job.nodes)}:")
+    expect(job, rf"resuming \S+ at step {step},")
+
+
+def nothing(job: Job) -> None:
+    job.wait_for_state("COMPLETED")
+    expect(job, r"preflight: 2 ranks are fit for the run")
+    expect(job, r"start 0 on n\[1-2\]:")
+
+
+def out_of_time(job: Job) -> None:
+    job.wait_for_state("COMPLETED")
+    expect_saved_and_requeued(job)
+
+
+def requeue(job: Job) -> None:
+    """Slurm ends the job without asking it: what is behind the last checkpoint is computed again."""
+    job.wait_for_step(STEPS // 3)
+    job.cluster.call("scontrol", "requeue", job.number)
+    job.wait_for_state("COMPLETED")
+    expect(job, rf"start 1 on {re.escape(job.nodes)}:")
+
+
+def cancel(job: Job) -> None:
+    """And submitted again, as a person would."""
+    job.wait_for_step(STEPS // 3)
+    job.cluster.call("scancel", job.number)
+    job.wait_for_state("CANCELLED")
+    job.submit()
+    job.wait_for_state("COMPLETED")
+
+
+def ask(job: Job) -> None:
+    job.wait_for_step(STEPS // 3)
+    job.cluster.call("scancel", "--signal=USR1", job.number)
+    job.wait_for_state("COMPLETED")
+    expect_saved_and_requeued(job)
+
+
+def lose_node(job: Job) -> None:
+    job.wait_for_step(STEPS // 3)
+    os.kill(job.cluster.daemon("n2"), signal.SIGKILL)
+    job.wait("requeued", lambda: int(job.state().get("Restarts", 0)) > 0)
+    job.cluster.start_node("n2")
+    job.wait_for_state("COMPLETED")
+    expect(job, rf"start 1 on {re.escape(job.nodes)}:")
+
+
+def drain_node(job: Job) -> None:
+    """What runs goes on; asked to stop it waits for the node."""
+    job.wait_for_step(STEPS // 6)
+    job.cluster.call("scontrol", "update", "nodename=n2", "state=drain", "reason=test")
+    before = job.step()
+    job.wait_for_step(before + 20)
+    job.cluster.call("scancel", "--signal=USR1", job.number)
+    job.wait_for_state("PENDING")
+    time.sleep(5)
+    if job.state()["JobState"] != "PENDING":
+        raise Failed("it does not wait for the node")
+    job.cluster.call("scontrol", "update", "nodename=n2", "state=resume")
+    job.wait_for_state("COMPLETED")
+    expect_saved_and_requeued(job)
+
+
+@dataclasses.dataclass
+class Case:
+    name: str
+    happens: object  # happens(job): until the job is done
+    sbatch: tuple = ()
+    launcher: str = "mpirun"
+    own_cluster: bool = False  # nobody else's job is to notice
+
+
+CASES = [
+    Case("lose_node", lose_node, own_cluster=True),
+    Case("out_of_time", out_of_time, ("--time=1", "--signal=B:USR1@50")),
+    Case("drain_node", drain_node, own_cluster=True),
+    Case("requeue", requeue),
+    Case("cancel", cancel),
+    Case("ask", ask),
+    Case("srun_ask", ask, launcher="srun"),
+    Case("srun_out_of_time", out_of_time, ("--time=1", "--signal=B:USR1@50"), launcher="srun"),
+]
+
+
+def check_same(job: Job, reference: Job) -> None:
+    state = job.state()
+    if (state["JobState"], state["ExitCode"]) != ("COMPLETED", "0:0"):
+        raise Failed(f"ended as {state['JobState']}, {state['ExitCode']}")
+    if [step for step, _, _ in job.metrics()] != list(range(1, STEPS + 1)):
+        raise Failed(f"steps: {[step for step, _, _ in job.metrics()]}")
+    if job.metrics() != reference.metrics() or job.digest() != reference.digest():
+        raise Failed("losses, samples or parameters differ from the undisturbed job's")
+    if job.processes():
+        raise Failed(f"left behind: {job.processes()}")
+
+
+def outcome_of(case: Case, cluster: Cluster, inputs: pathlib.Path, port: int, reference) -> str:
+    begin, own, job = time.time(), None, None
+    try:
+        if case.own_cluster:
+            own = Cluster(inputs / f"cluster-{case.name}", port)
+        job = Job(own or cluster, inputs, case.name, *case.sbatch, launcher=case.launcher)
+        job.submit()
+        case.happens(job)
+        check_same(job, reference.result())
+        return f"ok: {time.time() - begin:.0f} s"
+    except (Failed, OSError, subprocess.TimeoutExpired) as error:
+        return f"FAILED: {error}\n{job.told() if job else ''}"
+    finally:
+        if own:
+            own.stop()
+
+
+def undisturbed(cluster: Cluster, inputs: pathlib.Path) -> Job:
+    job = Job(cluster, inputs, "undisturbed")
+    job.submit()
+    nothing(job)
+    check_same(job, job)
+    return job
+
+
+def dry_run(cluster: Cluster, inputs: pathlib.Path) -> str:
+    """Of the largest model, through the same script in a job of one task: plan and commands, and nothing that starts."""
+    job = Job(cluster, inputs, "dry_run", "--nodes=1")
+    job.submit("slurm/red_8b.sh", "--dry-run", LAYOUT="data=8 tensor=8 encoder_stages=1 decoder_stages=1", DATA_CONFIG="none.ini")
+    job.wait_for_state("COMPLETED")
+    for pattern in ("layout: .*, 128 ranks; launcher mpirun", r"command: launch/supervise\.sh .* mpirun -n 128 ", r"red_8b \(red\)", "128 ranks"):
+        expect(job, pattern)
+    if job.folder.exists():
+        raise Failed("a dry run made a run folder")
+    return "ok"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="cases whose name has one of these in it (default: all)")
+    options = parser.parse_args()
+    if not all(shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin") for tool in ("slurmctld", "slurmd", "munged", "sbatch")):
+        print("no Slurm here (Debian: slurm-wlm and munge)")
+        return NOT_HERE
+    chosen = [case for case in CASES if not options.names or any(name in case.name for name in options.names)]
+    port = 20000 + os.getpid() % 2000 * 12
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="redllm-slurm-") as folder, ThreadPoolExecutor(len(CASES) + 1) as side_by_side:
+        inputs = pathlib.Path(folder)
+        make_inputs(inputs)
+        (inputs / "data.ini").write_text(DATA.format(steps=STEPS, folder=inputs), encoding="utf-8")
+        cluster = Cluster(inputs / "cluster", port)
+        try:
+            print(f"dry_run      {dry_run(cluster, inputs)}", flush=True)
+            reference = side_by_side.submit(undisturbed, cluster, inputs)
+            outcomes = [side_by_side.submit(outcome_of, case, cluster, inputs, port + 4 * (i + 1), reference)
+                        for i, case in enumerate(chosen)]
+            reference.result()
+            for case, outcome in zip(chosen, outcomes):
+                failed += not outcome.result().startswith("ok")
+                print(f"{case.name:12} {outcome.result()}", flush=True)
+        finally:
+            cluster.stop()
+    print(f"{len(chosen) - failed} of {len(chosen)} cases as promised")
+    return 1 if failed or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+// `redllm preflight` on ranks of this machine, which stand for nodes by the name that Slurm would give them.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "integration/child_process.hpp"
+#include "integration/good_inputs.hpp"
+#include "integration/working_directory.hpp"
+
+namespace red::test {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+const std::string kProgram = RED_BINARY_DIR "/redllm";
+const std::string kLocal = RED_SOURCE_DIR "/launch/local.sh";
+// Rates of ranks that share two cores say nothing.
+const std::string kAnyRate = " --slower-by=1 --seconds=0 --mib=1";
+
+class PreflightTest : public testing::Test {
+ protected:
+  PreflightTest() { copy_good_inputs(folder_.path()); }
+
+  /// `ranks` ranks run `before` (in which $r is the rank) and then preflight with these options.
+  ChildResult preflight(int ranks, const std::string& before, const std::string& options) const {
+    const std::string program = fmt::format(
+        "r=$OMPI_COMM_WORLD_RANK; program={}; {}; exec $program preflight --config=run.ini "
+        "--train.run_dir=fresh --train.precision=fp32 --train.global_batch=4 --parallel.data={} {}",
+        kProgram, before, ranks, options);
+    return run_child({kLocal, "-n", std::to_string(ranks), "/bin/bash", "-c", program}, folder_.path(), 120);
+  }
+  WorkingDirectory folder_;
+};
+
+TEST_F(PreflightTest, IsContentWithThisMachine) {
+  const ChildResult result = preflight(2, ":", "--json" + kAnyRate);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json report = json::parse(result.out);
+  EXPECT_TRUE(report.at("sound"));
+  ASSERT_EQ(report.at("ranks").size(), 2U);
+  for (const json& rank : report.at("ranks")) {
+    for (const char* key : {"gemm_gflops", "local_gb_s", "memory_free", "memory_needed", "disk_free"})
+      EXPECT_GT(rank.at(key), 0) << key;
+    for (const char* key : {"MPI", "HDF5", "the library of matrix products"})
+      EXPECT_FALSE(rank.at("versions").at(key).get<std::string>().empty()) << key;
+  }
+  EXPECT_FALSE(report.at("ranks").at(0).at("versions").at("the program").get<std::string>().empty());
+  EXPECT_TRUE(fs::is_empty(folder_.path() / "fresh"));
+}
+
+TEST_F(PreflightTest, MeasuresEveryPairOfNeighbours) {
+  const ChildResult result = preflight(4, "export SLURMD_NODENAME=n$(((r + 1) / 2))", "--json" + kAnyRate);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json ranks = json::parse(result.out).at("ranks");
+  const std::vector<std::string> nodes = {"n0", "n1", "n1", "n2"};
+  for (std::size_t r = 0; r < nodes.size(); ++r) {
+    EXPECT_EQ(ranks.at(r).at("node"), nodes[r]);
+    EXPECT_EQ(ranks.at(r).at("local_gb_s") > 0, nodes[r] == "n1");
+    EXPECT_EQ(ranks.at(r).at("next_gb_s") > 0, nodes[r] != "n2");
+  }
+}
+
+TEST_F(PreflightTest, NamesANodeWithAnotherProgramAndWritesItDown) {
+  ASSERT_EQ(
+      run_child({"/bin/bash", "-c", "cp " + kProgram + " other && echo >>other"}, folder_.path()).exit_code,
+      0);
+  const ChildResult result =
+      preflight(4, "export SLURMD_NODENAME=n$r; if [ $r = 2 ]; then program=./other; fi",
+                "--exclude-file=excluded" + kAnyRate);
+  EXPECT_EQ(result.exit_code, 9) << result.err;
+  EXPECT_NE(result.err.find("the program on n2"), std::string::npos) << result.err;
+  EXPECT_EQ(read_bytes(folder_.path() / "excluded"), "n2\n");
+}
+
+TEST_F(PreflightTest, NamesADiskWithoutRoom) {
+  const ChildResult result = preflight(1, ":", "--checkpoints=1000000000" + kAnyRate);
+  EXPECT_EQ(result.exit_code, 9) << result.err;
+  EXPECT_NE(result.err.find("are needed for checkpoints"), std::string::npos) << result.err;
+}
+
+TEST_F(PreflightTest, NamesANumberOfTasksThatIsNotTheRanks) {
+  const ChildResult result = preflight(2, ":", "--tasks=4" + kAnyRate);
+  EXPECT_EQ(result.exit_code, 9) << result.err;
+  EXPECT_NE(result.err.find("4 tasks, MPI has 2 ranks"), std::string::npos) << result.err;
+}
+
+// As srun starts ranks that Open MPI does not recognise as one run: each takes itself for the only one.
+TEST_F(PreflightTest, RanksThatDoNotKnowEachOtherStopAtOnce) {
+  for (const char* command : {"preflight", "train"}) {
+    const auto begin = std::chrono::steady_clock::now();
+    const ChildResult result =
+        run_child({"/bin/bash", "-c",
+                   fmt::format("SLURM_STEP_NUM_TASKS=4 SLURM_PROCID=0 exec {} {} --config=run.ini "
+                               "--train.run_dir=fresh --train.precision=fp32",
+                               kProgram, command)},
+                  folder_.path(), 60);
+    EXPECT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_NE(result.err.find("the launcher started 4 ranks, but MPI sees 1"), std::string::npos)
+        << result.err;
+    EXPECT_NE(result.err.find("srun --mpi=pmix"), std::string::npos) << result.err;
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+    EXPECT_FALSE(fs::exists(folder_.path() / "fresh"));
+  }
+}
+
+}  // namespace
+}  // namespace red::test
