@@ -1,8 +1,9 @@
 # red_header_checks: compiles every header by itself, so that each includes what it uses. Not part of a normal build:
 #   ninja -C build/release red_header_checks
 # Parts of a Highway kernel (*-inl.hpp) are exempt: foreach_target.h includes them once per instruction set.
-# So are, without CUDA, headers that include its own.
-set(needs_cuda "/cuda_|/cublaslt_|/gemm_algorithms|/pinned_ring|_cuda\\.hpp$|^tests/cuda_on_cpu/")
+# So are, without CUDA or NCCL, headers that include their own.
+set(needs_nccl "/nccl_(check|link|context|communicator)\\.hpp$|/fakes/nccl")
+set(needs_cuda "/nccl_operation|/cuda_|/cublaslt_|/gemm_algorithms|/pinned_ring|_cuda\\.hpp$|^tests/cuda_on_cpu/")
 set(folders src parallel checkpoint launch)
 if(RED_TESTS)
   list(APPEND folders tests)
@@ -11,7 +12,8 @@ set(sources)
 foreach(folder IN LISTS folders)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}" "${PROJECT_SOURCE_DIR}/${folder}/*.hpp")
   foreach(header IN LISTS headers)
-    if(NOT header MATCHES "-inl\\.hpp$" AND (RED_HAS_CUDA OR NOT header MATCHES "${needs_cuda}"))
+    if(NOT header MATCHES "-inl\\.hpp$" AND (RED_HAS_CUDA OR NOT header MATCHES "${needs_cuda}") AND
+       (RED_HAS_NCCL OR NOT header MATCHES "${needs_nccl}"))
       string(REGEX REPLACE "\\.hpp$" ".cpp" name "${header}")
       set(source "${PROJECT_BINARY_DIR}/header_checks/${name}")
       file(CONFIGURE OUTPUT "${source}" CONTENT "#include \"${PROJECT_SOURCE_DIR}/${header}\"\n")
@@ -24,14 +26,14 @@ target_include_directories(red_header_checks PRIVATE "${PROJECT_SOURCE_DIR}/test
 target_compile_options(red_header_checks PRIVATE -O0)
 target_compile_definitions(red_header_checks PRIVATE RED_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
   RED_BINARY_DIR="${PROJECT_BINARY_DIR}")
-target_link_libraries(red_header_checks PRIVATE red_flags fmt::fmt MPI::MPI_CXX red_hdf5 red_dnnl PkgConfig::sentencepiece
+target_link_libraries(red_header_checks PRIVATE red_flags fmt::fmt MPI::MPI_C red_hdf5 red_dnnl PkgConfig::sentencepiece
   PkgConfig::hwy PkgConfig::openblas simdjson::simdjson nlohmann_json::nlohmann_json Boost::program_options
   Boost::iostreams)
 if(RED_TESTS)
   target_link_libraries(red_header_checks PRIVATE GTest::gtest)
 endif()
 if(RED_HAS_CUDA)
-  target_link_libraries(red_header_checks PRIVATE red_cuda_headers)
+  target_link_libraries(red_header_checks PRIVATE red_cuda_headers $<TARGET_NAME_IF_EXISTS:red_nccl_headers>)
   target_include_directories(red_header_checks PRIVATE "${PROJECT_SOURCE_DIR}/tests/cuda_on_cpu"
     "${PROJECT_SOURCE_DIR}/tests/cuda_on_cpu/runtime/x86_64")
 endif()

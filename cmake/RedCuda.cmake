@@ -41,12 +41,39 @@ function(red_add_kernels name)
   set_property(GLOBAL PROPERTY RED_KERNELS_${name}_PUBLIC "${ARG_PUBLIC}")
 endfunction()
 
+# red_add_gpu_test(program objects devices ranks): a test program with the real libraries, in gpu_tests of the build folder, and its
+# line of gpu_tests/list.txt: name, ranks or -, and whether each rank needs a GPU of its own.
+add_custom_target(red_gpu_tests)
+function(red_add_gpu_test program objects devices ranks)
+  add_executable(${program} EXCLUDE_FROM_ALL $<TARGET_OBJECTS:${objects}>)
+  set_target_properties(${program} PROPERTIES RED_BACKEND cuda LINKER_LANGUAGE CXX
+    RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/gpu_tests")
+  add_dependencies(red_gpu_tests ${program})
+  list(JOIN ranks "," ranks)
+  if(NOT ranks)
+    set(ranks -)
+  endif()
+  set(gpus shared)
+  if(devices GREATER 1)
+    set(gpus each)
+  endif()
+  set_property(GLOBAL APPEND PROPERTY RED_GPU_TESTS "${program} ${ranks} ${gpus}")
+endfunction()
+
 # red_add_cuda_test(name {SOURCES a.cpp ... | OBJECTS object_library} [LIBRARIES libs...] [RANKS 1 2] [FLAVOURS f...]
-#                   [TIMEOUT seconds]): a GoogleTest program on the CUDA backend without a GPU, compiled once and linked for
-# each flavour: name_test, name_asan_test, name_race_test. Each runs as .natural, .reversed and .warp by the order of threads,
-# with lazy, random and eager streams. With RANKS it is an MPI test, and .npN follows the order.
+#                   [TIMEOUT seconds] [DEVICES n] [ORDERS natural:lazy ...] [HARNESS_ONLY]): a GoogleTest program on the CUDA backend without a
+# GPU, compiled once and linked for each flavour: name_test, name_asan_test, name_race_test. Each runs as .natural, .reversed
+# and .warp by the order of threads, with lazy, random and eager streams. With RANKS it is an MPI test, and .npN follows the
+# order. DEVICES: GPUs of the machine, 1. ORDERS: not all three. The same objects with the real libraries are name_gpu_test,
+# for a machine with a GPU (target red_gpu_tests, tests/gpu/run_all.sh), unless HARNESS_ONLY: what tests the harness, or by it.
 function(red_add_cuda_test name)
-  cmake_parse_arguments(ARG "" "TIMEOUT;OBJECTS" "SOURCES;LIBRARIES;RANKS;FLAVOURS" ${ARGN})
+  cmake_parse_arguments(ARG "HARNESS_ONLY" "TIMEOUT;OBJECTS;DEVICES" "SOURCES;LIBRARIES;RANKS;FLAVOURS;ORDERS" ${ARGN})
+  if(NOT ARG_ORDERS)
+    set(ARG_ORDERS natural:lazy reversed:random warp:eager)
+  endif()
+  if(NOT ARG_DEVICES)
+    set(ARG_DEVICES 1)
+  endif()
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
@@ -64,6 +91,10 @@ function(red_add_cuda_test name)
   if(ARG_RANKS)
     set(main red_mpi_test_main)
   endif()
+  if(NOT ARG_HARNESS_ONLY)
+    red_add_gpu_test(${name}_gpu_test ${ARG_OBJECTS} ${ARG_DEVICES} "${ARG_RANKS}")
+    target_link_libraries(${name}_gpu_test PRIVATE ${ARG_LIBRARIES} red_device red_cuda_runtime ${main})
+  endif()
   foreach(flavour IN LISTS ARG_FLAVOURS)
     string(REGEX REPLACE "^cuda_on_cpu" "" suffix "${flavour}")
     set(program ${name}${suffix}_test)
@@ -71,7 +102,12 @@ function(red_add_cuda_test name)
     set_target_properties(${program} PROPERTIES RED_BACKEND ${flavour} LINKER_LANGUAGE CXX)
     string(REPLACE "FLAVOUR" "${flavour}" libraries "${ARG_LIBRARIES}")
     target_link_libraries(${program} PRIVATE ${libraries} red_device red_cuda_runtime ${main})
-    foreach(orders natural:lazy reversed:random warp:eager)
+    # Tests that run cases of others again, for equal bits or for memory, show nothing new to a checker of accesses.
+    set(filter)
+    if(suffix)
+      set(filter ";GTEST_FILTER=-*.ThreadsDoNotChangeABit:*.ScratchMemoryIsAsPlanned")
+    endif()
+    foreach(orders IN LISTS ARG_ORDERS)
       string(REPLACE ":" ";" orders "${orders}")
       list(GET orders 0 threads)
       list(GET orders 1 streams)
@@ -89,7 +125,7 @@ function(red_add_cuda_test name)
       endif()
       # LeakSanitizer cannot follow what is on the stacks of fibers.
       set_tests_properties(${registered} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS cuda ENVIRONMENT
-        "CUDA_ON_CPU_THREADS=${threads};CUDA_ON_CPU_STREAMS=${streams};RED_GEMM_CACHE=off;ASAN_OPTIONS=detect_leaks=0")
+        "CUDA_ON_CPU_THREADS=${threads};CUDA_ON_CPU_STREAMS=${streams};CUDA_ON_CPU_DEVICES=${ARG_DEVICES};RED_GEMM_CACHE=off;ASAN_OPTIONS=detect_leaks=0${filter}")
     endforeach()
   endforeach()
 endfunction()
@@ -191,6 +227,24 @@ if(RED_CUDNN_INCLUDE_DIR AND RED_CUDNN_FRONTEND_INCLUDE_DIR AND RED_NVRTC_INCLUD
   target_link_libraries(red_cudnn INTERFACE "${RED_CUDNN_LIBRARY}" "${RED_NVRTC_LIBRARY}" ${CMAKE_DL_LIBS})
 else()
   message(STATUS "CUDA backend: without cuDNN's attention (cuDNN, its frontend or nvrtc not found; launch/cuda_sdk.sh gets them)")
+endif()
+
+# red_nccl: the library, or what the tests have in its place; red_nccl_headers: to compile against.
+find_path(RED_NCCL_INCLUDE_DIR nccl.h HINTS "${PROJECT_SOURCE_DIR}/build/cuda/nvidia/nccl" "$ENV{NCCL_HOME}" ${hints}
+  PATH_SUFFIXES include)
+find_library(RED_NCCL_LIBRARY NAMES nccl libnccl.so.2 HINTS "${PROJECT_SOURCE_DIR}/build/cuda/nvidia/nccl" "$ENV{NCCL_HOME}"
+  ${hints} PATH_SUFFIXES lib64 lib)
+set(RED_HAS_NCCL OFF)
+if(RED_NCCL_INCLUDE_DIR AND RED_NCCL_LIBRARY)
+  set(RED_HAS_NCCL ON)
+  add_library(red_nccl_headers INTERFACE)
+  target_include_directories(red_nccl_headers SYSTEM INTERFACE "${RED_NCCL_INCLUDE_DIR}")
+  red_add_flavours(red_nccl)
+  add_library(red_nccl_cuda INTERFACE)
+  target_link_libraries(red_nccl_cuda INTERFACE "${RED_NCCL_LIBRARY}")
+else()
+  message(STATUS "CUDA backend: without NCCL, so ranks exchange GPU memory through the host's (NCCL 2.18 or newer not found; "
+    "launch/cuda_sdk.sh gets it)")
 endif()
 
 # red_cuda_headers: to compile host code against. red_cuda_runtime: what runs it, by backend.

@@ -1,7 +1,9 @@
 # Every outside library, found once and under one name. README lists the Debian packages.
 find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)                                          # libfmt-dev
-find_package(MPI REQUIRED COMPONENTS CXX)                           # libopenmpi-dev
+find_package(MPI REQUIRED COMPONENTS C)                             # libopenmpi-dev
+# Without MPI's C++ bindings, which version 5 no longer has, a program built with Open MPI 4 runs under both.
+target_compile_definitions(MPI::MPI_C INTERFACE OMPI_SKIP_MPICXX)
 find_package(HDF5 REQUIRED COMPONENTS C)                            # libhdf5-dev
 find_package(Boost REQUIRED COMPONENTS program_options iostreams)   # libboost-program-options-dev, -iostreams-dev
 find_package(nlohmann_json REQUIRED)                                # nlohmann-json3-dev
