@@ -1,14 +1,15 @@
-# Common part of the job scripts, which set `model`, `layout` and `micro_batch` and source it.
+# Common part of the job scripts, which set `script`, `model`, `layout` and `micro_batch` and source it.
 #   sbatch slurm/red_8b.sh            one job that goes on until train.steps is reached: it saves before its time is up,
 #                                     puts itself back into the queue, and resumes
 #   bash slurm/red_8b.sh              the same, submitted with the partition, account and options of slurm/site.env
 #   DRY_RUN=1 bash slurm/red_8b.sh    plan, layout and commands; starts nothing, and needs no Slurm. Or: --dry-run
+# From any folder; paths are those of the folder above this one.
 # Environment: RUN_DIR, RUNS, DATA_CONFIG (slurm/site.env); MODEL, LAYOUT, MICRO_BATCH in place of the script's own;
 # SITE_PREFLIGHT=stop, exclude, report or off: what becomes of a job with a machine that is not fit;
 # OPTIONS: more options of `redllm train`, such as "--train.steps=1000"; MAX_RESTARTS (default 3), without progress.
 # shellcheck shell=bash disable=SC2154 # the script that sources this sets its variables
 set -euo pipefail
-script=$(realpath "${BASH_SOURCE[1]}")
+script=$(realpath "$script")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck disable=SC1091 # it is checked as a file of its own
 source slurm/site.env
@@ -18,6 +19,7 @@ fail() { say "$*" >&2; exit 2; }
 
 model=${MODEL:-$model} layout=${LAYOUT:-$layout} micro_batch=${MICRO_BATCH:-$micro_batch}
 run_dir=${RUN_DIR:-$RUNS/$model}
+excluded=$run_dir/excluded_nodes
 dry=no
 if [ "${DRY_RUN:-}" = 1 ] || [ "${1:-}" = --dry-run ]; then dry=yes; fi
 case $SITE_PREFLIGHT in
@@ -40,36 +42,48 @@ ranks=$((ranks * stages))
 options+=("--train.micro_batch=$micro_batch" "--train.run_dir=$run_dir" "${more_options[@]}")
 
 use_site() {
-  local name
+  set +eu # which what a site wrote need not bear
+  # shellcheck disable=SC1090 # the site's own
+  if [ -n "$SITE_SETUP" ]; then source "$SITE_SETUP"; fi
   if [ -n "$SITE_MODULES" ]; then
     type module >/dev/null 2>&1 || fail "SITE_MODULES is set, but there is no \`module\` here; SITE_SETUP may source what defines it"
     # shellcheck disable=SC2086 # several words
-    module load $SITE_MODULES
+    module load $SITE_MODULES || fail "SITE_MODULES: \`module load $SITE_MODULES\` ended with $?"
   fi
-  # shellcheck disable=SC1090 # the site's own
-  if [ -n "$SITE_SETUP" ]; then source "$SITE_SETUP"; fi
-  if [ -n "$SITE_MPI_INTERFACES" ]; then
-    export OMPI_MCA_btl_tcp_if_include=$SITE_MPI_INTERFACES OMPI_MCA_oob_tcp_if_include=$SITE_MPI_INTERFACES
-  fi
+  set -eu
   if [ -n "$SITE_NCCL_INTERFACES" ]; then export NCCL_SOCKET_IFNAME=$SITE_NCCL_INTERFACES; fi
   if [ -n "$SITE_NCCL_HCAS" ]; then export NCCL_IB_HCA=$SITE_NCCL_HCAS; fi
   export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
-  for name in $(compgen -e | grep -E '^(NCCL|OMPI_MCA|CUDA|UCX)_' || true); do say "$name=${!name}"; done
+}
+
+say_variables() {
+  local name
+  for name in $(compgen -e | grep -E '^(NCCL|OMPI_MCA|PRTE_MCA|PMIX_MCA|CUDA|UCX)_' || true); do say "$name=${!name}"; done
+}
+
+# Whether srun starts ranks that know each other: Slurm has PMIx, and so has Open MPI: version 5 always, version 4 as one of
+# these components; its others speak PMI-1 and PMI-2.
+srun_has_pmix() {
+  srun --mpi=list 2>&1 | grep -w pmix >/dev/null || return 1
+  [ "${open_mpi_version%%.*}" -ge 5 ] || ompi_info 2>/dev/null | grep 'MCA pmix: \(pmix[0-9]x\|ext[0-9]x\)' >/dev/null
 }
 
 # Sets `launcher`, an array.
 choose_launcher() {
   local per_node=${SLURM_NTASKS_PER_NODE:-$(sed -n 's/^#SBATCH --ntasks-per-node=//p' "$script")} more
-  case ${SITE_LAUNCHER:-} in
-    mpirun | srun) kind=$SITE_LAUNCHER ;;
-    '')
-      kind=mpirun
-      if srun --mpi=list 2>&1 | grep -qw pmix && ompi_info 2>/dev/null | grep -q 'MCA pmix: \(ext3x\|s1\|s2\|flux\)'; then kind=srun; fi
+  kind=${SITE_LAUNCHER:-}
+  case $kind in
+    srun) ;; # Open MPI may be in the container alone
+    mpirun | '')
+      # shellcheck source=launch/open_mpi.sh
+      source launch/open_mpi.sh
+      if [ -z "$kind" ]; then if srun_has_pmix; then kind=srun; else kind=mpirun; fi; fi
       ;;
     *) fail "SITE_LAUNCHER=$SITE_LAUNCHER: mpirun, srun or empty" ;;
   esac
   if [ "$kind" = srun ]; then
     read -ra more <<<"$SITE_SRUN"
+    if [ -n "$SITE_MPI_INTERFACES" ]; then export OMPI_MCA_btl_tcp_if_include=$SITE_MPI_INTERFACES; fi # there are no daemons
     launcher=(srun --mpi=pmix --ntasks="$ranks" --ntasks-per-node="$per_node" --kill-on-bad-exit=1)
     # Without a number of cores a rank gets them all, and binds itself to those near its GPU (docs/cuda.md).
     if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then # which srun does not take from the job's environment since Slurm 22.05
@@ -80,8 +94,7 @@ choose_launcher() {
     launcher+=("${more[@]}")
   else
     read -ra more <<<"$SITE_MPIRUN"
-    # shellcheck source=launch/open_mpi.sh
-    source launch/open_mpi.sh
+    if [ -n "$SITE_MPI_INTERFACES" ]; then open_mpi_use_interfaces "$SITE_MPI_INTERFACES"; fi
     launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node" "${open_mpi_quiet[@]}")
     if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
       launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node:PE=$SLURM_CPUS_PER_TASK" --bind-to core "${open_mpi_quiet[@]}")
@@ -104,6 +117,7 @@ submit() {
   local site
   command -v sbatch >/dev/null || fail "there is no sbatch here; DRY_RUN=1 shows what a job would do, launch/local.sh trains without Slurm"
   read -ra site <<<"$SITE_SBATCH"
+  if [ "$SITE_PREFLIGHT" = exclude ] && [ -s "$excluded" ]; then site=("--exclude=$(unfit_nodes)" "${site[@]}"); fi
   exec sbatch ${SITE_PARTITION:+"--partition=$SITE_PARTITION"} ${SITE_ACCOUNT:+"--account=$SITE_ACCOUNT"} "${site[@]}" "$script"
 }
 
@@ -113,23 +127,37 @@ show() { # show NAME WORD...: as a shell would take them
   printf '\n'
 }
 
+# What preflights of this run have found unfit, as sbatch --exclude takes it.
+unfit_nodes() { sort -u "$excluded" | paste -sd,; }
+num_unfit() { if [ -e "$excluded" ]; then sort -u "$excluded" | wc -l; else echo 0; fi; }
+
 # Ends the job where a machine is not fit for the run, as SITE_PREFLIGHT says.
 try_machines() {
-  local code list
+  local known
   [ "$SITE_PREFLIGHT" != off ] || return 0
+  known=$(num_unfit)
   say "preflight: ${preflight[*]}"
   "${preflight[@]}" && code=0 || code=$?
-  if [ "$code" = 0 ] || [ "$SITE_PREFLIGHT" = report ]; then return 0; fi
-  if [ "$code" = 9 ] && [ "$SITE_PREFLIGHT" = exclude ] && [ -s "$run_dir/excluded_nodes" ]; then
-    list=$(sort -u "$run_dir/excluded_nodes" | paste -sd,)
-    if [ "$(sort -u "$run_dir/excluded_nodes" | wc -l)" -gt "$SITE_MOST_EXCLUDED" ]; then
-      say "more nodes than SITE_MOST_EXCLUDED=$SITE_MOST_EXCLUDED are not fit for the run: $list ($run_dir/excluded_nodes)"
-    else
-      say "submitted again without $list: $(submit_without "$list")"
-    fi
+  # Ranks die of a signal that comes before they listen; of a SIGUSR1, which nobody sends for anything else, whoever got it.
+  if [ "$code" = 75 ] || [ "$code" = 138 ] || { [ "$asked" = yes ] && [ "$code" -gt 128 ]; }; then
+    asked=yes
+    return 0
   fi
+  if [ "$code" = 0 ] || [ "$SITE_PREFLIGHT" = report ]; then return 0; fi
+  if [ "$code" = 9 ] && [ "$SITE_PREFLIGHT" = exclude ]; then leave_nodes_out "$known"; fi
   say "ended with $code (README.md, \"Exit codes\")"
   exit "$code"
+}
+
+# Each job that is submitted this way leaves out one node more than the one before, so there is an end to them.
+leave_nodes_out() { # leave_nodes_out NUMBER-OF-NODES-KNOWN-BEFORE
+  if [ "$(num_unfit)" -le "$1" ]; then
+    say "not submitted again: preflight names no node that is not in $excluded yet"
+  elif [ "$(num_unfit)" -gt "$SITE_MOST_EXCLUDED" ]; then
+    say "more nodes than SITE_MOST_EXCLUDED=$SITE_MOST_EXCLUDED are not fit for the run: $(unfit_nodes) ($excluded)"
+  else
+    say "submitted again without $(unfit_nodes): $(submit_without "$(unfit_nodes)")"
+  fi
 }
 
 # A job that runs cannot be told to leave nodes out, so another one is submitted, of the same size. Of what the first one's
@@ -148,8 +176,9 @@ if [ "$dry" = no ] && [ -z "${SLURM_JOB_ID:-}" ]; then submit; fi
 use_site
 program=$(launch/program.sh)
 choose_launcher
+say_variables
 train=("${launcher[@]}" "$program" train "${options[@]}")
-preflight=("${launcher[@]}" "$program" preflight --tasks "${SLURM_NTASKS:-$ranks}" --exclude-file "$run_dir/excluded_nodes")
+preflight=("${launcher[@]}" "$program" preflight --tasks "${SLURM_NTASKS:-$ranks}" --exclude-file "$excluded")
 read -ra preflight_options <<<"$SITE_PREFLIGHT_OPTIONS"
 preflight+=("${preflight_options[@]}" "${options[@]}")
 supervisor=(launch/supervise.sh --max-restarts "${MAX_RESTARTS:-3}" --run-dir "$run_dir" --)
@@ -168,19 +197,28 @@ fi
 
 check_allocation
 mkdir -p "$run_dir"
-asked=no
-trap 'asked=yes' USR1 TERM INT # before training there is nothing to save: the job goes back into the queue
+asked=no child='' code=0
+# Before training there is nothing to save: the job goes back into the queue.
+on_signal() {
+  asked=yes
+  [ -n "$child" ] || return 0
+  kill -USR1 "$child" 2>/dev/null || true
+  (sleep 1; kill -USR1 "$child") >/dev/null 2>&1 & # the same request, where it was just being started and lost the signal
+}
+trap on_signal USR1 TERM INT
 try_machines
-say "start ${SLURM_RESTART_COUNT:-0} on ${SLURM_JOB_NODELIST:-this machine}: ${train[*]}"
-code=75
-if [ "$asked" = no ]; then
+if [ "$asked" = yes ]; then
+  code=75
+else
+  say "start ${SLURM_RESTART_COUNT:-0} on ${SLURM_JOB_NODELIST:-this machine}: ${train[*]}"
   "${supervisor[@]}" "${train[@]}" &
   child=$!
-  trap 'kill -USR1 "$child" 2>/dev/null' USR1 TERM INT
+  if [ "$asked" = yes ]; then on_signal; fi # it came before there was a child
   while :; do
     wait "$child" && code=0 || code=$?
     kill -0 "$child" 2>/dev/null || break
   done
+  if [ "$code" = 138 ]; then code=75; fi # asked before it listened
 fi
 case $code in
   0) say "done" ;;
