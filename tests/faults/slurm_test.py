@@ -194,6 +194,14 @@ def cancel(job: Job) -> None:
 
 def ask(job: Job) -> None:
     job.wait_for_step(STEPS // 3)
+    job.cluster.call("scancel", "--batch", "--signal=USR1", job.number)
+    job.wait_for_state("COMPLETED")
+    expect_saved_and_requeued(job)
+
+
+def ask_step(job: Job) -> None:
+    """Without --batch only ranks are asked."""
+    job.wait_for_step(STEPS // 3)
     job.cluster.call("scancel", "--signal=USR1", job.number)
     job.wait_for_state("COMPLETED")
     expect_saved_and_requeued(job)
@@ -214,7 +222,7 @@ def drain_node(job: Job) -> None:
     job.cluster.call("scontrol", "update", "nodename=n2", "state=drain", "reason=test")
     before = job.step()
     job.wait_for_step(before + 20)
-    job.cluster.call("scancel", "--signal=USR1", job.number)
+    job.cluster.call("scancel", "--batch", "--signal=USR1", job.number)
     job.wait_for_state("PENDING")
     time.sleep(5)
     if job.state()["JobState"] != "PENDING":
@@ -240,7 +248,7 @@ CASES = [
     Case("requeue", requeue),
     Case("cancel", cancel),
     Case("ask", ask),
-    Case("srun_ask", ask, launcher="srun"),
+    Case("srun_ask", ask_step, launcher="srun"),
     Case("srun_out_of_time", out_of_time, ("--time=1", "--signal=B:USR1@50"), launcher="srun"),
 ]
 
@@ -302,7 +310,7 @@ def main() -> int:
         print("no Slurm here (Debian: slurm-wlm and munge)")
         return NOT_HERE
     chosen = [case for case in CASES if not options.names or any(name in case.name for name in options.names)]
-    port = 20000 + os.getpid() % 2000 * 12
+    port = 20000 + os.getpid() % 300 * 40  # four for each cluster, below those that the system lends (32768)
     failed = 0
     with tempfile.TemporaryDirectory(prefix="redllm-slurm-") as folder, ThreadPoolExecutor(len(CASES) + 1) as side_by_side:
         inputs = pathlib.Path(folder)
