@@ -1,10 +1,11 @@
-# Common part of the job scripts, which set `script`, `model`, `layout` and `micro_batch` and source it.
+# Common part of the job scripts, which set `script`, `model`, `layout`, `micro_batch` and perhaps `recipe`, and source it.
 #   sbatch slurm/red_8b.sh            one job that goes on until train.steps is reached: it saves before its time is up,
 #                                     puts itself back into the queue, and resumes
 #   bash slurm/red_8b.sh              the same, submitted with the partition, account and options of slurm/site.env
+#   sbatch slurm/tune_red_8b.sh       instruction tuning: a run of its own that begins with what red_8b.sh has learnt
 #   DRY_RUN=1 bash slurm/red_8b.sh    plan, layout and commands; starts nothing, and needs no Slurm. Or: --dry-run
 # From any folder; paths are those of the folder above this one.
-# Environment: RUN_DIR, RUNS, DATA_CONFIG (slurm/site.env); MODEL, LAYOUT, MICRO_BATCH in place of the script's own;
+# Environment: RUN_DIR, RUNS, DATA_CONFIG, TUNING_DATA_CONFIG (slurm/site.env); INITIALIZE_FROM, in place of RUNS/MODEL; MODEL, LAYOUT, MICRO_BATCH in place of the script's own;
 # SITE_PREFLIGHT=stop, exclude, report or off: what becomes of a job with a machine that is not fit;
 # OPTIONS: more options of `redllm train`, such as "--train.steps=1000"; MAX_RESTARTS (default 3), without progress.
 # shellcheck shell=bash disable=SC2154 # the script that sources this sets its variables
@@ -18,7 +19,13 @@ say() { echo "$(date '+%F %T') ${SLURM_JOB_ID:+job $SLURM_JOB_ID: }$*"; }
 fail() { say "$*" >&2; exit 2; }
 
 model=${MODEL:-$model} layout=${LAYOUT:-$layout} micro_batch=${MICRO_BATCH:-$micro_batch}
-run_dir=${RUN_DIR:-$RUNS/$model}
+recipe=${recipe:-pretrain} initial=()
+run_dir=$RUNS/$model
+if [ "$recipe" = instruction_tuning ]; then
+  initial=("--checkpoint.initialize_from=${INITIALIZE_FROM:-$run_dir}")
+  run_dir+=_tuned DATA_CONFIG=$TUNING_DATA_CONFIG
+fi
+run_dir=${RUN_DIR:-$run_dir}
 excluded=$run_dir/excluded_nodes
 dry=no
 if [ "${DRY_RUN:-}" = 1 ] || [ "${1:-}" = --dry-run ]; then dry=yes; fi
@@ -28,7 +35,7 @@ case $SITE_PREFLIGHT in
 esac
 read -ra more_options <<<"${OPTIONS:-}"
 
-options=(--config "configs/models/$model.ini" --config configs/pretrain.ini --config "$DATA_CONFIG")
+options=(--config "configs/models/$model.ini" --config "configs/$recipe.ini" --config "$DATA_CONFIG" "${initial[@]}")
 stages=0 ranks=1
 for part in $layout; do
   [[ $part =~ ^(data|tensor|encoder_stages|decoder_stages)=([0-9]+)$ ]] || fail "layout: $part is not data=N, tensor=N, encoder_stages=N or decoder_stages=N"
@@ -110,7 +117,7 @@ choose_launcher() {
 check_allocation() {
   local tasks=${SLURM_NTASKS:-$ranks}
   [ "$tasks" = "$ranks" ] || fail "$model in the layout \"$layout\" needs $ranks ranks, the job has $tasks tasks: sbatch --nodes=N --ntasks-per-node=$ranks/N, or set LAYOUT"
-  [ -r "$DATA_CONFIG" ] || fail "DATA_CONFIG=$DATA_CONFIG cannot be read: it names data.tokenizer and the [data.source.NAME] sections (README.md, \"Commands\")"
+  [ -r "$DATA_CONFIG" ] || fail "$DATA_CONFIG cannot be read (DATA_CONFIG, TUNING_DATA_CONFIG): it names data.tokenizer and the [data.source.NAME] sections (README.md, \"Commands\")"
 }
 
 submit() {

@@ -80,7 +80,19 @@ class WhereItRuns(Scripts):
             tasks = int(re.search("--nodes=(.*)", script)[1]) * int(re.search("--ntasks-per-node=(.*)", script)[1])
             told = self.dry_run(f"slurm/{model}.sh")
             self.assertIn(f", {tasks} ranks; launcher mpirun;", told)
-            self.assertIn(f" --config configs/models/{model}.ini ", told)
+            self.assertIn(f" --config configs/models/{model}.ini --config configs/pretrain.ini ", told)
+            self.assertIn("planned\n", told)
+            self.assertNotIn("initialize_from", told)
+
+    def test_tuning_goes_on_from_what_was_pretrained(self):
+        for model in MODELS:
+            pretrains, tunes = ((ROOT / f"slurm/{name}.sh").read_text(encoding="utf-8") for name in (model, f"tune_{model}"))
+            begins = "#SBATCH --nodes="
+            self.assertEqual(tunes[tunes.index(begins):].replace("recipe=instruction_tuning\n", ""), pretrains[pretrains.index(begins):])
+            told = self.dry_run(f"slurm/tune_{model}.sh", RUN_DIR="", TUNING_DATA_CONFIG=f"{self.folder}/data.ini", DATA_CONFIG="none.ini")
+            for words in (f" --config configs/models/{model}.ini --config configs/instruction_tuning.ini --config {self.folder}/data.ini ",
+                          f" --checkpoint.initialize_from=runs/{model} ", f" --train.run_dir=runs/{model}_tuned"):
+                self.assertIn(words, told)
 
     def test_a_job_finds_its_folder_from_wherever_it_was_submitted(self):
         spooled = self.write("slurm_script", (ROOT / "slurm/red_150m.sh").read_text(encoding="utf-8"))
