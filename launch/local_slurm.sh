@@ -43,7 +43,7 @@ export PATH=$PATH:/usr/sbin SLURM_CONF=$conf
 
 running() { # running NAME: whether the process of FOLDER/NAME.pid lives
   local pid
-  pid=$(cat "$folder/$1.pid" 2>/dev/null) && [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null
+  pid=$(cat "$folder/$1.pid" 2>/dev/null) && [ -n "$pid" ] && [[ $(ps -o stat= -p "$pid") =~ ^[^Z] ]] # nobody may have waited for it
 }
 
 write_configuration() {
@@ -132,7 +132,7 @@ stop_daemon() { # stop_daemon NAME
   pid=$(cat "$folder/$1.pid")
   kill "$pid" 2>/dev/null || true
   for ((try = 0; try < 100; ++try)); do
-    kill -0 "$pid" 2>/dev/null || break
+    running "$1" || break
     sleep 0.1
   done
   kill -KILL "$pid" 2>/dev/null || true

@@ -105,7 +105,8 @@ class Job:
                      "SITE_LAUNCHER": self.launcher, "SITE_MPIRUN": " ".join(f"-x {word}" for word in shim),
                      "SITE_SRUN": f"--export=ALL,{','.join(shim)}",
                      "SITE_PREFLIGHT_OPTIONS": "--slower-by=0.99", **environment}
-        done = run(["sbatch", "--parsable", "--gpus-per-node=0", f"--output={self.log}", *self.sbatch, script, *arguments], ROOT,
+        # Jobs share nodes here, which the script asks for whole.
+        done = run(["sbatch", "--parsable", "--gpus-per-node=0", "--oversubscribe", f"--output={self.log}", *self.sbatch, script, *arguments], ROOT,
                    env={**self.cluster.environment, **{key: str(value) for key, value in variables.items()}})
         if done.returncode != 0:
             raise Failed(f"sbatch: {done.stderr}")
