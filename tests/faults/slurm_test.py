@@ -65,7 +65,11 @@ class Cluster:
         self.options = ["--folder", folder, "--port", port]
         self.folder = folder
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-        done = run([CLUSTER, "start", *self.options], folder.parent)
+        self.start()
+
+    def start(self) -> None:
+        """What of it does not run."""
+        done = run([CLUSTER, "start", *self.options], self.folder.parent)
         if done.returncode != 0:
             raise Failed(f"the cluster does not start: {done.stderr}")
 
@@ -80,9 +84,6 @@ class Cluster:
 
     def daemon(self, node: str) -> int:
         return int((self.folder / f"slurmd-{node}.pid").read_text(encoding="utf-8"))
-
-    def start_node(self, node: str) -> None:
-        self.call(shutil.which("slurmd", path="/usr/sbin:/usr/bin"), "-N", node, "-f", self.folder / "slurm.conf")
 
 
 class Job:
@@ -212,7 +213,7 @@ def lose_node(job: Job) -> None:
     job.wait_for_step(STEPS // 3)
     os.kill(job.cluster.daemon("n2"), signal.SIGKILL)
     job.wait("requeued", lambda: int(job.state().get("Restarts", 0)) > 0)
-    job.cluster.start_node("n2")
+    job.cluster.start()
     job.wait_for_state("COMPLETED")
     expect(job, rf"start 1 on {re.escape(job.nodes)}:")
 
