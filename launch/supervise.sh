@@ -72,7 +72,7 @@ ask() {
 # The command leads a session: whatever it started on this machine goes with it.
 kill_session() {
   pkill -TERM --session "$1"
-  (sleep 5; pkill -KILL --session "$1") &
+  (sleep 5; pkill -KILL --session "$1") >/dev/null 2>&1 &
 }
 
 newest_checkpoint() {

@@ -138,6 +138,10 @@ show() { # show NAME WORD...: as a shell would take them
 unfit_nodes() { sort -u "$excluded" | paste -sd,; }
 num_unfit() { if [ -e "$excluded" ]; then sort -u "$excluded" | wc -l; else echo 0; fi; }
 
+# Whether what ended with `code` did so on request: ranks die of a signal that comes before they listen, and are killed when the
+# job's time is up before they have saved. Nobody sends a SIGUSR1 for anything else, so it counts whoever got it.
+was_stopped() { [ "$code" = 75 ] || [ "$code" = 138 ] || { [ "$asked" = yes ] && [ "$code" -gt 128 ]; }; }
+
 # Ends the job where a machine is not fit for the run, as SITE_PREFLIGHT says.
 try_machines() {
   local known
@@ -145,8 +149,7 @@ try_machines() {
   known=$(num_unfit)
   say "preflight: ${preflight[*]}"
   "${preflight[@]}" && code=0 || code=$?
-  # Ranks die of a signal that comes before they listen; of a SIGUSR1, which nobody sends for anything else, whoever got it.
-  if [ "$code" = 75 ] || [ "$code" = 138 ] || { [ "$asked" = yes ] && [ "$code" -gt 128 ]; }; then
+  if was_stopped; then
     asked=yes
     return 0
   fi
@@ -225,7 +228,7 @@ else
     wait "$child" && code=0 || code=$?
     kill -0 "$child" 2>/dev/null || break
   done
-  if [ "$code" = 138 ]; then code=75; fi # asked before it listened
+  if was_stopped; then code=75; fi
 fi
 case $code in
   0) say "done" ;;

@@ -189,6 +189,9 @@ class AskedToStop(Scripts):
         self.run_dir.mkdir()
         self.expect_requeued(self.bash("-c", "echo $$ >$RUN_DIR/job; exec bash slurm/red_150m.sh", SLURM_JOB_ID="7",
                                        TRAIN=f"(sleep 0.2; kill -USR1 $(cat $RUN_DIR/job)) & {TRAINS}"))
+        killed = "kill -USR1 $(cat $RUN_DIR/job); sleep 0.2; kill -KILL $$"  # before it has saved
+        self.expect_requeued(self.bash("-c", "echo $$ >$RUN_DIR/job; exec bash slurm/red_150m.sh", SLURM_JOB_ID="7", TRAIN=killed))
+        self.assertEqual(self.job(TRAIN="kill -KILL $$", MAX_RESTARTS="0").returncode, 137)
 
 
 class Supervisor(Scripts):
