@@ -15,7 +15,7 @@ usage: launch/supervise.sh [OPTIONS] -- COMMAND [ARGUMENTS...]
                      and says which samples that step has and how to leave them out
 SIGTERM, SIGINT, SIGUSR1: once, the command saves and leaves; again after three seconds, it is killed.
 Ends with the command's code. Started again: 1, 4, 6, 7, 8 and death by a signal; not 0 (done), 2 and 3 (configuration, data),
-5 (not finite: it would be again), 9 (a machine is not fit) or 75 (asked to stop).
+5 (not finite: it would be again), 9 (a machine is not fit) or 75 (asked to stop; death by SIGUSR1 is that too).
 A launcher that is still there 8 s after its ranks ended the run (RUN/watchdog/ended), as mpirun is where a machine or the
 network to it is gone, is killed, and the run's code is what the ranks wrote there.
 END
