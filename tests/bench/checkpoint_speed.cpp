@@ -47,7 +47,8 @@ std::vector<LogicalTensor> tensors_of(int64_t num_bytes) {
   return tensors;
 }
 
-/// What was written is read from the disk, not from the page cache; the kernel drops only what is on the disk.
+/// What was written is read from the disk, not from the page cache; the kernel drops only what is on the
+/// disk.
 void drop_from_cache(const std::filesystem::path& checkpoint) {
   for (const auto& entry : std::filesystem::directory_iterator(checkpoint)) {
     const int file = ::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC);
