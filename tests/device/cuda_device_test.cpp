@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <numeric>
 #include <vector>
 
@@ -25,6 +26,11 @@ std::vector<unsigned char> read(Stream& stream, const Buffer& buffer) {
   copy_to_host(stream, bytes.data(), buffer.data(), bytes.size());
   stream.synchronize();
   return bytes;
+}
+
+TEST(CudaBackend, LoadsKernelsAtStart) {
+  // Of the test programs none sets it, and this test is the first: nothing has called CUDA yet.
+  EXPECT_STREQ(std::getenv("CUDA_MODULE_LOADING"), "EAGER");
 }
 
 TEST(CudaBuffer, IsZeroedAndAligned) {
