@@ -185,21 +185,17 @@ class Cudnn {
     const auto [it, is_new] = agrees_.try_emplace({head_dim, causal}, false);
     if (!is_new) return it->second;
     it->second = true;  // while it is tried
-    const AttentionDisagreement worst = attention_disagreement(stream, head_dim, causal);
-    it->second = worst.error < kMostDisagreement;
+    const std::string objection = attention_objection(
+        stream, head_dim, causal, {attention_forward_by_library, attention_backward_by_library});
+    it->second = objection.empty();
     if (!it->second)
       log::rank_warning(
-          "cuDNN {} computes attention otherwise than our kernels ({} differs by {:.2e} of its norm, heads "
-          "of "
-          "{}): ours are used",
-          cudnnGetVersion(), worst.what, worst.error, head_dim);
+          "cuDNN {} was tried against our kernels' attention for heads of {}, and {}: ours are used",
+          cudnnGetVersion(), head_dim, objection);
     return it->second;
   }
 
  private:
-  // bf16 results of fp32 sums, and probabilities rounded to bf16 in either.
-  static constexpr double kMostDisagreement = 2e-2;
-
   void build(Plan& plan, const Shape& shape) {
     auto graph = GraphBuilder(shape).build();
     auto result = graph->validate();
