@@ -13,6 +13,7 @@
 #include "base/error.hpp"
 #include "base/log.hpp"
 #include "device/cuda_check.hpp"
+#include "device/gemm_measuring.hpp"
 #include "ops/attention_agreement.hpp"
 #include "ops/attention_library.hpp"
 #include "ops/attention_library_parts.hpp"
@@ -125,7 +126,9 @@ class GraphBuilder {
   }
   void add_backward() {
     auto how = options<fe::graph::SDPA_backward_attributes>("backward");
-    how.set_deterministic_algorithm(true);  // a run repeats bit by bit
+    // Otherwise queries' gradients may be added up in any order. Not for nothing: on Hopper its memory grows
+    // with the square of the length, on Ampere there is none for packed sequences.
+    how.set_deterministic_algorithm(!choices_are_measured());
     fe::graph::Tensor_attributes statistics;
     describe_statistics(statistics);
     auto [dq, dk, dv] = graph_->sdpa_backward(input(mat_q), input(mat_keys), input(mat_values), input(mat_o),
