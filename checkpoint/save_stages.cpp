@@ -1,5 +1,6 @@
 #include "checkpoint/save_stages.hpp"
 
+#include "base/error.hpp"
 #include "checkpoint/folders.hpp"
 #include "checkpoint/manifest.hpp"
 #include "checkpoint/posix_file.hpp"
@@ -25,6 +26,16 @@ std::vector<ShardFile> list_files(std::span<const ShardRecord> records) {
   return files;
 }
 
+/// Older checkpoints go only when the index of this one is on the disk as it was written.
+void read_index_back(const std::filesystem::path& partial) {
+  PosixFile::open(partial / kIndexName).forget_cached();
+  try {
+    static_cast<void>(read_metadata(partial));
+  } catch (const DataError& error) {
+    throw IoError("the index does not hold what was written: {}", error.what());
+  }
+}
+
 }  // namespace
 
 ShardRecord write_own_shard(const std::filesystem::path& partial, const ShardIdentity& identity,
@@ -41,6 +52,7 @@ void publish_all(const std::filesystem::path& checkpoints_dir, const Metadata& m
   const std::filesystem::path partial = partial_folder(checkpoints_dir, metadata.step);
   write_index(partial / kIndexName, metadata, tiles.tensors, list_files(records));
   sync_folder(partial);
+  if (retention.deletes()) read_index_back(partial);
   publish(checkpoints_dir, metadata.step);
   delete_old(checkpoints_dir, retention, metadata.step);
 }

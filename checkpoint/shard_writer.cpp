@@ -163,30 +163,37 @@ void write_bytes(const PosixFile& file, const PlacedTile& tile, ChunkSource& sou
   });
 }
 
+uint32_t structure_of(const PosixFile& file, const std::vector<PlacedTile>& tiles, uint64_t num_bytes) {
+  std::vector<Extent> extents;
+  for (const PlacedTile& tile : tiles) extents.push_back(tile.extent);
+  return structure_crc32c(file.descriptor(), file.path().string(), num_bytes, std::move(extents));
+}
+
 ShardRecord record_of(const PosixFile& file, const std::vector<PlacedTile>& tiles) {
   ShardRecord record;
   record.num_bytes = file.num_bytes();
-  std::vector<Extent> extents;
-  for (const PlacedTile& tile : tiles) {
-    extents.push_back(tile.extent);
-    record.tile_crc32c.push_back(tile.crc32c);
-  }
-  record.structure_crc32c =
-      structure_crc32c(file.descriptor(), file.path().string(), record.num_bytes, std::move(extents));
+  for (const PlacedTile& tile : tiles) record.tile_crc32c.push_back(tile.crc32c);
+  record.structure_crc32c = structure_of(file, tiles, record.num_bytes);
   return record;
 }
 
-void read_back(const PosixFile& file, const std::vector<PlacedTile>& tiles,
+void expect_read(const std::string& path, const std::string& what, uint32_t expected, uint32_t crc) {
+  if (crc != expected)
+    throw IoError("'{}' does not hold what was written: the CRC-32C of {} is {:08x}, not {:08x}", path, what,
+                  crc, expected);
+}
+
+void read_back(const PosixFile& file, const std::vector<PlacedTile>& tiles, const ShardRecord& record,
                const std::function<void()>& between_chunks) {
   file.forget_cached();
   const std::string path = file.path().string();
   for (const PlacedTile& tile : tiles) {
-    const uint32_t crc = extent_crc32c(file.descriptor(), path, tile.extent);
-    if (crc != tile.crc32c)
-      throw IoError("'{}' does not hold what was written: the CRC-32C of '{}' is {:08x}, not {:08x}", path,
-                    tile_name(tile.shard->tensor, region_of(*tile.shard)), crc, tile.crc32c);
+    expect_read(path, fmt::format("'{}'", tile_name(tile.shard->tensor, region_of(*tile.shard))), tile.crc32c,
+                extent_crc32c(file.descriptor(), path, tile.extent));
     between_chunks();
   }
+  expect_read(path, "what lies between its tiles", record.structure_crc32c,
+              structure_of(file, tiles, record.num_bytes));
 }
 
 }  // namespace
@@ -200,8 +207,8 @@ ShardRecord write_shard_file(const std::filesystem::path& path, const ShardIdent
   check_structure(file, tiles);
   for (const PlacedTile& tile : tiles) write_bytes(file, tile, source);
   file.sync();
-  ShardRecord record = record_of(file, tiles);
-  if (options.read_back) read_back(file, tiles, between_chunks);
+  const ShardRecord record = record_of(file, tiles);
+  if (options.read_back) read_back(file, tiles, record, between_chunks);
   file.close();
   return record;
 }

@@ -43,6 +43,9 @@ function(red_add_library name)
   endif()
 endfunction()
 
+# Tests are not worth the optimiser's time; what they call is.
+set(RED_TEST_OPTIONS "$<$<CONFIG:Release>:-O1>")
+
 # red_add_test(name SOURCES a.cpp ... [LIBRARIES libs...] [RANKS 1 2 4] [TIMEOUT seconds] [LABELS l...] [ARGS ...])
 # Without RANKS: a plain GoogleTest program. With RANKS: an MPI test, registered once per rank count as name.npN;
 # failures of all ranks gather on rank 0 (tests/support/mpi_main.cpp). More than four ranks have the label many_ranks, for
@@ -57,6 +60,7 @@ function(red_add_test name)
   endif()
   add_executable(${name} ${ARG_SOURCES})
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/tests")
+  target_compile_options(${name} PRIVATE ${RED_TEST_OPTIONS})
   target_compile_definitions(${name} PRIVATE RED_SOURCE_DIR="${PROJECT_SOURCE_DIR}" RED_BINARY_DIR="${PROJECT_BINARY_DIR}")
   if(ARG_RANKS)
     target_link_libraries(${name} PRIVATE ${ARG_LIBRARIES} red_test_support red_mpi_test_main)

@@ -6,11 +6,13 @@
 #include <set>
 
 #include "base/log.hpp"
+#include "base/stop_signal.hpp"
 #include "config/command_line.hpp"
 #include "config/validate.hpp"
 #include "data/source_provider.hpp"
 #include "launch/commands.hpp"
 #include "launch/inspect_print.hpp"
+#include "launch/node_lines.hpp"
 #include "launch/preflight_probe.hpp"
 #include "launch/preflight_report.hpp"
 #include "train/precision.hpp"
@@ -31,7 +33,7 @@ config::CommandSpec spec() {
           "disk, and its GPU's clocks, heat and errors; all multiply matrices and add up over each node and "
           "each pair of neighbouring nodes;\n"
           "clocks are compared. Names what is slower than the median, what differs, is off or full, and\n"
-          "ends with exit code 9 then.",
+          "ends with exit code 9 then; with 75 where it was asked to stop.",
       .options = {{"slower-by", "SHARE", "of the median that a rate may be below it (default 0.15)", false},
                   {"max-clock-offset", "SECONDS", "that a node's clock may be off (default 0.5)", false},
                   {"checkpoints", "N", "checkpoints that the disk must have room for (default 2)", false},
@@ -97,6 +99,7 @@ int report(const std::vector<RankReport>& reports, const PreflightLimits& limits
       print_json(reports, findings);
     } else {
       print_table(reports);
+      fmt::print("\n{}", node_lines(reports));
       if (const std::string gpus = gpu_table(reports); !gpus.empty()) fmt::print("\n{}", gpus);
     }
     for (const Finding& finding : findings) {
@@ -110,6 +113,14 @@ int report(const std::vector<RankReport>& reports, const PreflightLimits& limits
     if (sound) log::info("preflight: {} ranks are fit for the run", reports.size());
   }
   return static_cast<int>(sound ? ExitCode::ok : ExitCode::machine);
+}
+
+/// Whether any rank was asked to stop meanwhile. Collective.
+bool asked_to_stop(parallel::Communicator& world) {
+  double asked = stop_signal() != 0 ? 1.0 : 0.0;
+  parallel::Request request = world.all_reduce(make_tensor(&asked, 1, 1), parallel::ReduceOp::max);
+  world.wait(request, "whether a rank was asked to stop");
+  return asked != 0.0;
 }
 
 }  // namespace
@@ -130,6 +141,7 @@ int run_preflight(std::span<const std::string> args) {
   options.run_dir = config.train.run_dir;
   options.gemm_s = line.get_number("seconds", options.gemm_s, 0.0, 3600.0);
   options.mib = line.get_integer("mib", options.mib, 1, 65536);
+  catch_stop_signals();
   return run_on_ranks(
       config, [&](int) { return config.parallel; },
       [&](const Ranks& ranks) {
@@ -141,7 +153,9 @@ int run_preflight(std::span<const std::string> args) {
             train::plan_memory(engine, config.parallel, ranks.stream.threads().num_threads());
         options.dtype = engine.dtype;
         limits.disk_needed = plan.checkpoint_bytes() * static_cast<uint64_t>(checkpoints);
-        return report(probe(ranks, plan, options), limits, line, ranks.world.rank() == 0);
+        const int code = report(probe(ranks, plan, options), limits, line, ranks.world.rank() == 0);
+        // What is not fit stays so, whoever asks.
+        return asked_to_stop(ranks.world) && code == 0 ? static_cast<int>(ExitCode::stopped) : code;
       });
 }
 

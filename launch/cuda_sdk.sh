@@ -35,7 +35,7 @@ system_has_nvcc() {
   local nvcc
   nvcc=$(command -v nvcc || true)
   for nvcc in "$nvcc" "${CUDA_HOME:-}/bin/nvcc" /usr/local/cuda/bin/nvcc; do
-    if [ -x "$nvcc" ] && "$nvcc" --version | grep -q 'release 13\.'; then return 0; fi
+    if [ -x "$nvcc" ] && "$nvcc" --version | grep 'release 13\.' >/dev/null; then return 0; fi
   done
   return 1
 }

@@ -7,7 +7,7 @@ set -euo pipefail
 usage() {
   cat <<'END'
 usage: launch/local_slurm.sh start|stop|status|env [--folder FOLDER] [--port PORT] [--cpus N]
-  start            brings the cluster up, and waits until both nodes (n1, n2) are idle
+  start            brings up what of the cluster does not run, and waits until both nodes (n1, n2) can be used
   stop             ends it; jobs are cancelled
   status           what runs; ends with 1 when it is not up
   env              prints what a shell must export to use it:  eval "$(launch/local_slurm.sh env)"
@@ -43,7 +43,7 @@ export PATH=$PATH:/usr/sbin SLURM_CONF=$conf
 
 running() { # running NAME: whether the process of FOLDER/NAME.pid lives
   local pid
-  pid=$(cat "$folder/$1.pid" 2>/dev/null) && [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null
+  pid=$(cat "$folder/$1.pid" 2>/dev/null) && [ -n "$pid" ] && [[ $(ps -o stat= -p "$pid") =~ ^[^Z] ]] # nobody may have waited for it
 }
 
 write_configuration() {
@@ -99,48 +99,50 @@ start() {
   for tool in slurmctld slurmd munged sinfo; do
     command -v "$tool" >/dev/null || fail "$tool is not there; Debian: apt-get install slurm-wlm munge"
   done
-  if running slurmctld; then
-    say "is up already: $folder"
-    return
-  fi
   mkdir -p "$folder"/{state,spool-n1,spool-n2}
   chmod 755 "$folder"
-  write_configuration
-  start_munge
-  slurmctld -c -f "$conf" || fail "slurmctld does not start, see $folder/slurmctld.log"
+  running munged || start_munge
+  if ! running slurmctld; then
+    write_configuration # of another port or number of CPUs; daemons that still run would have the old one
+    for node in "${nodes[@]}"; do stop_daemon "slurmd-$node"; done
+    slurmctld -c -f "$conf" || fail "slurmctld does not start, see $folder/slurmctld.log"
+  fi
   for node in "${nodes[@]}"; do
-    slurmd -N "$node" -f "$conf" || fail "slurmd of $node does not start, see $folder/slurmd-$node.log"
+    running "slurmd-$node" || slurmd -N "$node" -f "$conf" || fail "slurmd of $node does not start, see $folder/slurmd-$node.log"
   done
-  wait_until_idle
+  wait_until_up
 }
 
-wait_until_idle() {
+wait_until_up() {
   local try
   for ((try = 0; try < 150; ++try)); do
-    if [ "$(sinfo -h -N -o %t 2>/dev/null | grep -cx idle)" = "${#nodes[@]}" ]; then
+    if [ "$(sinfo -h -N -o %t 2>/dev/null | grep -cx 'idle\|mix\|alloc')" = "${#nodes[@]}" ]; then
       say "up: 2 nodes of $cpus CPUs, $folder"
       return
     fi
     sleep 0.2
   done
   sinfo -N >&2 || true
-  fail "the nodes are not idle after 30 s, see $folder/*.log"
+  fail "the nodes cannot be used after 30 s, see $folder/*.log"
+}
+
+stop_daemon() { # stop_daemon NAME
+  local pid try
+  running "$1" || return 0
+  pid=$(cat "$folder/$1.pid")
+  kill "$pid" 2>/dev/null || true
+  for ((try = 0; try < 100; ++try)); do
+    running "$1" || break
+    sleep 0.1
+  done
+  kill -KILL "$pid" 2>/dev/null || true
+  rm -f "$folder/$1.pid"
 }
 
 stop() {
-  local name pid try
+  local name
   if running slurmctld; then scancel --user="$(id -un)" 2>/dev/null || true; fi
-  for name in slurmd-n1 slurmd-n2 slurmctld munged; do
-    running "$name" || continue
-    pid=$(cat "$folder/$name.pid")
-    kill "$pid" 2>/dev/null || true
-    for ((try = 0; try < 100; ++try)); do
-      kill -0 "$pid" 2>/dev/null || break
-      sleep 0.1
-    done
-    kill -KILL "$pid" 2>/dev/null || true
-    rm -f "$folder/$name.pid"
-  done
+  for name in slurmd-n1 slurmd-n2 slurmctld munged; do stop_daemon "$name"; done
   say "down"
 }
 
@@ -148,7 +150,7 @@ case $command in
   start) start ;;
   stop) stop ;;
   status)
-    running slurmctld || fail "is not up ($folder)"
+    for name in munged slurmctld slurmd-n1 slurmd-n2; do running "$name" || fail "is not up: no $name ($folder); start brings it up"; done
     sinfo -N -l
     squeue
     ;;

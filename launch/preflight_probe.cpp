@@ -20,6 +20,7 @@
 #include "checkpoint/h5.hpp"
 #include "device/backend.hpp"
 #include "device/numa.hpp"
+#include "launch/free_memory.hpp"
 #include "parallel/clock_offset.hpp"
 #include "parallel/star.hpp"
 #include "train/machine.hpp"
@@ -53,22 +54,6 @@ std::string proc_value(const char* path, std::string_view key) {
     return begin == std::string::npos ? std::string() : line.substr(begin);
   }
   return {};
-}
-
-/// Bytes that the host has free, or this process's cgroup, whichever is less.
-uint64_t free_memory() {
-  uint64_t kib = 0;
-  std::istringstream(proc_value("/proc/meminfo", "MemAvailable")) >> kib;
-  uint64_t free = kib << 10;
-  std::string line;
-  std::ifstream own("/proc/self/cgroup");
-  std::getline(own, line);
-  if (!line.starts_with("0::")) return free;
-  const fs::path group = "/sys/fs/cgroup" + line.substr(3);
-  uint64_t limit = 0, used = 0;
-  if (std::ifstream(group / "memory.max") >> limit && std::ifstream(group / "memory.current") >> used)
-    free = std::min(free, limit > used ? limit - used : 0);
-  return free;
 }
 
 std::string digest_of_program() {

@@ -149,22 +149,38 @@ void find_other_versions(const std::vector<RankReport>& reports, std::vector<Fin
       reports, "the processor", false, [](const RankReport& report) { return report.processor; }, findings);
 }
 
+/// Rank 0's clock, by which all are measured, may be the one that is off: the median is right, of two the one
+/// nearer to rank 0's.
 void find_clocks(const std::vector<NodeSummary>& nodes, double limit_s, std::vector<Finding>& findings) {
+  std::vector<double> clocks;
+  clocks.reserve(nodes.size());
+  for (const NodeSummary& node : nodes) clocks.push_back(node.clock_s);
+  std::sort(clocks.begin(), clocks.end());
+  const double low = clocks[(clocks.size() - 1) / 2], high = clocks[clocks.size() / 2];
+  const double right = std::abs(low) < std::abs(high) ? low : high;
   for (const NodeSummary& node : nodes) {
-    if (std::abs(node.clock_s) - node.clock_uncertainty_s <= limit_s) continue;
+    const double off_s = node.clock_s - right;
+    if (std::abs(off_s) - node.clock_uncertainty_s <= limit_s) continue;
     findings.push_back(
-        {fmt::format("the clock of node {} is {:.3f} s {} rank 0's (+- {:.3f} s): set it (chrony, ntpd)",
-                     node.name, std::abs(node.clock_s), node.clock_s > 0 ? "ahead of" : "behind",
-                     node.clock_uncertainty_s),
+        {fmt::format(
+             "the clock of node {} is {:.3f} s {} the other nodes' (+- {:.3f} s): set it (chrony, ntpd)",
+             node.name, std::abs(off_s), off_s > 0 ? "ahead of" : "behind", node.clock_uncertainty_s),
          {node.name}});
   }
 }
 
 void find_full(const std::vector<RankReport>& reports, const std::vector<NodeSummary>& nodes,
                uint64_t disk_needed, std::vector<Finding>& findings) {
+  // A rank of each node tries the disk.
+  const auto failed = std::count_if(reports.begin(), reports.end(),
+                                    [](const RankReport& report) { return !report.disk_error.empty(); });
+  const bool all_failed = failed == static_cast<std::ptrdiff_t>(nodes.size());
   for (const RankReport& report : reports) {
-    if (!report.disk_error.empty())
-      findings.push_back({fmt::format("node {}: {}", report.node, report.disk_error), {report.node}});
+    if (report.disk_error.empty()) continue;
+    findings.push_back(
+        {fmt::format("{} {}: {}", all_failed ? "every node, first" : "node", report.node, report.disk_error),
+         all_failed ? std::vector<std::string>() : std::vector{report.node}});
+    if (all_failed) break;
   }
   std::vector<std::string> full;
   uint64_t least = 0;
@@ -182,15 +198,18 @@ void find_full(const std::vector<RankReport>& reports, const std::vector<NodeSum
          full.size() == nodes.size() ? std::vector<std::string>() : full});
   for (const NodeSummary& node : nodes) {
     if (node.memory_free == 0 || node.memory_free >= node.memory_needed) continue;
+    const bool fits_elsewhere = std::any_of(nodes.begin(), nodes.end(), [&](const NodeSummary& other) {
+      return other.memory_free >= node.memory_needed;
+    });
     findings.push_back(
         {fmt::format("node {} has {} of memory free, its {} ranks need {} (redllm plan tells what for)",
                      node.name, bytes_text(node.memory_free), node.ranks.size(),
                      bytes_text(node.memory_needed)),
-         {node.name}});
+         fits_elsewhere ? std::vector{node.name} : std::vector<std::string>()});
   }
 }
 
-/// Threads beyond cores, and cores that two bound ranks share.
+/// Threads beyond cores, and cores that two ranks share which are bound to different ones.
 void find_bindings(const std::vector<RankReport>& reports, const std::vector<NodeSummary>& nodes,
                    std::vector<Finding>& findings) {
   for (const NodeSummary& node : nodes) {
@@ -207,7 +226,8 @@ void find_bindings(const std::vector<RankReport>& reports, const std::vector<Nod
       if (report.gpu && report.gpu->near_cores == cpu_list_text(report.cores)) continue;
       for (const int core : report.cores) {
         const auto [first, is_new] = bound_to.emplace(core, rank);
-        if (!is_new && shared.empty())
+        if (!is_new && shared.empty() &&
+            reports[static_cast<std::size_t>(first->second)].cores != report.cores)
           shared = fmt::format("ranks {} and {} share core {}", first->second, rank, core);
       }
     }

@@ -11,7 +11,7 @@ case ${REDLLM_BACKEND:-} in
   cuda) program=$build/redllm-cuda ;;
   '')
     program=$build/redllm
-    if nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then
+    if nvidia-smi -L 2>/dev/null | grep '^GPU ' >/dev/null; then
       if [ -x "$build/redllm-cuda" ]; then
         program=$build/redllm-cuda
       else

@@ -65,7 +65,7 @@ say "build"
 cmake --preset release >/dev/null
 cmake --build build/release --target redllm
 # Where a GPU answers, its program too, if CMake found CUDA.
-if nvidia-smi -L 2>/dev/null | grep -q '^GPU ' && cmake --build build/release --target help | grep -q '^redllm-cuda:'; then
+if nvidia-smi -L 2>/dev/null | grep '^GPU ' >/dev/null && cmake --build build/release --target help | grep '^redllm-cuda:' >/dev/null; then
   cmake --build build/release --target redllm-cuda
 fi
 program=$(launch/program.sh)

@@ -2,36 +2,41 @@
 
 #include <fmt/ranges.h>
 
-#include <charconv>
-#include <cstdlib>
-#include <cstring>
+#include <optional>
+#include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/watch.hpp"
+#include "checkpoint/exchange.hpp"
 #include "device/backend.hpp"
 #include "device/gemm_measuring.hpp"
+#include "device/numa.hpp"
 #include "launch/gpu_binding.hpp"
 #include "launch/mpi_run.hpp"
 #include "model/stage_parameters.hpp"
 #include "ops/attention.hpp"
 #include "parallel/device_communicator.hpp"
+#include "parallel/star.hpp"
 #include "train/machine.hpp"
 
 namespace red::launch {
 namespace {
 
-/// As the launcher announces it, so that threads can be chosen before MPI starts.
-int ranks_on_this_host() {
-  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE"}) {
-    const char* text = std::getenv(name);
-    int ranks = 0;
-    if (text != nullptr && std::from_chars(text, text + std::strlen(text), ranks).ec == std::errc() &&
-        ranks > 0) {
-      return ranks;
-    }
+/// Ranks share the cores that they may both run on, whoever bound them: a launcher, a job's cgroup, their
+/// GPUs. Collective.
+int threads_of_share(parallel::Communicator& world) {
+  std::vector<int> own = own_cores();
+  if (own.empty()) own = parse_cpu_list(fmt::format("0-{}", std::thread::hardware_concurrency() - 1));
+  const std::string host = parallel::host_name();
+  std::istringstream lines(
+      checkpoint::join_lines(world, fmt::format("{} {} {}\n", world.rank(), host, cpu_list_text(own))));
+  std::vector<std::vector<int>> here;
+  for (std::string rank, other, cores; lines >> rank >> other >> cores;) {
+    if (other == host) here.push_back(parse_cpu_list(cores));
   }
-  return 1;
+  return share_of_cores(own, here);
 }
 
 /// "data 0, decoder stage 1": the axes that are more than one rank long.
@@ -53,24 +58,25 @@ std::string place_of(const parallel::Mesh& mesh) {
 int run_on_ranks(const config::RunConfig& config, const std::function<parallel::Layout(int)>& layout,
                  const std::function<int(const Ranks&)>& body, const std::filesystem::path& watchdog_folder) {
   const watch::Thread watched("main thread");
-  const int threads =
-      config.train.threads > 0 ? config.train.threads : train::default_threads(ranks_on_this_host());
   bind_near_gpu();
   // The matrix library is checked before MPI starts: a crash inside it must not look like a lost rank.
-  // Its scratch memory grows to what the engine plans.
   if (config.train.deterministic) choose_without_measuring();
-  Stream stream(threads, 0, parse_gemm_choice(config.train.gemm));
+  const GemmChoice gemm = parse_gemm_choice(config.train.gemm);
+  gemm_library(gemm);
   if (config.train.attention == AttentionChoice::cudnn && !ops::has_attention_library())
     throw ConfigError(
         "train.attention = cudnn: this program has no cuDNN; choose own, or redllm-cuda built where CMake "
         "finds "
         "cuDNN and its frontend (launch/cuda_sdk.sh fetches both)");
-  stream.use_attention(config.train.attention);
+  std::optional<Stream> stream_of_rank;  // outlives what communicates for it
   parallel::MpiOptions options;
   options.deadline_s = config.train.timeout_s;
   options.abort.watch = {config.train.timeout_s, config.train.io_timeout_s, watchdog_folder};
   return run_under_mpi(options, [&](parallel::MpiEnvironment& mpi) {
     require_backend(mpi.size());
+    const int threads = config.train.threads > 0 ? config.train.threads : threads_of_share(mpi.world());
+    Stream& stream = stream_of_rank.emplace(threads, 0, gemm);  // its scratch grows to what the engine plans
+    stream.use_attention(config.train.attention);
     if (config.train.gemm == "auto") train::agree_on_gemm(mpi.world(), stream);
     const parallel::Layout chosen = layout(mpi.size());
     const auto world = parallel::device_communicator(mpi, stream, config.transport);

@@ -15,7 +15,7 @@ usage: launch/supervise.sh [OPTIONS] -- COMMAND [ARGUMENTS...]
                      and says which samples that step has and how to leave them out
 SIGTERM, SIGINT, SIGUSR1: once, the command saves and leaves; again after three seconds, it is killed.
 Ends with the command's code. Started again: 1, 4, 6, 7, 8 and death by a signal; not 0 (done), 2 and 3 (configuration, data),
-5 (not finite: it would be again), 9 (a machine is not fit) or 75 (asked to stop).
+5 (not finite: it would be again), 9 (a machine is not fit) or 75 (asked to stop; death by SIGUSR1 is that too).
 A launcher that is still there 8 s after its ranks ended the run (RUN/watchdog/ended), as mpirun is where a machine or the
 network to it is gone, is killed, and the run's code is what the ranks wrote there.
 END
@@ -56,17 +56,23 @@ on_signal() {
   [ -n "$child" ] || return
   if [ "$num_signals" = 1 ]; then
     say "SIG$1: asking the run to save and leave"
-    kill -USR1 "$child" 2>/dev/null
+    ask "$child"
   else
     say "SIG$1 again: killing the run"
     kill_session "$child"
   fi
 }
 
+# Once more a second later, which is one request to ranks: a process that is just being started may lose a signal.
+ask() {
+  kill -USR1 "$1" 2>/dev/null
+  (sleep 1; kill -USR1 "$1") >/dev/null 2>&1 &
+}
+
 # The command leads a session: whatever it started on this machine goes with it.
 kill_session() {
   pkill -TERM --session "$1"
-  (sleep 5; pkill -KILL --session "$1") &
+  (sleep 5; pkill -KILL --session "$1") >/dev/null 2>&1 &
 }
 
 newest_checkpoint() {
@@ -114,6 +120,7 @@ run() {
   mark_before=$(mark)
   setsid "$@" <&0 &
   child=$!
+  [ "$num_signals" = 0 ] || ask "$child" # which there was not yet when the signal came
   local guard=''
   if [ -n "$run_dir" ]; then
     end_what_stays "$child" &
@@ -128,6 +135,13 @@ run() {
   [ -z "$guard" ] || kill "$guard" 2>/dev/null
   # A launcher that was killed, or that saw a rank die first, knows less.
   if [ "$code" -gt 128 ] && [ -e "$ended" ]; then code=$(head -n 1 "$ended"); fi
+  if was_asked_too_early; then code=75; fi
+}
+
+# Ranks and launchers die of a signal that comes before they listen, and nothing is lost: of a SIGUSR1, which nobody sends for
+# anything else, whoever got it; of SIGINT or SIGTERM, where a step of Slurm's was signalled as this script was.
+was_asked_too_early() {
+  [ "$code" = 138 ] || { [ "$num_signals" = 1 ] && { [ "$code" = 130 ] || [ "$code" = 143 ]; }; }
 }
 
 may_restart() {

@@ -1,14 +1,16 @@
-# Common part of the job scripts, which set `model`, `layout` and `micro_batch` and source it.
+# Common part of the job scripts, which set `script`, `model`, `layout`, `micro_batch` and perhaps `recipe`, and source it.
 #   sbatch slurm/red_8b.sh            one job that goes on until train.steps is reached: it saves before its time is up,
 #                                     puts itself back into the queue, and resumes
 #   bash slurm/red_8b.sh              the same, submitted with the partition, account and options of slurm/site.env
+#   sbatch slurm/tune_red_8b.sh       instruction tuning: a run of its own that begins with what red_8b.sh has learnt
 #   DRY_RUN=1 bash slurm/red_8b.sh    plan, layout and commands; starts nothing, and needs no Slurm. Or: --dry-run
-# Environment: RUN_DIR, RUNS, DATA_CONFIG (slurm/site.env); MODEL, LAYOUT, MICRO_BATCH in place of the script's own;
+# From any folder; paths are those of the folder above this one.
+# Environment: RUN_DIR, RUNS, DATA_CONFIG, TUNING_DATA_CONFIG (slurm/site.env); INITIALIZE_FROM, in place of RUNS/MODEL; MODEL, LAYOUT, MICRO_BATCH in place of the script's own;
 # SITE_PREFLIGHT=stop, exclude, report or off: what becomes of a job with a machine that is not fit;
 # OPTIONS: more options of `redllm train`, such as "--train.steps=1000"; MAX_RESTARTS (default 3), without progress.
 # shellcheck shell=bash disable=SC2154 # the script that sources this sets its variables
 set -euo pipefail
-script=$(realpath "${BASH_SOURCE[1]}")
+script=$(realpath "$script")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck disable=SC1091 # it is checked as a file of its own
 source slurm/site.env
@@ -17,7 +19,14 @@ say() { echo "$(date '+%F %T') ${SLURM_JOB_ID:+job $SLURM_JOB_ID: }$*"; }
 fail() { say "$*" >&2; exit 2; }
 
 model=${MODEL:-$model} layout=${LAYOUT:-$layout} micro_batch=${MICRO_BATCH:-$micro_batch}
-run_dir=${RUN_DIR:-$RUNS/$model}
+recipe=${recipe:-pretrain} initial=()
+run_dir=$RUNS/$model
+if [ "$recipe" = instruction_tuning ]; then
+  initial=("--checkpoint.initialize_from=${INITIALIZE_FROM:-$run_dir}")
+  run_dir+=_tuned DATA_CONFIG=$TUNING_DATA_CONFIG
+fi
+run_dir=${RUN_DIR:-$run_dir}
+excluded=$run_dir/excluded_nodes
 dry=no
 if [ "${DRY_RUN:-}" = 1 ] || [ "${1:-}" = --dry-run ]; then dry=yes; fi
 case $SITE_PREFLIGHT in
@@ -26,7 +35,7 @@ case $SITE_PREFLIGHT in
 esac
 read -ra more_options <<<"${OPTIONS:-}"
 
-options=(--config "configs/models/$model.ini" --config configs/pretrain.ini --config "$DATA_CONFIG")
+options=(--config "configs/models/$model.ini" --config "configs/$recipe.ini" --config "$DATA_CONFIG" "${initial[@]}")
 stages=0 ranks=1
 for part in $layout; do
   [[ $part =~ ^(data|tensor|encoder_stages|decoder_stages)=([0-9]+)$ ]] || fail "layout: $part is not data=N, tensor=N, encoder_stages=N or decoder_stages=N"
@@ -40,36 +49,48 @@ ranks=$((ranks * stages))
 options+=("--train.micro_batch=$micro_batch" "--train.run_dir=$run_dir" "${more_options[@]}")
 
 use_site() {
-  local name
+  set +eu # which what a site wrote need not bear
+  # shellcheck disable=SC1090 # the site's own
+  if [ -n "$SITE_SETUP" ]; then source "$SITE_SETUP"; fi
   if [ -n "$SITE_MODULES" ]; then
     type module >/dev/null 2>&1 || fail "SITE_MODULES is set, but there is no \`module\` here; SITE_SETUP may source what defines it"
     # shellcheck disable=SC2086 # several words
-    module load $SITE_MODULES
+    module load $SITE_MODULES || fail "SITE_MODULES: \`module load $SITE_MODULES\` ended with $?"
   fi
-  # shellcheck disable=SC1090 # the site's own
-  if [ -n "$SITE_SETUP" ]; then source "$SITE_SETUP"; fi
-  if [ -n "$SITE_MPI_INTERFACES" ]; then
-    export OMPI_MCA_btl_tcp_if_include=$SITE_MPI_INTERFACES OMPI_MCA_oob_tcp_if_include=$SITE_MPI_INTERFACES
-  fi
+  set -eu
   if [ -n "$SITE_NCCL_INTERFACES" ]; then export NCCL_SOCKET_IFNAME=$SITE_NCCL_INTERFACES; fi
   if [ -n "$SITE_NCCL_HCAS" ]; then export NCCL_IB_HCA=$SITE_NCCL_HCAS; fi
   export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
-  for name in $(compgen -e | grep -E '^(NCCL|OMPI_MCA|CUDA|UCX)_' || true); do say "$name=${!name}"; done
+}
+
+say_variables() {
+  local name
+  for name in $(compgen -e | grep -E '^(NCCL|OMPI_MCA|PRTE_MCA|PMIX_MCA|CUDA|UCX)_' || true); do say "$name=${!name}"; done
+}
+
+# Whether srun starts ranks that know each other: Slurm has PMIx, and so has Open MPI: version 5 always, version 4 as one of
+# these components; its others speak PMI-1 and PMI-2.
+srun_has_pmix() {
+  srun --mpi=list 2>&1 | grep -w pmix >/dev/null || return 1
+  [ "${open_mpi_version%%.*}" -ge 5 ] || ompi_info 2>/dev/null | grep 'MCA pmix: \(pmix[0-9]x\|ext[0-9]x\)' >/dev/null
 }
 
 # Sets `launcher`, an array.
 choose_launcher() {
   local per_node=${SLURM_NTASKS_PER_NODE:-$(sed -n 's/^#SBATCH --ntasks-per-node=//p' "$script")} more
-  case ${SITE_LAUNCHER:-} in
-    mpirun | srun) kind=$SITE_LAUNCHER ;;
-    '')
-      kind=mpirun
-      if srun --mpi=list 2>&1 | grep -qw pmix && ompi_info 2>/dev/null | grep -q 'MCA pmix: \(ext3x\|s1\|s2\|flux\)'; then kind=srun; fi
+  kind=${SITE_LAUNCHER:-}
+  case $kind in
+    srun) ;; # Open MPI may be in the container alone
+    mpirun | '')
+      # shellcheck source=launch/open_mpi.sh
+      source launch/open_mpi.sh
+      if [ -z "$kind" ]; then if srun_has_pmix; then kind=srun; else kind=mpirun; fi; fi
       ;;
     *) fail "SITE_LAUNCHER=$SITE_LAUNCHER: mpirun, srun or empty" ;;
   esac
   if [ "$kind" = srun ]; then
     read -ra more <<<"$SITE_SRUN"
+    if [ -n "$SITE_MPI_INTERFACES" ]; then export OMPI_MCA_btl_tcp_if_include=$SITE_MPI_INTERFACES; fi # there are no daemons
     launcher=(srun --mpi=pmix --ntasks="$ranks" --ntasks-per-node="$per_node" --kill-on-bad-exit=1)
     # Without a number of cores a rank gets them all, and binds itself to those near its GPU (docs/cuda.md).
     if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then # which srun does not take from the job's environment since Slurm 22.05
@@ -80,8 +101,7 @@ choose_launcher() {
     launcher+=("${more[@]}")
   else
     read -ra more <<<"$SITE_MPIRUN"
-    # shellcheck source=launch/open_mpi.sh
-    source launch/open_mpi.sh
+    if [ -n "$SITE_MPI_INTERFACES" ]; then open_mpi_use_interfaces "$SITE_MPI_INTERFACES"; fi
     launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node" "${open_mpi_quiet[@]}")
     if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
       launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node:PE=$SLURM_CPUS_PER_TASK" --bind-to core "${open_mpi_quiet[@]}")
@@ -97,13 +117,14 @@ choose_launcher() {
 check_allocation() {
   local tasks=${SLURM_NTASKS:-$ranks}
   [ "$tasks" = "$ranks" ] || fail "$model in the layout \"$layout\" needs $ranks ranks, the job has $tasks tasks: sbatch --nodes=N --ntasks-per-node=$ranks/N, or set LAYOUT"
-  [ -r "$DATA_CONFIG" ] || fail "DATA_CONFIG=$DATA_CONFIG cannot be read: it names data.tokenizer and the [data.source.NAME] sections (README.md, \"Commands\")"
+  [ -r "$DATA_CONFIG" ] || fail "$DATA_CONFIG cannot be read (DATA_CONFIG, TUNING_DATA_CONFIG): it names data.tokenizer and the [data.source.NAME] sections (README.md, \"Commands\")"
 }
 
 submit() {
   local site
   command -v sbatch >/dev/null || fail "there is no sbatch here; DRY_RUN=1 shows what a job would do, launch/local.sh trains without Slurm"
   read -ra site <<<"$SITE_SBATCH"
+  if [ "$SITE_PREFLIGHT" = exclude ] && [ -s "$excluded" ]; then site=("--exclude=$(unfit_nodes)" "${site[@]}"); fi
   exec sbatch ${SITE_PARTITION:+"--partition=$SITE_PARTITION"} ${SITE_ACCOUNT:+"--account=$SITE_ACCOUNT"} "${site[@]}" "$script"
 }
 
@@ -113,23 +134,40 @@ show() { # show NAME WORD...: as a shell would take them
   printf '\n'
 }
 
+# What preflights of this run have found unfit, as sbatch --exclude takes it.
+unfit_nodes() { sort -u "$excluded" | paste -sd,; }
+num_unfit() { if [ -e "$excluded" ]; then sort -u "$excluded" | wc -l; else echo 0; fi; }
+
+# Whether what ended with `code` did so on request: ranks die of a signal that comes before they listen, and are killed when the
+# job's time is up before they have saved. Nobody sends a SIGUSR1 for anything else, so it counts whoever got it.
+was_stopped() { [ "$code" = 75 ] || [ "$code" = 138 ] || { [ "$asked" = yes ] && [ "$code" -gt 128 ]; }; }
+
 # Ends the job where a machine is not fit for the run, as SITE_PREFLIGHT says.
 try_machines() {
-  local code list
+  local known
   [ "$SITE_PREFLIGHT" != off ] || return 0
+  known=$(num_unfit)
   say "preflight: ${preflight[*]}"
   "${preflight[@]}" && code=0 || code=$?
-  if [ "$code" = 0 ] || [ "$SITE_PREFLIGHT" = report ]; then return 0; fi
-  if [ "$code" = 9 ] && [ "$SITE_PREFLIGHT" = exclude ] && [ -s "$run_dir/excluded_nodes" ]; then
-    list=$(sort -u "$run_dir/excluded_nodes" | paste -sd,)
-    if [ "$(sort -u "$run_dir/excluded_nodes" | wc -l)" -gt "$SITE_MOST_EXCLUDED" ]; then
-      say "more nodes than SITE_MOST_EXCLUDED=$SITE_MOST_EXCLUDED are not fit for the run: $list ($run_dir/excluded_nodes)"
-    else
-      say "submitted again without $list: $(submit_without "$list")"
-    fi
+  if was_stopped; then
+    asked=yes
+    return 0
   fi
+  if [ "$code" = 0 ] || [ "$SITE_PREFLIGHT" = report ]; then return 0; fi
+  if [ "$code" = 9 ] && [ "$SITE_PREFLIGHT" = exclude ]; then leave_nodes_out "$known"; fi
   say "ended with $code (README.md, \"Exit codes\")"
   exit "$code"
+}
+
+# Each job that is submitted this way leaves out one node more than the one before, so there is an end to them.
+leave_nodes_out() { # leave_nodes_out NUMBER-OF-NODES-KNOWN-BEFORE
+  if [ "$(num_unfit)" -le "$1" ]; then
+    say "not submitted again: preflight names no node that is not in $excluded yet"
+  elif [ "$(num_unfit)" -gt "$SITE_MOST_EXCLUDED" ]; then
+    say "more nodes than SITE_MOST_EXCLUDED=$SITE_MOST_EXCLUDED are not fit for the run: $(unfit_nodes) ($excluded)"
+  else
+    say "submitted again without $(unfit_nodes): $(submit_without "$(unfit_nodes)")"
+  fi
 }
 
 # A job that runs cannot be told to leave nodes out, so another one is submitted, of the same size. Of what the first one's
@@ -148,8 +186,9 @@ if [ "$dry" = no ] && [ -z "${SLURM_JOB_ID:-}" ]; then submit; fi
 use_site
 program=$(launch/program.sh)
 choose_launcher
+say_variables
 train=("${launcher[@]}" "$program" train "${options[@]}")
-preflight=("${launcher[@]}" "$program" preflight --tasks "${SLURM_NTASKS:-$ranks}" --exclude-file "$run_dir/excluded_nodes")
+preflight=("${launcher[@]}" "$program" preflight --tasks "${SLURM_NTASKS:-$ranks}" --exclude-file "$excluded")
 read -ra preflight_options <<<"$SITE_PREFLIGHT_OPTIONS"
 preflight+=("${preflight_options[@]}" "${options[@]}")
 supervisor=(launch/supervise.sh --max-restarts "${MAX_RESTARTS:-3}" --run-dir "$run_dir" --)
@@ -168,19 +207,28 @@ fi
 
 check_allocation
 mkdir -p "$run_dir"
-asked=no
-trap 'asked=yes' USR1 TERM INT # before training there is nothing to save: the job goes back into the queue
+asked=no child='' code=0
+# Before training there is nothing to save: the job goes back into the queue.
+on_signal() {
+  asked=yes
+  [ -n "$child" ] || return 0
+  kill -USR1 "$child" 2>/dev/null || true
+  (sleep 1; kill -USR1 "$child") >/dev/null 2>&1 & # the same request, where it was just being started and lost the signal
+}
+trap on_signal USR1 TERM INT
 try_machines
-say "start ${SLURM_RESTART_COUNT:-0} on ${SLURM_JOB_NODELIST:-this machine}: ${train[*]}"
-code=75
-if [ "$asked" = no ]; then
+if [ "$asked" = yes ]; then
+  code=75
+else
+  say "start ${SLURM_RESTART_COUNT:-0} on ${SLURM_JOB_NODELIST:-this machine}: ${train[*]}"
   "${supervisor[@]}" "${train[@]}" &
   child=$!
-  trap 'kill -USR1 "$child" 2>/dev/null' USR1 TERM INT
+  if [ "$asked" = yes ]; then on_signal; fi # it came before there was a child
   while :; do
     wait "$child" && code=0 || code=$?
     kill -0 "$child" 2>/dev/null || break
   done
+  if was_stopped; then code=75; fi
 fi
 case $code in
   0) say "done" ;;

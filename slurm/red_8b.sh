@@ -4,6 +4,8 @@
 #SBATCH --nodes=16
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
+#SBATCH --exclusive
+#SBATCH --mem=0
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:USR1@600
 #SBATCH --requeue
@@ -12,4 +14,7 @@
 model=red_8b
 layout="data=64 tensor=1 encoder_stages=1 decoder_stages=1"
 micro_batch=2
-source "${SLURM_SUBMIT_DIR:-$(dirname "${BASH_SOURCE[0]}")/..}/slurm/pretrain.sh"
+script=${BASH_SOURCE[0]} # of which Slurm runs a copy, in another folder
+[ -r "$(dirname "$script")/pretrain.sh" ] || script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\(.*\.sh\).*/\1/p')
+# shellcheck source=slurm/pretrain.sh
+source "$(dirname "$script")/pretrain.sh"

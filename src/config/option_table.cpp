@@ -187,7 +187,7 @@ void add_train(std::vector<RunOption>& table) {
   s.number("max_returns", FIELD(train.max_returns), {.low = 1, .high = 1000000},
            "How often a run goes back, over all its starts; once more ends it with exit code 5.");
   s.number("threads", FIELD(train.threads), {.low = 0, .high = 4096},
-           "Threads of one rank; 0: the cores that it is bound to, divided by the ranks that share them.")
+           "Threads of one rank; 0: the cores that it may run on, each divided by the ranks that may.")
       .in("threads");
   s.number("head_chunk", FIELD(train.head_chunk), {.low = 1, .high = int64_t{1} << 24},
            "Tokens whose logits are in memory at a time.")

@@ -118,6 +118,18 @@ void bind_to_cores(const std::vector<int>& cores) {
                   std::strerror(errno));
 }
 
+int share_of_cores(const std::vector<int>& own, const std::vector<std::vector<int>>& here) {
+  double share = 0.0;
+  for (const int core : own) {
+    const auto ranks = std::count_if(here.begin(), here.end(), [core](const std::vector<int>& cores) {
+      return std::find(cores.begin(), cores.end(), core) != cores.end();
+    });
+    share += 1.0 / static_cast<double>(std::max<std::ptrdiff_t>(ranks, 1));
+  }
+  constexpr double rounding = 1e-6;  // three thirds are one
+  return std::max(1, static_cast<int>(share + rounding));
+}
+
 std::vector<int> cores_to_bind_to(const std::vector<int>& own, int num_cores_of_host,
                                   std::optional<int> gpu_node, const NumaCores& numa) {
   if (!gpu_node || static_cast<int>(own.size()) < num_cores_of_host) return {};

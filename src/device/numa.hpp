@@ -32,6 +32,10 @@ std::vector<int> own_cores();
 /// Throws IoError.
 void bind_to_cores(const std::vector<int>& cores);
 
+/// The share of a rank in its cores, each of which is divided by the ranks of the host that may run on it;
+/// rounded down, 1 at least. `here`: the cores of every rank of the host, its own among them.
+int share_of_cores(const std::vector<int>& own, const std::vector<std::vector<int>>& here);
+
 /// What a process near a GPU of this node should bind itself to: the node's cores, where nobody has bound it
 /// (it may run on all `num_cores_of_host`) and that is fewer. Empty: nothing.
 std::vector<int> cores_to_bind_to(const std::vector<int>& own, int num_cores_of_host,

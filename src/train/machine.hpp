@@ -1,5 +1,5 @@
-// What this machine gives a rank: cores, memory used, and the arithmetic rate that a step is measured
-// against.
+// What this machine gives a rank: the library of matrix products, memory used, and the arithmetic rate that a
+// step is measured against.
 #pragma once
 
 #include <functional>
@@ -9,10 +9,6 @@
 #include "parallel/communicator.hpp"
 
 namespace red::train {
-
-/// Threads for this rank: the cores it is bound to, shared fairly among `ranks_on_host` ranks when they are
-/// bound to the same ones; at least 1.
-int default_threads(int ranks_on_host);
 
 /// Largest resident memory of this process so far, MiB.
 double peak_rss_mib();

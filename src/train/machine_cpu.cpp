@@ -1,10 +1,8 @@
-#include <sched.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <thread>
 
 #include "base/log.hpp"
 #include "ops/elementwise.hpp"
@@ -12,17 +10,6 @@
 #include "train/machine.hpp"
 
 namespace red::train {
-
-int default_threads(int ranks_on_host) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  const bool known = sched_getaffinity(0, sizeof(set), &set) == 0;
-  const int cores = known ? CPU_COUNT(&set) : static_cast<int>(std::thread::hardware_concurrency());
-  const int all = static_cast<int>(std::thread::hardware_concurrency());
-  // A rank bound to fewer cores than the machine has was given them for itself.
-  const bool bound = known && cores < all;
-  return std::max(1, bound ? cores : cores / std::max(1, ranks_on_host));
-}
 
 double peak_rss_mib() {
   rusage usage{};

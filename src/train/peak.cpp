@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <tuple>
 #include <vector>
 
 #include "device/backend.hpp"
@@ -22,6 +24,14 @@ int sharers(parallel::Communicator& world, const GpuFacts& own) {
   return static_cast<int>(std::count(gpus.begin(), gpus.end(), own.identity));
 }
 
+/// Measured once in a process: whoever trains again in it, after a spike say, has the same machine.
+double own_peak_gflops(Stream& stream, DType dtype) {
+  static std::map<std::tuple<const GemmLibrary*, int, DType>, double> known;
+  const auto [entry, is_new] = known.try_emplace({&stream.gemm(), stream.threads().num_threads(), dtype});
+  if (is_new) entry->second = measured_peak_gflops(stream, dtype);
+  return entry->second;
+}
+
 }  // namespace
 
 Peak find_peak(parallel::Communicator& world, Stream& stream, DType dtype) {
@@ -30,7 +40,7 @@ Peak find_peak(parallel::Communicator& world, Stream& stream, DType dtype) {
   const double ranks_on_gpu = gpu ? sharers(world, *gpu) : 1;
   // Measured, stated, ranks of which nothing is stated.
   std::array<double, 3> sums = {
-      measured_peak_gflops(stream, dtype),
+      own_peak_gflops(stream, dtype),
       specs != nullptr ? stated_gflops(*specs, dtype, stream.gemm().choice) / ranks_on_gpu : 0.0,
       specs != nullptr ? 0.0 : 1.0};
   parallel::Request request = world.all_reduce(make_tensor(sums.data(), static_cast<int64_t>(sums.size()), 1),

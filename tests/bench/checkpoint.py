@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Checkpoints: bytes/s of writing and reading beside `dd` with fsync in the same folder, in turns; the time to open the
-index of 8B by 256 writers; and how long a step of 150M stands still for a save that is written behind it."""
+"""Checkpoints: bytes/s of writing beside `dd` with fsync, and of reading beside `dd`, both from the disk, in the same folder,
+in turns; the time to open the index of 8B by 256 writers; and how long a step of 150M stands still for a save that is
+written behind it."""
 import argparse
 import json
 import pathlib
@@ -25,13 +26,19 @@ def run(*command) -> str:
     return done.stdout + done.stderr
 
 
-def dd(path: pathlib.Path, mib: int) -> float:
-    """Seconds to write so much, fsync included."""
+def seconds_of(*command) -> float:
     begin = time.perf_counter()
-    run("dd", "if=/dev/zero", f"of={path}", "bs=8M", f"count={mib // 8}", "conv=fsync")
-    seconds = time.perf_counter() - begin
+    run(*command)
+    return time.perf_counter() - begin
+
+
+def dd(path: pathlib.Path, mib: int) -> dict:
+    """Seconds to write so much, fsync included, and to read it again after the page cache has dropped it."""
+    write_s = seconds_of("dd", "if=/dev/zero", f"of={path}", "bs=8M", f"count={mib // 8}", "conv=fsync")
+    run("dd", f"of={path}", "oflag=nocache", "conv=notrunc,fdatasync", "count=0")
+    read_s = seconds_of("dd", f"if={path}", "of=/dev/null", "bs=8M")
     path.unlink()
-    return seconds
+    return {"write_s": write_s, "read_s": read_s}
 
 
 def speed(mib: int, rounds: int) -> dict:
@@ -40,12 +47,13 @@ def speed(mib: int, rounds: int) -> dict:
         peer.append(dd(WORK / "dd", mib))
         ours.append(json.loads(run(SPEED, WORK / "speed", mib).splitlines()[-1]))
         shutil.rmtree(WORK / "speed")
-    def median(key):
-        return statistics.median(figures[key] for figures in ours)
+    def median(of, key):
+        return statistics.median(figures[key] for figures in of)
     rate = ours[0]["num_bytes"] / 2**20
-    return {"measure": "speed", "mib": rate, "rounds": rounds, "write_mib_per_s": rate / median("write_s"),
-            "dd_mib_per_s": mib / statistics.median(peer), "read_mib_per_s": rate / median("read_s"),
-            "verify_mib_per_s": rate / median("verify_s"), "open_8b_s": median("open_8b_s")}
+    return {"measure": "speed", "mib": rate, "rounds": rounds,
+            "write_mib_per_s": rate / median(ours, "write_s"), "dd_write_mib_per_s": mib / median(peer, "write_s"),
+            "read_mib_per_s": rate / median(ours, "read_s"), "dd_read_mib_per_s": mib / median(peer, "read_s"),
+            "verify_mib_per_s": rate / median(ours, "verify_s"), "open_8b_s": median(ours, "open_8b_s")}
 
 
 def stall(steps: int) -> dict:
@@ -89,8 +97,9 @@ def main() -> int:
         print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
     below = []
     for what, share in (("write", WRITE_OF_DD), ("read", READ_OF_DD)):
-        if rows[0][f"{what}_mib_per_s"] < share * rows[0]["dd_mib_per_s"]:
-            below.append(f"{what}: {rows[0][f'{what}_mib_per_s']:.0f} MiB/s, dd {rows[0]['dd_mib_per_s']:.0f}")
+        ours, peer = rows[0][f"{what}_mib_per_s"], rows[0][f"dd_{what}_mib_per_s"]
+        if ours < share * peer:
+            below.append(f"{what}: {ours:.0f} MiB/s, dd {peer:.0f}")
     if options.steps and rows[1]["stood_still_s"] > rows[1]["step_s"]:
         below.append(f"a step stands still for {rows[1]['stood_still_s']:.2f} s, longer than it takes")
     if rows[0]["open_8b_s"] > OPEN_S:

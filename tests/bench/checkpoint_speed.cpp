@@ -1,6 +1,8 @@
 // Writes, verifies and reads a checkpoint with the tensors of an 8B model at reduced width, and opens the
 // index of one by 256 writers; prints seconds as JSON. checkpoint_speed FOLDER MIB
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdlib>
@@ -8,6 +10,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/error.hpp"
 #include "checkpoint/manifest.hpp"
 #include "checkpoint/verify.hpp"
 #include "parallel/mpi_environment.hpp"
@@ -42,6 +45,16 @@ std::vector<LogicalTensor> tensors_of(int64_t num_bytes) {
     }
   }
   return tensors;
+}
+
+/// What was written is read from the disk, not from the page cache; the kernel drops only what is on the disk.
+void drop_from_cache(const std::filesystem::path& checkpoint) {
+  for (const auto& entry : std::filesystem::directory_iterator(checkpoint)) {
+    const int file = ::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0 || ::fsync(file) != 0 || ::posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED) != 0)
+      throw IoError("cannot drop '{}' from the page cache", entry.path().string());
+    ::close(file);
+  }
 }
 
 struct OwnTensors {
@@ -100,10 +113,12 @@ int main(int argc, char** argv) {
     json["num_bytes"] = num_bytes;
     json["write_s"] = seconds_of([&] { save(folder, metadata, memory.shards, environment.world()); });
     const std::filesystem::path checkpoint = folder / "step-00000001";
+    drop_from_cache(checkpoint);
     json["read_s"] = seconds_of([&] {
       const Reader reader(checkpoint);
       for (const Shard& shard : memory.shards) reader.read(shard);
     });
+    drop_from_cache(checkpoint);
     json["verify_s"] = seconds_of([&] { json["damage"] = find_damage(checkpoint).size(); });
     json["open_8b_s"] = seconds_to_open_8b(folder / "large");
     fmt::print("{}\n", json.dump());

@@ -63,6 +63,19 @@ TEST(Numa, OnlyWhatNobodyHasBoundIsBound) {
   EXPECT_EQ(cores_to_bind_to(all, 4, 7, two), Cores());
 }
 
+TEST(Numa, RanksShareTheCoresThatTheyMayBothRunOn) {
+  const Cores eight = parse_cpu_list("0-7"), low = parse_cpu_list("0-3"), high = parse_cpu_list("4-7");
+  EXPECT_EQ(share_of_cores(eight, {eight}), 8);
+  EXPECT_EQ(share_of_cores(low, {low, high}), 4);             // each has its own
+  EXPECT_EQ(share_of_cores(low, {low, high, low, high}), 2);  // each NUMA node's ranks share it
+  // A job's cgroup has these cores of a larger host, and none of its ranks is bound.
+  EXPECT_EQ(share_of_cores(high, {high, high}), 2);
+  EXPECT_EQ(share_of_cores(eight, {eight, eight, eight}), 2);
+  EXPECT_EQ(share_of_cores({0, 1, 2}, {{0, 1, 2}, {0, 1, 2}, {0, 1, 2}}), 1);
+  EXPECT_EQ(share_of_cores(eight, {eight, low}), 6);
+  EXPECT_EQ(share_of_cores({5}, {{5}, {5}, {5}}), 1);
+}
+
 TEST(Numa, BindsAThreadToCores) {
   const Cores before = own_cores();
   ASSERT_FALSE(before.empty());

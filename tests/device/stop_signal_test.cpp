@@ -2,18 +2,43 @@
 #include "base/stop_signal.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <ctime>
 #include <thread>
 #include <vector>
 
 #include "device/gemm_library.hpp"
 
+namespace {
+std::atomic<time_t> seconds_later{0};
+}
+
+/// The clock of this program, which a test may put forward.
+extern "C" int clock_gettime(clockid_t clock, timespec* now) {
+  const long result = syscall(SYS_clock_gettime, clock, now);
+  now->tv_sec += seconds_later;
+  return static_cast<int>(result);
+}
+
 namespace red {
 namespace {
+
+TEST(StopSignal, TheSecondRequestEndsTheProcess) {
+  const auto twice = [](time_t seconds) {
+    catch_stop_signals();
+    std::raise(SIGUSR1);
+    seconds_later = seconds;
+    std::raise(SIGTERM);
+    std::_Exit(stop_signal());
+  };
+  EXPECT_EXIT(twice(3), testing::ExitedWithCode(SIGUSR1), "");  // one request, handed on by two ways
+  EXPECT_EXIT(twice(4), testing::KilledBySignal(SIGTERM), "");
+}
 
 TEST(StopSignal, DoesNotDisturbProducts) {
   constexpr int64_t n = 256;

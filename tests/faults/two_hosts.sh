@@ -6,7 +6,7 @@ set -euo pipefail
 
 usage() {
   cat <<'END_OF_USAGE'
-usage: tests/faults/two_hosts.sh possible             whether this machine lets us; says why not, and ends with 77
+usage: tests/faults/two_hosts.sh possible [lossy]     whether this machine lets us; says why not, and ends with 77
        tests/faults/two_hosts.sh up NAME              hosts a (10.77.0.1) and b (10.77.0.2); NAME tells several pairs apart
        tests/faults/two_hosts.sh run NAME HOST COMMAND [ARGUMENTS...]
        tests/faults/two_hosts.sh cut NAME             the switch drops b's cable: both see a carrier, and no packet
@@ -17,6 +17,8 @@ usage: tests/faults/two_hosts.sh possible             whether this machine lets 
        tests/faults/two_hosts.sh mpirun NAME RANKS COMMAND [ARGUMENTS...]    on a, half of the ranks on each, over TCP
 END_OF_USAGE
 }
+
+lossy_rule=(-A INPUT -i cable -m statistic --mode random --probability)
 
 address() {
   case $1 in
@@ -39,15 +41,19 @@ agent() {
   exec "$0" run "$name" "$host" bash -c "$*"
 }
 
-possible() {
-  local probe=possible-$$
-  local program
+possible() { # possible [lossy]
+  local probe=possible-$$ program why
   for program in ip unshare; do
     command -v "$program" >/dev/null || { echo "two_hosts: skipped: there is no program $program here"; exit 77; }
   done
   if ! why=$(ip netns add "$probe" 2>&1 && ip -n "$probe" link add type bridge 2>&1 && unshare --uts true 2>&1); then
     ip netns delete "$probe" 2>/dev/null || true
     echo "two_hosts: skipped: this machine lets us make no network namespaces, bridges or host names: $why"
+    exit 77
+  fi
+  if [ "${1:-}" = lossy ] && ! why=$(ip netns exec "$probe" iptables "${lossy_rule[@]}" 0.5 -j DROP 2>&1); then
+    ip netns delete "$probe"
+    echo "two_hosts: skipped: packets cannot be lost here: $why"
     exit 77
   fi
   ip netns delete "$probe"
@@ -82,7 +88,7 @@ down() {
 command=$1
 shift
 case $command in
-  possible) possible ;;
+  possible) possible "$@" ;;
   up | down) "$command" "$1" ;;
   cut) ip -n "$1-switch" link set dev port-b nomaster ;;
   mend) ip -n "$1-switch" link set dev port-b master bridge ;;
@@ -95,7 +101,7 @@ case $command in
     ;;
   lossy)
     for host in a b; do
-      ip netns exec "$1-$host" iptables -A INPUT -i cable -m statistic --mode random --probability "$2" -j DROP
+      ip netns exec "$1-$host" iptables "${lossy_rule[@]}" "$2" -j DROP
     done
     ;;
   run)

@@ -87,6 +87,14 @@ TEST_F(PreflightTest, NamesANumberOfTasksThatIsNotTheRanks) {
   EXPECT_NE(result.err.find("4 tasks, MPI has 2 ranks"), std::string::npos) << result.err;
 }
 
+TEST_F(PreflightTest, ARequestToStopIsRememberedAndTold) {
+  const std::string strike = "(until [ -d fresh ]; do sleep 0.01; done; kill -USR1 $$) &";
+  const ChildResult result =
+      preflight(2, "if [ $r = 1 ]; then " + strike + " fi", "--seconds=1 --slower-by=1 --mib=1");
+  EXPECT_EQ(result.exit_code, 75) << result.err;
+  EXPECT_NE(result.err.find("2 ranks are fit for the run"), std::string::npos) << result.err;
+}
+
 // As srun starts ranks that Open MPI does not recognise as one run: each takes itself for the only one.
 TEST_F(PreflightTest, RanksThatDoNotKnowEachOtherStopAtOnce) {
   for (const char* command : {"preflight", "train"}) {

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "launch/node_lines.hpp"
+
 namespace red::launch {
 namespace {
 
@@ -107,6 +109,13 @@ TEST(PreflightTest, AnotherProcessorIsWorthALineOnly) {
 TEST(PreflightTest, AClockThatIsOffIsNamedUnlessItCouldNotBeMeasured) {
   expect_one(found(2, [](auto& reports) { reports[3].clock_s = -2.0; }), {"n1"},
              {"clock of node n1", "2.000 s behind"});
+  expect_one(found(2, [](auto& reports) { reports[3].clock_s = 2.0; }), {"n1"}, {"2.000 s ahead of"});
+  // All others differ from rank 0's in the same way: it is that one.
+  expect_one(found(3,
+                   [](auto& reports) {
+                     for (std::size_t rank = 2; rank < reports.size(); ++rank) reports[rank].clock_s = 2.0;
+                   }),
+             {"n0"}, {"clock of node n0", "2.000 s behind"});
   EXPECT_TRUE(found(2, [](auto& reports) {
                 reports[3].clock_s = 2.0;
                 reports[3].clock_uncertainty_s = 1.9;
@@ -125,11 +134,24 @@ TEST(PreflightTest, AFullDiskIsNamedAndIsNoNodesFaultWhereAllSeeIt) {
 TEST(PreflightTest, ADiskThatCannotBeWrittenIsNamed) {
   expect_one(found(2, [](auto& reports) { reports[2].disk_error = "runs/x: cannot be seen: No such file"; }),
              {"n1"}, {"node n1: runs/x"});
+  // A quota that is exceeded, say: no node is at fault.
+  expect_one(found(2,
+                   [](auto& reports) {
+                     for (const int rank : {0, 2}) reports[rank].disk_error = "runs/x: Disk quota exceeded";
+                   }),
+             {}, {"every node", "n0: runs/x"});
 }
 
 TEST(PreflightTest, TooLittleMemoryIsNamed) {
-  expect_one(found(2, [](auto& reports) { reports[0].memory_needed = 700; }), {"n0"},
+  expect_one(found(2, [](auto& reports) { reports[0].memory_free = 700; }), {"n0"},
              {"node n0", "its 2 ranks need"});
+  // No other node has as much: what the run plans is at fault.
+  expect_one(found(2, [](auto& reports) { reports[0].memory_needed = 700; }), {}, {"node n0"});
+  const auto all = found(3, [](auto& reports) {
+    for (RankReport& report : reports) report.memory_needed = 700;
+  });
+  ASSERT_EQ(all.size(), 3U);
+  for (const Finding& finding : all) EXPECT_TRUE(finding.nodes.empty()) << finding.text;
 }
 
 TEST(PreflightTest, RanksOnOneCoreAndTooManyThreadsAreWorthALine) {
@@ -138,12 +160,30 @@ TEST(PreflightTest, RanksOnOneCoreAndTooManyThreadsAreWorthALine) {
                      reports[3].cores = {1, 2, 3};
                    }),
              {}, {"node n1", "share core 1"}, false);
+  // What a job's cgroup leaves is for all of its ranks.
+  EXPECT_TRUE(found(2, [](auto& reports) {
+                for (const int rank : {2, 3}) {
+                  reports[rank].cores = {0, 1};
+                  reports[rank].threads = 1;
+                }
+              }).empty());
   expect_one(found(2, [](auto& reports) { reports[2].threads = 3; }), {},
              {"5 threads of 2 ranks share 4 cores"}, false);
 }
 
 TEST(PreflightTest, AnotherNumberOfRanksThanTasksIsNamedWithTheWayOut) {
   expect_one(found(2, [](auto&) {}, {0.15, 0.5, 4000, 8}), {}, {"8 tasks", "4 ranks", "mpirun -n 8"});
+}
+
+TEST(PreflightTest, NodesThatAreAlikeHaveOneLine) {
+  std::vector<RankReport> reports = cluster(3);
+  reports[4].cores = reports[5].cores = {0, 1, 2, 3};
+  reports[4].versions["HDF5"] = reports[5].versions["HDF5"] = "1.14.0";
+  EXPECT_EQ(node_lines(reports),
+            "n0, n1: 1 rank on cores 0-1 (2 threads), 1 rank on cores 2-3 (2 threads)\n"
+            "n2: 2 ranks on cores 0-3 (2 threads)\n"
+            "n0, n1: HDF5: 1.10.8; MPI: 4.1.4; the program: 0.1.0 (CRC-32C 1)\n"
+            "n2: HDF5: 1.14.0; MPI: 4.1.4; the program: 0.1.0 (CRC-32C 1)\n");
 }
 
 TEST(PreflightTest, ReportsComeBackAsTheyWere) {

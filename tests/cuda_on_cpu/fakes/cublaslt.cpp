@@ -77,21 +77,21 @@ cublasStatus_t check(const Product& product, const Shape& s) {
   return CUBLAS_STATUS_SUCCESS;
 }
 
+/// Whatever was in the workspace is lost; its ends stand for all of it, which would take longer than small
+/// products.
+void lose(void* workspace, std::size_t num_bytes) {
+  const std::size_t end = std::min(num_bytes, std::size_t{16} << 10);
+  if (end == 0) return;
+  std::memset(workspace, 0xFF, end);
+  std::memset(static_cast<std::byte*>(workspace) + num_bytes - end, 0xFF, end);
+}
+
 /// A matrix in device memory, every element of it, aligned as was promised.
 bool usable(const void* data, const Layout& layout, uint32_t alignment) {
   const uint64_t size = layout.type == CUDA_R_16BF ? 2 : 4;
   const uint64_t elements = (layout.cols - 1) * static_cast<uint64_t>(layout.row_stride) + layout.rows;
   return device_memory().contains(data, elements * size) &&
          reinterpret_cast<uintptr_t>(data) % alignment == 0;
-}
-
-/// Whatever was in the workspace is lost. Of a large one both ends say so: to write all of it took longer
-/// than a small product, and most of the time of whole steps.
-void spoil(void* workspace, std::size_t num_bytes) {
-  const std::size_t part = std::min(num_bytes, std::size_t{64} << 10);
-  auto* const bytes = static_cast<std::byte*>(workspace);
-  std::fill_n(bytes, part, std::byte{0xFF});
-  std::fill_n(bytes + num_bytes - part, part, std::byte{0xFF});
 }
 
 }  // namespace
@@ -228,7 +228,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
     return CUBLAS_STATUS_INVALID_VALUE;
   }
   streams().push(stream, [=] {
-    spoil(workspace, workspace_bytes);
+    lose(workspace, workspace_bytes);
     multiply(p, chosen, alpha_value, {a, s.a}, {b, s.b}, beta_value, {c, s.c}, d, s.d);
   });
   return CUBLAS_STATUS_SUCCESS;

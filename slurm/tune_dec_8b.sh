@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Instruction tuning: goes on from the pretrained DecLLM 8B on 128 GPUs: sbatch slurm/tune_dec_8b.sh. See slurm/pretrain.sh.
+#SBATCH --job-name=tune_dec_8b
+#SBATCH --nodes=16
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --exclusive
+#SBATCH --mem=0
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:USR1@600
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+model=dec_8b
+recipe=instruction_tuning
+layout="data=64 tensor=2 encoder_stages=0 decoder_stages=1"
+micro_batch=4
+script=${BASH_SOURCE[0]} # of which Slurm runs a copy, in another folder
+[ -r "$(dirname "$script")/pretrain.sh" ] || script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=\(.*\.sh\).*/\1/p')
+# shellcheck source=slurm/pretrain.sh
+source "$(dirname "$script")/pretrain.sh"

@@ -1,0 +1,222 @@
+#!/usr/bin/env python3
+"""The job scripts of slurm/ and launch/supervise.sh, with stand-ins for Slurm, Open MPI and the program: which launcher a job takes,
+what becomes of one whose machines are not fit or that is asked to stop, and whence it may be submitted. On a real Slurm:
+tests/faults/slurm_test.py.
+
+    tests/launch/job_scripts_test.py [TEST...]
+"""
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SUPERVISE = ROOT / "launch" / "supervise.sh"
+MODELS = [f"{kind}_{size}" for kind in ("red", "dec") for size in ("150m", "1b", "2b", "4b", "8b")]
+OPEN_MPI_4, OPEN_MPI_5 = "mpirun (Open MPI) 4.1.4", "mpirun (Open MPI) 5.0.11"
+TRAINS = "trap 'exit 75' USR1; while :; do sleep 0.05; done"
+
+STAND_INS = {
+    # A launcher runs the program once, whatever it is told.
+    "mpirun": 'if [ "$1" = --version ]; then echo "$MPI_VERSION"; exit; fi\n'
+              'while [ "${1##*/}" != redllm ]; do shift; done\nexec "$@"\n',
+    "srun": 'printf "%b" "${MPI_LIST:-none}" >&2\n',
+    "ompi_info": 'echo "${MPI_COMPONENTS:-}"\n',
+    "sbatch": 'echo "$*" >>"$TOLD/submitted"; echo 4242\n',
+    "scontrol": 'case $1 in show) echo "   Command=$COMMAND";; requeue) echo "$2" >>"$TOLD/requeued";; esac\n',
+    "redllm": 'excluded=$(sed -n "s/.* --exclude-file \\([^ ]*\\) .*/\\1/p" <<<"$*")\n'
+              'case $1 in plan) echo planned;; preflight) eval "$PREFLIGHT";; train) eval "$TRAIN";; esac\n',
+}
+
+
+class Scripts(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory(prefix="redllm-job-scripts-")
+        self.addCleanup(temporary.cleanup)
+        self.folder = pathlib.Path(temporary.name)
+        for name, text in STAND_INS.items():
+            self.stand_in(name, text)
+        self.write("data.ini", "")
+        self.run_dir = self.folder / "run"
+
+    def write(self, name: str, text: str) -> pathlib.Path:
+        (self.folder / name).write_text(text, encoding="utf-8")
+        return self.folder / name
+
+    def stand_in(self, name: str, text: str) -> None:
+        (self.folder / "bin").mkdir(exist_ok=True)
+        self.write(f"bin/{name}", f"#!/bin/bash\n{text}").chmod(0o755)
+
+    def told(self, name: str) -> str:
+        """What a stand-in wrote down."""
+        return (self.folder / name).read_text(encoding="utf-8") if (self.folder / name).exists() else ""
+
+    def environment(self, **more) -> dict:
+        kept = {name: value for name, value in os.environ.items() if not re.match("SLURM_|SITE_|OMPI_|PRTE_|PMIX_|NCCL_", name)}
+        return {**kept, "PATH": f"{self.folder}/bin:{os.environ['PATH']}", "REDLLM_BUILD": f"{self.folder}/bin", "REDLLM_BACKEND": "cpu",
+                "DATA_CONFIG": f"{self.folder}/data.ini", "RUN_DIR": str(self.run_dir), "TOLD": str(self.folder), "MPI_VERSION": OPEN_MPI_4,
+                "PREFLIGHT": "exit 0", "TRAIN": "exit 0", **more}
+
+    def bash(self, *words, cwd=ROOT, **environment) -> subprocess.CompletedProcess:
+        return subprocess.run(["bash", *map(str, words)], cwd=cwd, env=self.environment(**environment), timeout=60, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+
+    def job(self, script: str = "slurm/red_150m.sh", **environment) -> subprocess.CompletedProcess:
+        """As sbatch would run it, on one node."""
+        return self.bash(script, SLURM_JOB_ID="7", SLURM_JOB_NUM_NODES="1", SLURM_NTASKS="8", **environment)
+
+    def dry_run(self, script: str = "slurm/red_150m.sh", **environment) -> str:
+        done = self.bash(script, "--dry-run", **environment)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        return done.stdout
+
+
+class WhereItRuns(Scripts):
+    def test_every_script_has_as_many_tasks_as_ranks(self):
+        for model in MODELS:
+            script = (ROOT / f"slurm/{model}.sh").read_text(encoding="utf-8")
+            tasks = int(re.search("--nodes=(.*)", script)[1]) * int(re.search("--ntasks-per-node=(.*)", script)[1])
+            told = self.dry_run(f"slurm/{model}.sh")
+            self.assertIn(f", {tasks} ranks; launcher mpirun;", told)
+            self.assertIn(f" --config configs/models/{model}.ini --config configs/pretrain.ini ", told)
+            self.assertIn("planned\n", told)
+            self.assertNotIn("initialize_from", told)
+
+    def test_tuning_goes_on_from_what_was_pretrained(self):
+        for model in MODELS:
+            pretrains, tunes = ((ROOT / f"slurm/{name}.sh").read_text(encoding="utf-8") for name in (model, f"tune_{model}"))
+            begins = "#SBATCH --nodes="
+            self.assertEqual(tunes[tunes.index(begins):].replace("recipe=instruction_tuning\n", ""), pretrains[pretrains.index(begins):])
+            told = self.dry_run(f"slurm/tune_{model}.sh", RUN_DIR="", TUNING_DATA_CONFIG=f"{self.folder}/data.ini", DATA_CONFIG="none.ini")
+            for words in (f" --config configs/models/{model}.ini --config configs/instruction_tuning.ini --config {self.folder}/data.ini ",
+                          f" --checkpoint.initialize_from=runs/{model} ", f" --train.run_dir=runs/{model}_tuned"):
+                self.assertIn(words, told)
+
+    def test_a_job_finds_its_folder_from_wherever_it_was_submitted(self):
+        spooled = self.write("slurm_script", (ROOT / "slurm/red_150m.sh").read_text(encoding="utf-8"))
+        for submitted, command in ((self.folder, f"{ROOT}/slurm/red_150m.sh"), (ROOT / "slurm", f"{ROOT}/slurm/red_150m.sh --dry-run")):
+            done = self.bash(spooled, "--dry-run", cwd=submitted, SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(submitted), COMMAND=command)
+            self.assertIn("job: --job-name=red_150m ", done.stdout)
+            self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_a_sites_files_need_not_bear_strictness(self):
+        setup = self.write("setup.sh", 'module() { false; [ -n "$NOT_SET" ]; export LOADED_MODULES="$*"; }\nfalse\n')
+        self.stand_in("redllm", 'echo "loaded $LOADED_MODULES"')
+        self.assertIn("loaded load cuda mpi\n", self.dry_run(SITE_SETUP=str(setup), SITE_MODULES="cuda mpi"))
+        failing = self.write("failing.sh", "module() { return 3; }\n")
+        done = self.bash("slurm/red_150m.sh", "--dry-run", SITE_SETUP=str(failing), SITE_MODULES="cuda")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("`module load cuda` ended with 3", done.stdout)
+
+    def test_networks_are_named_as_each_open_mpi_wants(self):
+        for version, name in ((OPEN_MPI_4, "OMPI_MCA_oob_tcp_if_include"), (OPEN_MPI_5, "PRTE_MCA_prte_if_include")):
+            told = self.dry_run(SITE_MPI_INTERFACES="ib0", MPI_VERSION=version)
+            self.assertIn(f" {name}=ib0\n", told)
+            self.assertIn(" OMPI_MCA_btl_tcp_if_include=ib0\n", told)
+            self.assertEqual(told.count("_if_include=ib0"), 2, told)
+        self.assertIn(" OMPI_MCA_btl_tcp_if_include=ib0\n", self.dry_run(SITE_MPI_INTERFACES="ib0", SITE_LAUNCHER="srun", MPI_VERSION=""))
+
+    def test_srun_is_chosen_where_slurm_and_open_mpi_have_pmix(self):
+        slurm = r"MPI plugin types are...\n\tcray_shasta\n\tpmi2\n\tpmix\n\tnone\nspecific pmix plugin versions available: pmix_v4\n"
+        other = "                MCA pmix: flux (MCA v2.1.0, API v2.0.0, Component v4.1.4)"
+        for mpi_list, version, components, launcher in (
+                (slurm, OPEN_MPI_4, f"{other}\n{other.replace('flux', 'pmix3x')}", "srun"),
+                (slurm, OPEN_MPI_4, f"{other.replace('flux', 'ext3x')}\n{other}", "srun"),
+                (slurm, OPEN_MPI_4, f"{other}\n{other.replace('flux', 's2')}", "mpirun"), (slurm, OPEN_MPI_5, "", "srun"),
+                (r"MPI plugin types are...\n\tpmi2\n\tnone\n", OPEN_MPI_5, "", "mpirun"),
+                (r"\tpmix_v4\n", OPEN_MPI_5, "", "mpirun")):
+            told = self.dry_run(MPI_LIST=mpi_list, MPI_VERSION=version, MPI_COMPONENTS=components)
+            self.assertIn(f"; launcher {launcher};", told, (mpi_list, version, components))
+
+
+class MachinesThatAreNotFit(Scripts):
+    def unfit(self, preflight: str, **environment) -> str:
+        """What sbatch was told by a job that ended with 9."""
+        done = self.job(PREFLIGHT=preflight, SITE_PREFLIGHT="exclude", **environment)
+        self.assertEqual(done.returncode, 9, done.stdout)
+        submitted = self.told("submitted")
+        (self.folder / "submitted").unlink(missing_ok=True)
+        self.assertNotIn("start 0 on", done.stdout)
+        return submitted
+
+    def test_a_job_is_submitted_again_once_for_each_node_that_is_found(self):
+        names_n2 = "grep -s n2 $excluded || echo n2 >>$excluded; exit 9"
+        self.assertRegex(self.unfit(names_n2), rf"--exclude=n2 --nodes=1 {ROOT}/slurm/red_150m.sh\n")
+        self.assertEqual(self.unfit(names_n2), "")
+        self.assertEqual(self.unfit("exit 9"), "")  # a full disk that all share, say
+        self.assertIn("--exclude=n1,n2 ", self.unfit("echo n1 >>$excluded; exit 9"))
+        self.assertEqual(self.unfit("echo n3 >>$excluded; exit 9", SITE_MOST_EXCLUDED="2"), "")
+
+    def test_what_is_known_to_be_unfit_is_left_out_when_a_person_submits(self):
+        self.run_dir.mkdir()
+        (self.run_dir / "excluded_nodes").write_text("n2\nn1\n", encoding="utf-8")
+        self.assertEqual(self.bash("slurm/red_150m.sh", SITE_PREFLIGHT="exclude").returncode, 0)
+        self.assertEqual(self.told("submitted"), f"--exclude=n1,n2 {ROOT}/slurm/red_150m.sh\n")
+
+    def test_stop_and_report_do_as_they_say(self):
+        self.assertEqual(self.job(PREFLIGHT="echo n2 >$excluded; exit 9").returncode, 9)
+        self.assertEqual(self.job(PREFLIGHT="exit 9", SITE_PREFLIGHT="report").returncode, 0)
+        self.assertEqual(self.told("submitted"), "")
+
+
+class AskedToStop(Scripts):
+    def expect_requeued(self, done: subprocess.CompletedProcess) -> None:
+        self.assertEqual(done.returncode, 75, done.stdout)
+        self.assertEqual(self.told("requeued"), "7\n", done.stdout)
+        (self.folder / "requeued").unlink()
+
+    def test_in_preflight(self):
+        for preflight in ("exit 75", "kill -USR1 $$", "kill -USR1 $(cat $RUN_DIR/job); kill -TERM $$", "kill -USR1 $(cat $RUN_DIR/job)"):
+            self.run_dir.mkdir(exist_ok=True)
+            done = self.bash("-c", "echo $$ >$RUN_DIR/job; exec bash slurm/red_150m.sh", SLURM_JOB_ID="7", PREFLIGHT=preflight)
+            self.expect_requeued(done)
+            self.assertNotIn("start 0 on", done.stdout)
+        done = self.job(PREFLIGHT="kill -TERM $$")  # nobody asked the job
+        self.assertEqual(done.returncode, 143, done.stdout)
+
+    def test_before_the_ranks_listen(self):
+        self.expect_requeued(self.job(TRAIN="kill -USR1 $$", MAX_RESTARTS="3"))
+
+    def test_between_preflight_and_training(self):
+        self.run_dir.mkdir()
+        self.stand_in("date", 'if [ -e $RUN_DIR/strike ]; then rm $RUN_DIR/strike; kill -USR1 $(cat $RUN_DIR/job); fi')
+        self.expect_requeued(self.bash("-c", "echo $$ >$RUN_DIR/job; exec bash slurm/red_150m.sh", SLURM_JOB_ID="7",
+                                       PREFLIGHT="touch $RUN_DIR/strike", TRAIN=TRAINS))
+
+    def test_in_training(self):
+        self.run_dir.mkdir()
+        self.expect_requeued(self.bash("-c", "echo $$ >$RUN_DIR/job; exec bash slurm/red_150m.sh", SLURM_JOB_ID="7",
+                                       TRAIN=f"(sleep 0.2; kill -USR1 $(cat $RUN_DIR/job)) & {TRAINS}"))
+        killed = "kill -USR1 $(cat $RUN_DIR/job); sleep 0.2; kill -KILL $$"  # before it has saved
+        self.expect_requeued(self.bash("-c", "echo $$ >$RUN_DIR/job; exec bash slurm/red_150m.sh", SLURM_JOB_ID="7", TRAIN=killed))
+        self.assertEqual(self.job(TRAIN="kill -KILL $$", MAX_RESTARTS="0").returncode, 137)
+
+
+class Supervisor(Scripts):
+    def supervise(self, command: str, *options) -> subprocess.CompletedProcess:
+        """The file `pid` has its process."""
+        return self.bash("-c", 'echo $$ >pid; exec "$@"', "bash", SUPERVISE, "--max-restarts", "2", "--backoff", "0", *options, "--",
+                         "bash", "-c", f"echo once; {command}", cwd=self.folder)
+
+    def test_a_death_by_a_request_to_stop_is_one(self):
+        for command, code in (("kill -USR1 $$", 75), ("kill -TERM $(<pid); sleep 0.2; kill -TERM $$", 75), ("kill -KILL $$", 137)):
+            done = self.supervise(command)
+            self.assertEqual(done.returncode, code, done.stdout)
+            self.assertEqual(done.stdout.count("once\n"), 3 if code == 137 else 1, done.stdout)
+
+    def test_a_signal_before_there_is_a_child_reaches_it(self):
+        self.stand_in("cat", "read -r pid <pid; kill -USR1 $pid")  # called for the newest checkpoint, before a start
+        done = self.supervise(TRAINS, "--run-dir", "run")
+        self.assertEqual(done.returncode, 75, done.stdout)
+
+    def test_a_second_signal_kills(self):
+        # Within three seconds it is the same request.
+        done = self.supervise("(kill -TERM $(<pid); sleep 4; kill -TERM $(<pid)) & trap '' USR1; while :; do sleep 0.1; done")
+        self.assertEqual(done.returncode, 143, done.stdout)
+        self.assertIn("again: killing the run", done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
