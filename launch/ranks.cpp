@@ -68,10 +68,6 @@ int run_on_ranks(const config::RunConfig& config, const std::function<parallel::
         "train.attention = cudnn: this program has no cuDNN; choose own, or redllm-cuda built where CMake "
         "finds "
         "cuDNN and its frontend (launch/cuda_sdk.sh fetches both)");
-  if (config.train.attention == AttentionChoice::cudnn && config.train.deterministic)
-    throw ConfigError(
-        "train.deterministic = yes with train.attention = cudnn: cuDNN adds gradients up in any order; "
-        "choose own");
   std::optional<Stream> stream_of_rank;  // outlives what communicates for it
   parallel::MpiOptions options;
   options.deadline_s = config.train.timeout_s;

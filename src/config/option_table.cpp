@@ -250,7 +250,8 @@ void add_train(std::vector<RunOption>& table) {
   s.choice(
       "attention", FIELD(train.attention), {{AttentionChoice::own, "own"}, {AttentionChoice::cudnn, "cudnn"}},
       "Kernels of attention. cudnn: for redllm-cuda built with cuDNN, where it takes the shape (bf16, no "
-      "document or prefix mask); it is tried against our own first.");
+      "document or prefix mask); it is tried against our own first, and repeats bit by bit only with "
+      "train.deterministic = yes.");
   s.path("run_dir", FIELD(train.run_dir), "Folder of the run: metrics, effective configuration, checkpoints.")
       .needed(kTrainUse)
       .aka({"output_dir", "save", "save_dir", "out_dir"});

@@ -137,6 +137,10 @@ std::vector<GemmAlgorithm> CublasLtGemm::proposals(const GemmProblem& p, const C
   cublasLtMatmulPreferenceOpaque_t preference;
   RED_CUBLASLT_CHECK(cublasLtMatmulPreferenceInit(&preference));
   set_preference(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspaceBytes});
+  // An algorithm that splits k may otherwise add the parts up in bf16. To split nothing is always allowed.
+  if (p.c_dtype == DType::bf16)
+    set_preference(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                   uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
   set_preference(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(p.b));
   set_preference(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(p.a));
   set_preference(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(p.c));

@@ -12,6 +12,12 @@ namespace {
 
 constexpr int kLeastMajor = 8;  // what kernels are compiled for begins with sm_80
 
+// A kernel that is loaded when it is first launched makes the device wait for all others, and NCCL's wait for
+// other ranks: two ranks that load one would wait for each other. Set before main, which starts threads and
+// MPI, whose plug-ins may start CUDA; what the user has set stays.
+[[maybe_unused]] const bool loads_at_start =
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0) == 0;  // NOLINT(concurrency-mt-unsafe): no thread was started
+
 cudaDeviceProp properties() {
   int device = 0;
   RED_CUDA_CHECK(cudaGetDevice(&device));
@@ -38,9 +44,6 @@ int rank_on_host() {
 
 /// What stands in the way; empty when nothing does.
 std::string obstacle() {
-  // A kernel that is loaded when it is first launched makes the device wait for all others, and NCCL's wait
-  // for other ranks: two ranks that load one would wait for each other.
-  setenv("CUDA_MODULE_LOADING", "EAGER", 0);  // NOLINT(concurrency-mt-unsafe): the process has one thread yet
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   cudaGetLastError();  // it is told here, and not once more by a later call

@@ -13,8 +13,9 @@
 namespace red::detail {
 namespace {
 
-// Another meaning of a line needs another number here.
-constexpr std::string_view kFormat = "redllm gemm algorithms, format 1";
+// Another meaning of a line needs another number here, and so does another choice of algorithms: in format 1
+// some added parts of a sum up in bf16.
+constexpr std::string_view kFormat = "redllm gemm algorithms, format 2";
 
 constexpr std::size_t kWords = std::size(decltype(cublasLtMatmulAlgo_t::data){});
 

@@ -1,5 +1,5 @@
 // Whether the fastest way of multiplying is looked for by measuring, as it is unless a run wants to be
-// repeatable.
+// repeatable; then cuDNN's attention is asked for its deterministic algorithm, too.
 #pragma once
 
 namespace red {

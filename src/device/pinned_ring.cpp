@@ -13,20 +13,14 @@ PinnedRing::~PinnedRing() {
   RED_CUDA_LOG(cudaFreeHost(memory_));
 }
 
-bool PinnedRing::ready(std::size_t num_bytes) const {
-  const std::size_t pieces = std::min(kNumPieces, (num_bytes + kPieceBytes - 1) / kPieceBytes);
-  for (std::size_t i = 0; i < pieces; ++i) {
-    if (!copied_[(next_ + i) % kNumPieces].reached()) return false;
-  }
-  return true;
-}
-
-void PinnedRing::copy_to_device(cudaStream_t stream, void* device, const void* host, std::size_t num_bytes) {
+void PinnedRing::copy_to_device(cudaStream_t stream, void* device, const void* host, std::size_t num_bytes,
+                                const WaitForRanks& wait_for_ranks) {
   for (std::size_t done = 0; done < num_bytes; done += kPieceBytes) {
     const std::size_t size = std::min(kPieceBytes, num_bytes - done);
     CudaEvent& copied = copied_[next_];
     std::byte* piece = memory_ + next_ * kPieceBytes;
     next_ = (next_ + 1) % kNumPieces;
+    if (wait_for_ranks && !copied.reached()) wait_for_ranks([&copied] { return copied.reached(); });
     copied.synchronize();
     std::memcpy(piece, static_cast<const std::byte*>(host) + done, size);
     RED_CUDA_CHECK(

@@ -1,8 +1,6 @@
 // Private to the CUDA backend: what stands behind a Stream.
 #pragma once
 
-#include <functional>
-
 #include "device/cublaslt_gemm.hpp"
 #include "device/cuda_stream.hpp"
 #include "device/pinned_ring.hpp"
@@ -17,7 +15,7 @@ struct Stream::Backend {
   /// Where ranks talk on the device (parallel/nccl_context): to be called before the host waits for the
   /// stream. Comes back when done(), or when the stream waits for no other rank any more; throws when one is
   /// lost. A plain wait would never end then.
-  std::function<void(const std::function<bool()>& done)> wait_for_ranks;
+  detail::WaitForRanks wait_for_ranks;
 };
 
 }  // namespace red

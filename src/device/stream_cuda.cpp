@@ -31,9 +31,7 @@ void Stream::synchronize() {
 
 void copy_to_device(Stream& stream, void* device, const void* host, std::size_t num_bytes) {
   Stream::Backend& backend = stream.backend();
-  if (backend.wait_for_ranks && !backend.to_device.ready(num_bytes))
-    backend.wait_for_ranks([&] { return backend.to_device.ready(num_bytes); });
-  backend.to_device.copy_to_device(backend.stream.get(), device, host, num_bytes);
+  backend.to_device.copy_to_device(backend.stream.get(), device, host, num_bytes, backend.wait_for_ranks);
 }
 
 void copy_to_host(Stream& stream, void* host, const void* device, std::size_t num_bytes) {

@@ -2,18 +2,23 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <string>
 
-#include "device/stream.hpp"
+#include "ops/attention_library.hpp"
 
 namespace red::ops {
 
-struct AttentionDisagreement {
-  double error = 0.0;     ///< of the worst result, relative in its norm
-  const char* what = "";  ///< which one
+/// A library's passes.
+struct AttentionPasses {
+  std::function<decltype(attention_forward_by_library)> forward;
+  std::function<decltype(attention_backward_by_library)> backward;
 };
 
-/// Runs a small ragged problem of random values both ways, forward and backward, and waits for it. The
-/// stream's choice must be the library. Nothing differs where the library refuses.
-AttentionDisagreement attention_disagreement(Stream& stream, int64_t head_dim, bool causal);
+/// Runs a small ragged problem of random values both ways, forward and backward, and waits for it. Empty when
+/// the library does both and differs by no more than rounding; otherwise what speaks against it, as "the
+/// keys' gradient differs by 3.1e-01 of its norm".
+std::string attention_objection(Stream& stream, int64_t head_dim, bool causal,
+                                const AttentionPasses& library);
 
 }  // namespace red::ops

@@ -23,17 +23,27 @@ class CheckpointExchange : public testing::Test {
  protected:
   CheckpointExchange() { copy_good_inputs(folder_.path()); }
 
-  ChildResult run(const std::string& program, std::vector<std::string> arguments) const {
-    std::vector<std::string> command{"/usr/bin/env", "CUDA_ON_CPU_DEVICES=1", "RED_GEMM_CACHE=off", program};
+  /// On two ranks each has a GPU of its own.
+  ChildResult run(const std::string& program, std::vector<std::string> arguments, int ranks = 1) const {
+    std::vector<std::string> command{"/usr/bin/env", "CUDA_ON_CPU_DEVICES=2", "RED_GEMM_CACHE=off"};
+    if (ranks > 1)
+      command.insert(command.end(), {RED_SOURCE_DIR "/launch/local.sh", "-n", std::to_string(ranks)});
+    command.push_back(program);
     for (std::string& argument : arguments) command.push_back(std::move(argument));
     return run_child(command, folder_.path(), 200);
   }
   /// Up to this step, from the run's newest checkpoint.
   void train(const std::string& program, const std::string& run_dir, int steps) const {
-    const ChildResult result = run(
-        program, {"train", "--config=run.ini", "--train.run_dir=" + run_dir,
-                  fmt::format("--train.steps={}", steps), "--schedule.kind=constant",
-                  "--train.precision=fp32", "--optimizer.factored=yes", "--optimizer.min_dim_to_factor=16"});
+    train_on(1, program, run_dir, steps, "--parallel.data=1");
+  }
+  void train_on(int ranks, const std::string& program, const std::string& run_dir, int steps,
+                const std::string& layout) const {
+    const ChildResult result =
+        run(program,
+            {"train", "--config=run.ini", "--train.run_dir=" + run_dir,
+             fmt::format("--train.steps={}", steps), "--schedule.kind=constant", "--train.precision=fp32",
+             "--optimizer.factored=yes", "--optimizer.min_dim_to_factor=16", layout},
+            ranks);
     ASSERT_EQ(result.exit_code, 0) << result.err;
   }
   std::vector<json> metrics(const std::string& run_dir) const {
@@ -46,6 +56,21 @@ class CheckpointExchange : public testing::Test {
     return lines;
   }
 
+  void expect_same_steps(const std::string& straight, const std::string& other, std::size_t steps) const {
+    const std::vector<json> expected = metrics(straight), mixed = metrics(other);
+    ASSERT_EQ(expected.size(), steps);
+    ASSERT_EQ(mixed.size(), steps);
+    for (std::size_t i = 0; i < steps; ++i) {
+      SCOPED_TRACE(i + 1);
+      EXPECT_EQ(mixed[i].at("sample_digest"), expected[i].at("sample_digest"));
+      // fp32, sums in another order: 3e-7 relative was seen.
+      const double loss = expected[i].at("loss");
+      EXPECT_NEAR(mixed[i].at("loss").get<double>(), loss, 1e-5 * loss);
+      const double norm = expected[i].at("gradient_norm");
+      EXPECT_NEAR(mixed[i].at("gradient_norm").get<double>(), norm, 1e-4 * norm);
+    }
+  }
+
   WorkingDirectory folder_;
 };
 
@@ -53,18 +78,16 @@ TEST_F(CheckpointExchange, ARunChangesPrograms) {
   train(kCpu, "straight", 8);
   int steps = 0;
   for (const std::string& program : {kCuda, kCpu, kCuda, kCpu}) train(program, "mixed", steps += 2);
-  const std::vector<json> expected = metrics("straight"), mixed = metrics("mixed");
-  ASSERT_EQ(expected.size(), 8U);
-  ASSERT_EQ(mixed.size(), 8U);
-  for (std::size_t i = 0; i < 8; ++i) {
-    SCOPED_TRACE(i + 1);
-    EXPECT_EQ(mixed[i].at("sample_digest"), expected[i].at("sample_digest"));
-    // fp32, sums in another order: 3e-7 relative was seen.
-    const double loss = expected[i].at("loss");
-    EXPECT_NEAR(mixed[i].at("loss").get<double>(), loss, 1e-5 * loss);
-    const double norm = expected[i].at("gradient_norm");
-    EXPECT_NEAR(mixed[i].at("gradient_norm").get<double>(), norm, 1e-4 * norm);
-  }
+  expect_same_steps("straight", "mixed", 8);
+}
+
+// The optimizer's state is shared out by data ranks, then by stages, and whole in between.
+TEST_F(CheckpointExchange, ARunChangesLayoutsToo) {
+  train(kCpu, "straight", 6);
+  train_on(2, kCuda, "mixed", 2, "--parallel.data=2");
+  train(kCpu, "mixed", 4);
+  train_on(2, kCuda, "mixed", 6, "--parallel.encoder_stages=1");
+  expect_same_steps("straight", "mixed", 6);
 }
 
 TEST_F(CheckpointExchange, EachEvaluatesAndContinuesWhatTheOtherWrote) {

@@ -2,6 +2,7 @@
 // and through the host where they share one.
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "cuda_on_cpu/tiny_step.hpp"
@@ -9,13 +10,18 @@
 namespace red::test {
 namespace {
 
-/// The same on two ranks of two pipeline stages.
-ChildResult run_on_two(const std::string& gpus, const std::string& more = "--bench.steps=1") {
+ChildResult run_words_on_two(const std::string& gpus, const std::vector<std::string>& words) {
   std::vector<std::string> command{
       "/usr/bin/env", gpus, "RED_GEMM_CACHE=off", RED_SOURCE_DIR "/launch/local.sh", "-n", "2", RED_PROGRAM};
-  command.insert(command.end(), kTinyStep.begin(), kTinyStep.end());
-  command.insert(command.end(), {"--parallel.encoder_stages=1", more});
+  command.insert(command.end(), words.begin(), words.end());
   return run_child(command, RED_BINARY_DIR, 100);
+}
+
+/// The same on two ranks of two pipeline stages.
+ChildResult run_on_two(const std::string& gpus, const std::string& more = "--bench.steps=1") {
+  std::vector<std::string> words = kTinyStep;
+  words.insert(words.end(), {"--parallel.encoder_stages=1", more});
+  return run_words_on_two(gpus, words);
 }
 
 double loss_of(const ChildResult& result) {
@@ -33,6 +39,23 @@ TEST(NcclProgram, RanksTalkOverNcclWhereEachHasAGpu) {
   const ChildResult staged = run_on_two("CUDA_ON_CPU_DEVICES=2", "--parallel.transport=staged");
   EXPECT_NE(staged.err.find("through host memory: parallel.transport = staged"), std::string::npos)
       << staged.err;
+}
+
+TEST(NcclProgram, CollectivesAndMessagesAreTimed) {
+  const ChildResult result = run_words_on_two(
+      "CUDA_ON_CPU_DEVICES=2",
+      bench_tiny({"comm", "--from-kib=1", "--to-mib=1", "--bench.steps=1", "--train.global_batch=4",
+                  "--parallel.data=2", "--parallel.transport=nccl"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  std::map<std::string, int> sizes;
+  const nlohmann::json figures = nlohmann::json::parse(result.out);
+  for (const nlohmann::json& row : figures.at("comm")) {
+    ++sizes[row.at("operation")];
+    EXPECT_GT(row.at("us"), 0) << row;
+    EXPECT_GT(row.at("bus_gb_per_s"), 0) << row;
+  }
+  for (const char* name : {"all-reduce", "reduce-scatter", "all-gather", "broadcast"})
+    EXPECT_EQ(sizes[name], 6) << name;
 }
 
 TEST(NcclProgram, SaysWhyNcclCannotBeHad) {

@@ -3,10 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <numeric>
 #include <vector>
 
-#include "device/stream.hpp"
+#include "device/stream_backend_cuda.hpp"
 #include "runtime/options.hpp"
 
 namespace red {
@@ -25,6 +26,11 @@ std::vector<unsigned char> read(Stream& stream, const Buffer& buffer) {
   copy_to_host(stream, bytes.data(), buffer.data(), bytes.size());
   stream.synchronize();
   return bytes;
+}
+
+TEST(CudaBackend, LoadsKernelsAtStart) {
+  // Of the test programs none sets it, and this test is the first: nothing has called CUDA yet.
+  EXPECT_STREQ(std::getenv("CUDA_MODULE_LOADING"), "EAGER");
 }
 
 TEST(CudaBuffer, IsZeroedAndAligned) {
@@ -80,6 +86,29 @@ TEST(CudaStream, HostMemoryIsFreeAfterACopy) {
     std::fill(bytes.begin(), bytes.end(), 0xEE);
   }
   EXPECT_EQ(read(stream, buffer), std::vector<unsigned char>(64, 39));
+}
+
+// More pieces than there are: the host waits for those behind the eighth, and looks for lost ranks each time.
+TEST(CudaStream, ALargeCopyLooksForLostRanksBeforeEachPieceThatIsStillRead) {
+  constexpr std::size_t pieces = 20, piece = std::size_t{256} << 10;
+  const auto bytes = numbered_bytes(pieces * piece);
+  const Buffer buffer(bytes.size());
+  Stream stream(1);
+  const bool lazy = options().streams == cuda_on_cpu::StreamOrder::lazy;
+  int waits = 0;
+  stream.backend().wait_for_ranks = [&](const std::function<bool()>& done) {
+    if (++waits == 5 && lazy) throw DataError("a rank is lost");
+    while (!done()) {
+    }
+  };
+  const auto copy = [&] { copy_to_device(stream, buffer.data(), bytes.data(), bytes.size()); };
+  if (lazy) {
+    EXPECT_THROW(copy(), DataError);
+    EXPECT_EQ(waits, 5);
+  }
+  copy();
+  stream.backend().wait_for_ranks = {};
+  EXPECT_EQ(read(stream, buffer), bytes);
 }
 
 TEST(CudaStream, CopiesAndFillsWithinTheDevice) {

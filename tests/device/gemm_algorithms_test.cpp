@@ -61,7 +61,7 @@ TEST(GemmAlgorithms, OfAnotherGpuOrFormatAreNotUsed) {
   GemmAlgorithms(file, "a GPU").add(kKey, algorithm(1));
   EXPECT_EQ(GemmAlgorithms(file, "another GPU").size(), 0);
   std::string text = contents(file);
-  text.replace(text.find("format 1"), 8, "format 0");
+  text.replace(text.find("format 2"), 8, "format 1");
   std::ofstream(file) << text;
   EXPECT_EQ(GemmAlgorithms(file, "a GPU").size(), 0);
 }

@@ -24,7 +24,7 @@ constexpr Tolerance kFp32{kLoss, kNorm, kParameters};
 constexpr Tolerance kBf16{1e-2, 1e-1, 1e-1};
 
 /// Of a run's steps, how many are followed: all, but on a GPU that is a CPU in disguise the first ones alone,
-/// as each takes a second. REDLLM_GOLDEN_STEPS overrules it.
+/// as each takes half a second. REDLLM_GOLDEN_STEPS overrules it.
 std::size_t steps_to_follow(std::size_t all) {
   const char* text = std::getenv("REDLLM_GOLDEN_STEPS");
   if (text != nullptr) return std::min<std::size_t>(all, std::strtoul(text, nullptr, 10));

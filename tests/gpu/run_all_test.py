@@ -21,8 +21,15 @@ esac
 PROGRAM = """#!/bin/bash
 case "$1 $2" in
   'bench ops') echo 'a line for people'; echo '{"device": "GPU", "ops": [{"op": "q, k, v", "share": 0.5}]}' ;;
+  'plan --json')
+    case "$*" in
+      *dec_2b*) bytes=200 ;;
+      *) bytes=60 ;;
+    esac
+    echo '{"largest_rank_bytes":' ${bytes}000000000', "ranks": [{"memory": {"checkpoint_copy": 10000000000}}]}' ;;
   'bench step')
     case "$*" in
+      *dec_1b*cudnn*) echo 'an illegal address' >&2; exit 134 ;;
       *cudnn*) echo 'there is no cuDNN' >&2; exit 2 ;;
       *red_150m*) echo '{"tokens_per_s": 1000.0, "mfu": 0.45}' ;;
       *) echo '{"tokens_per_s": 500.0, "mfu": 0.30}' ;;
@@ -76,7 +83,8 @@ class DryRun(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             tests = pathlib.Path(folder) / "gpu_tests"
             tests.mkdir()
-            (tests / "list.txt").write_text("ops_cuda_norm_gpu_test - shared\ngolden_cuda_step_gpu_test 1 shared\n"
+            (tests / "list.txt").write_text("ops_cuda_norm_gpu_test - shared\nops_cuda_matmul_gpu_test - shared\n"
+                                            "golden_cuda_step_gpu_test 1 shared\n"
                                             "parallel_nccl_communicator_gpu_test 1,2,8 each\n")
             done = run("--dry-run", "--build", folder)
             left = sorted(path.name for path in pathlib.Path(folder).iterdir())
@@ -85,7 +93,9 @@ class DryRun(unittest.TestCase):
         for part in ("conformance", "golden", "layouts", "sanitizer", "ops", "comm", "steps"):
             self.assertIn(f"\n{part} ", "\n" + done.stdout)
         self.assertIn("launch/local.sh -n 8 ", done.stdout)
-        self.assertIn("compute-sanitizer --tool racecheck", done.stdout)
+        checked = [line for line in done.stdout.splitlines() if "compute-sanitizer --tool racecheck" in line]
+        self.assertEqual(len(checked), 1)  # products are not ours
+        self.assertIn("ops_cuda_norm_gpu_test", checked[0])
         self.assertIn("parallel_nccl_communicator_gpu_test, 2 ranks:", done.stdout)
         self.assertIn("NCCL needs a GPU for each rank", done.stdout)  # 8 of them
         only = run("--dry-run", "--build", folder, "ops")
@@ -154,13 +164,18 @@ class Run(unittest.TestCase):
         rows = {row["model"]: row for row in result["figures"]["steps"]["rows"]}
         self.assertEqual(rows["red_150m"]["mfu"], 0.45)
         self.assertEqual(rows["red_150m"]["attention"], "own")
-        self.assertEqual(rows["red_150m"]["failed"], ["cudnn"])
+        self.assertEqual(rows["red_150m"]["failed"], {"cudnn": 2})
         self.assertEqual(rows["red_150m"]["batch"], 16)
         missed = "\n".join(result["figures"]["steps"]["below_bars"])
         self.assertNotIn("red_150m", missed)
         self.assertIn("dec_150m: 30.0% MFU, the bar is 40%", missed)
         self.assertIn("red_1b: 30.0% MFU, the bar is 50%", missed)
         self.assertIn("bar not judged: red_150m: no ratio", done.stdout)
+        self.assertIn("bar not judged: red_150m: not with cuDNN's attention", done.stdout)
+        self.assertIn("dec_1b: with attention cudnn it ended with 134", missed)
+        self.assertIn("red_2b: 30.0% MFU, the bar is 50%", missed)
+        self.assertNotIn("dec_2b", rows)
+        self.assertIn("left out: dec_2b takes 177.0 GiB by its plan, and the GPU has 79.6", done.stdout)
 
 
 if __name__ == "__main__":

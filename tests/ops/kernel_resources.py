@@ -72,12 +72,19 @@ def read(cuobjdump: str, archive: str) -> dict:
                 next(lines)
                 found[function][architecture]["threads"] = int(next(lines).split()[1], 16)
     mangled = sorted(found)
-    kernels = {}
-    for name, key in zip(short_names(mangled), mangled):
-        # The same template in two files is two kernels of one name; the greedier one stands for both.
-        if name not in kernels or kernels[name]["sm_80"]["registers"] < found[key]["sm_80"]["registers"]:
-            kernels[name] = found[key]
-    return dict(sorted(kernels.items()))
+    return by_name(zip(short_names(mangled), (found[key] for key in mangled)))
+
+
+def by_name(kernels) -> dict:
+    """From pairs of name and {architecture: {field: number}}. The same template in two files is two kernels of one name: the most
+    of either in each field stands for both, so that no spill is lost."""
+    merged = {}
+    for name, resources in kernels:
+        of_name = merged.setdefault(name, {})
+        for architecture, fields in resources.items():
+            old = of_name.get(architecture, {})
+            of_name[architecture] = {field: max(fields.get(field, 0), old.get(field, 0)) for field in fields | old}
+    return dict(sorted(merged.items()))
 
 
 def table(kernels: dict, compiler: str) -> str:

@@ -41,6 +41,17 @@ TEST(MatmulCuda, Tf32IsCloseToFloat64) {
   EXPECT_TRUE(test::close(c.read(), test::reference_matmul(a, b), {.absolute = 2e-2}));
 }
 
+// Rounded once, 256 + 1 + 1 is 258; halves of the sum that are rounded first give 256.
+TEST(MatmulCuda, PartsOfABf16SumAreNotRounded) {
+  Stream stream(1);
+  Matrix a(1, 4);
+  a(0, 0) = 256.0;
+  a(0, 1) = a(0, 2) = 1.0;
+  const test::Bf16Tensor c(1, 1);
+  matmul(stream, c, test::Bf16Tensor(a), Transpose::no, test::Bf16Tensor(Matrix(4, 1, 1.0)), Transpose::no);
+  EXPECT_EQ(c.value(), 258.0);
+}
+
 int num_lines(const std::filesystem::path& file) {
   std::ifstream in(file);
   int count = 0;

@@ -5,6 +5,7 @@
 #include <cublasLt.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <initializer_list>
 
@@ -162,6 +163,8 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
   switch (attribute) {
     case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
       return set_field(preference, &Preference::workspace_bytes, bytes, num_bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+      return set_field(preference, &Preference::reduction_schemes, bytes, num_bytes);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
       return set_field(preference, &Preference::alignment_a, bytes, num_bytes);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
@@ -185,6 +188,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   if (const cublasStatus_t status = check(get<Product>(product), shape)) return status;
   if (most < 1) return CUBLAS_STATUS_INVALID_VALUE;
   const auto p = get<Preference>(preference);
+  constexpr uint32_t in_output_type =
+      CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+  const bool rounds_parts = (p.reduction_schemes & in_output_type) != 0;
   for (int i = 0; i < most && i < kNumAlgorithms; ++i) {
     cublasLtMatmulHeuristicResult_t& result = results[i];
     std::memset(&result, 0, sizeof(result));
@@ -192,7 +198,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     // Each wants another workspace, the first all of it.
     result.workspaceSize = p.workspace_bytes / static_cast<uint64_t>(i + 1);
     set(&result.algo, Algorithm{kMagic, static_cast<uint64_t>(i), result.workspaceSize, p.alignment_a,
-                                p.alignment_b, p.alignment_c, p.alignment_d});
+                                p.alignment_b, p.alignment_c, p.alignment_d, rounds_parts});
     *count = i + 1;
   }
   return CUBLAS_STATUS_SUCCESS;
@@ -223,7 +229,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
   }
   streams().push(stream, [=] {
     lose(workspace, workspace_bytes);
-    multiply(p, alpha_value, {a, s.a}, {b, s.b}, beta_value, {c, s.c}, d, s.d);
+    multiply(p, chosen, alpha_value, {a, s.a}, {b, s.b}, beta_value, {c, s.c}, d, s.d);
   });
   return CUBLAS_STATUS_SUCCESS;
 }

@@ -57,17 +57,28 @@ float dot(const float* a, const float* b, uint64_t count) {
   return sum;
 }
 
+float rounded_to_bf16(float value) {
+  return __bfloat162float(__float2bfloat16(value));
+}
+
+float sum_of_rounded_halves(const float* a, const float* b, uint64_t count) {
+  const uint64_t half = count / 2;
+  return rounded_to_bf16(dot(a, b, half)) + rounded_to_bf16(dot(a + half, b + half, count - half));
+}
+
 }  // namespace
 
-void multiply(const Product& product, float alpha, const Operand& a, const Operand& b, float beta,
-              const Operand& c, void* d, const Layout& d_layout) {
+void multiply(const Product& product, const Algorithm& algorithm, float alpha, const Operand& a,
+              const Operand& b, float beta, const Operand& c, void* d, const Layout& d_layout) {
   const bool ta = product.transpose_a == CUBLAS_OP_T, tb = product.transpose_b == CUBLAS_OP_T;
   const bool tf32 = product.compute == CUBLAS_COMPUTE_32F_FAST_TF32 && a.layout.type == CUDA_R_32F;
+  const bool rounds_parts = algorithm.adds_in_output_type && d_layout.type == CUDA_R_16BF;
   const uint64_t m = d_layout.rows, n = d_layout.cols, k = ta ? a.layout.rows : a.layout.cols;
   const std::vector<float> rows = packed(a, ta, m, k, tf32), cols = packed(b, !tb, n, k, tf32);
   for (uint64_t j = 0; j < n; ++j) {
     for (uint64_t i = 0; i < m; ++i) {
-      float value = alpha * dot(&rows[i * k], &cols[j * k], k);
+      const float *row = &rows[i * k], *col = &cols[j * k];
+      float value = alpha * (rounds_parts ? sum_of_rounded_halves(row, col, k) : dot(row, col, k));
       if (beta != 0.0F) value += beta * element(c, i, j);
       set_element(d, d_layout, i, j, value);
     }

@@ -22,6 +22,7 @@ struct Product {
 
 struct Preference {
   uint64_t workspace_bytes = 0;
+  uint32_t reduction_schemes = CUBLASLT_REDUCTION_SCHEME_MASK;
   // The real one takes 256 for granted unless it is told otherwise.
   uint32_t alignment_a = 256, alignment_b = 256, alignment_c = 256, alignment_d = 256;
 };
@@ -32,6 +33,7 @@ struct Algorithm {
   uint64_t number = 0;
   uint64_t workspace_bytes = 0;
   uint32_t alignment_a = 0, alignment_b = 0, alignment_c = 0, alignment_d = 0;
+  bool adds_in_output_type = false;  ///< the sum is cut in two, and each half rounded
 };
 
 struct Operand {
@@ -39,8 +41,8 @@ struct Operand {
   Layout layout;
 };
 
-/// d = alpha op(a) op(b) + beta c, sums in fp32; device memory must be open.
-void multiply(const Product& product, float alpha, const Operand& a, const Operand& b, float beta,
-              const Operand& c, void* d, const Layout& d_layout);
+/// d = alpha op(a) op(b) + beta c, sums in fp32 but where the algorithm rounds; device memory must be open.
+void multiply(const Product& product, const Algorithm& algorithm, float alpha, const Operand& a,
+              const Operand& b, float beta, const Operand& c, void* d, const Layout& d_layout);
 
 }  // namespace cuda_on_cpu
