@@ -70,16 +70,17 @@ void expect_nested(std::vector<json> slices) {
 }
 
 void expect_pairs_of_transfers(const std::vector<json>& events) {
+  const auto of_its_rank = [](const json& e) {
+    return std::pair(e.at("pid").get<int>(), e.at("id2").at("local").get<std::string>());
+  };
   std::map<std::pair<int, std::string>, double> open;
   for (const json& e : only(events, "b")) {
     EXPECT_GE(e.at("args").at("bytes"), 0) << e;
-    EXPECT_TRUE(
-        open.emplace(std::pair(e.at("pid").get<int>(), e.at("id").get<std::string>()), e.at("ts")).second)
-        << e;
+    EXPECT_TRUE(open.emplace(of_its_rank(e), e.at("ts")).second) << e;
   }
   EXPECT_FALSE(open.empty());
   for (const json& e : only(events, "e")) {
-    const auto begin = open.find({e.at("pid").get<int>(), e.at("id").get<std::string>()});
+    const auto begin = open.find(of_its_rank(e));
     ASSERT_NE(begin, open.end()) << e;
     EXPECT_GE(e.at("ts").get<double>(), begin->second) << e;
     open.erase(begin);
@@ -89,12 +90,14 @@ void expect_pairs_of_transfers(const std::vector<json>& events) {
 
 /// Returns their number.
 std::size_t expect_two_ends_of_messages(const std::vector<json>& events) {
-  std::map<std::string, json> sent;
-  for (const json& e : only(events, "s"))
-    EXPECT_TRUE(sent.emplace(e.at("id").get<std::string>(), e).second) << e;
+  std::map<uint64_t, json> sent;
+  for (const json& e : only(events, "s")) {
+    EXPECT_TRUE(e.at("id").is_number_unsigned()) << e << ": Perfetto drops arrows with another id";
+    EXPECT_TRUE(sent.emplace(e.at("id").get<uint64_t>(), e).second) << e;
+  }
   const std::size_t count = sent.size();
   for (const json& e : only(events, "f")) {
-    const auto begin = sent.find(e.at("id").get<std::string>());
+    const auto begin = sent.find(e.at("id").get<uint64_t>());
     if (begin == sent.end()) {
       ADD_FAILURE() << "received and not sent: " << e;
       continue;
