@@ -30,7 +30,8 @@ std::vector<ShardFile> list_files(std::span<const ShardRecord> records) {
 void read_index_back(const std::filesystem::path& partial) {
   PosixFile::open(partial / kIndexName).forget_cached();
   try {
-    static_cast<void>(read_metadata(partial));
+    Manifest read;
+    static_cast<void>(open_index(partial, read));
   } catch (const DataError& error) {
     throw IoError("the index does not hold what was written: {}", error.what());
   }
