@@ -145,8 +145,11 @@ TEST(GpuReportTest, RanksBoundToANumaNodeMayShareIt) {
     r.gpu->core_nodes = {0};
   }
   EXPECT_TRUE(judge(reports, {}).empty());
+  // Nor are ranks that all have the cores of their job. Those bound to different ones that overlap are not.
   for (RankReport& r : reports) r.gpu.reset();
-  EXPECT_EQ(judge(reports, {}).size(), 2U);  // of each node, that its ranks share a core
+  EXPECT_TRUE(judge(reports, {}).empty());
+  for (const std::size_t second : {1, 3}) reports[second].cores.pop_back();
+  EXPECT_EQ(judge(reports, {}).size(), 2U);  // one of each node
 }
 
 }  // namespace
