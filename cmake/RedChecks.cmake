@@ -1,5 +1,6 @@
 # red_header_checks: compiles every header by itself, so that each includes what it uses. Not part of a normal build:
 #   ninja -C build/release red_header_checks
+# A header that a source of its folder includes first is checked by that source already.
 # Parts of a Highway kernel (*-inl.hpp) are exempt: foreach_target.h includes them once per instruction set.
 # So are, without CUDA or NCCL, headers that include their own.
 set(needs_nccl "/nccl_(check|link|context|communicator)\\.hpp$|/fakes/nccl")
@@ -11,9 +12,16 @@ endif()
 set(sources)
 foreach(folder IN LISTS folders)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}" "${PROJECT_SOURCE_DIR}/${folder}/*.hpp")
+  file(GLOB_RECURSE users CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
+  set(first_includes)
+  foreach(user IN LISTS users)
+    file(STRINGS "${user}" include REGEX "^#include" LIMIT_COUNT 1)
+    list(APPEND first_includes "${include}")
+  endforeach()
   foreach(header IN LISTS headers)
-    if(NOT header MATCHES "-inl\\.hpp$" AND (RED_HAS_CUDA OR NOT header MATCHES "${needs_cuda}") AND
-       (RED_HAS_NCCL OR NOT header MATCHES "${needs_nccl}"))
+    string(REGEX REPLACE "^(src|tests)/" "" name "${header}")
+    if(NOT "#include \"${name}\"" IN_LIST first_includes AND NOT header MATCHES "-inl\\.hpp$" AND
+       (RED_HAS_CUDA OR NOT header MATCHES "${needs_cuda}") AND (RED_HAS_NCCL OR NOT header MATCHES "${needs_nccl}"))
       string(REGEX REPLACE "\\.hpp$" ".cpp" name "${header}")
       set(source "${PROJECT_BINARY_DIR}/header_checks/${name}")
       file(CONFIGURE OUTPUT "${source}" CONTENT "#include \"${PROJECT_SOURCE_DIR}/${header}\"\n")

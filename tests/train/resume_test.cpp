@@ -71,8 +71,8 @@ class ResumeTest : public testing::Test {
     std::map<std::string, std::vector<float>> tensors;
   };
 
-  /// The rest of a run, on `world` in a layout, from a copy of what `half` holds; where `world` is each rank by
-  /// itself, rank 0 goes on.
+  /// The rest of a run, on `world` in a layout, from a copy of what `half` holds; where `world` is each rank
+  /// by itself, rank 0 goes on.
   Run resume(const config::RunConfig& whole, const std::filesystem::path& half, parallel::Communicator& world,
              const parallel::Layout& to) {
     const std::filesystem::path dir = folder_.path() / fmt::format("resumed-{}", num_runs_++);
