@@ -31,9 +31,17 @@ DeviceMemory& device_memory() {
   return memory;
 }
 
+/// What is allocated, in stretches: what was freed between two that are far apart stays closed, and costs
+/// nothing.
 void DeviceMemory::protect(bool open) const {
-  if (top_ != 0 && mprotect(base_, top_, open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
-    fail("mprotect of {} bytes failed", top_);
+  for (auto next = allocations_.begin(); next != allocations_.end();) {
+    const std::byte *begin = next->first, *end = begin;
+    for (; next != allocations_.end() && next->first <= end + kLargePageBytes; ++next)
+      end = next->first + with_margin(next->second);
+    if (mprotect(const_cast<std::byte*>(begin), static_cast<std::size_t>(end - begin),
+                 open ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
+      fail("mprotect of {} bytes failed", end - begin);
+  }
 }
 
 DeviceMemory::Open::Open() {
@@ -61,11 +69,11 @@ void* DeviceMemory::allocate(std::size_t num_bytes) {
   top_ += with_margin(num_bytes);
   {
     const Open open;
-    protect(true);  // the range has grown
+    allocations_[begin] = num_bytes;
+    protect(true);  // of this one too
     std::memset(begin, 0xFF, num_bytes);
   }
   poison(begin + num_bytes, with_margin(num_bytes) - num_bytes);
-  allocations_[begin] = num_bytes;
   used_bytes_ += num_bytes;
   return begin;
 }
@@ -75,6 +83,7 @@ bool DeviceMemory::free(void* address) {
   if (found == allocations_.end()) return false;
   const std::size_t num_bytes = found->second;
   madvise(address, num_bytes, MADV_DONTNEED);
+  mprotect(address, with_margin(num_bytes), PROT_NONE);  // also where an operation frees it
   poison(address, num_bytes);
   used_bytes_ -= num_bytes;
   allocations_.erase(found);
