@@ -164,14 +164,16 @@ void write_bytes(const PosixFile& file, const PlacedTile& tile, ChunkSource& sou
 }
 
 uint32_t structure_of(const PosixFile& file, const std::vector<PlacedTile>& tiles, uint64_t num_bytes) {
-  std::vector<Extent> extents;
-  for (const PlacedTile& tile : tiles) extents.push_back(tile.extent);
+  std::vector<Extent> extents(tiles.size());
+  std::transform(tiles.begin(), tiles.end(), extents.begin(),
+                 [](const PlacedTile& tile) { return tile.extent; });
   return structure_crc32c(file.descriptor(), file.path().string(), num_bytes, std::move(extents));
 }
 
 ShardRecord record_of(const PosixFile& file, const std::vector<PlacedTile>& tiles) {
   ShardRecord record;
   record.num_bytes = file.num_bytes();
+  record.tile_crc32c.reserve(tiles.size());
   for (const PlacedTile& tile : tiles) record.tile_crc32c.push_back(tile.crc32c);
   record.structure_crc32c = structure_of(file, tiles, record.num_bytes);
   return record;
@@ -207,7 +209,7 @@ ShardRecord write_shard_file(const std::filesystem::path& path, const ShardIdent
   check_structure(file, tiles);
   for (const PlacedTile& tile : tiles) write_bytes(file, tile, source);
   file.sync();
-  const ShardRecord record = record_of(file, tiles);
+  ShardRecord record = record_of(file, tiles);
   if (options.read_back) read_back(file, tiles, record, between_chunks);
   file.close();
   return record;
