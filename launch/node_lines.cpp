@@ -26,6 +26,7 @@ std::string cores_text(const std::vector<RankReport>& reports, const NodeSummary
     }
   }
   std::vector<std::string> parts;
+  parts.reserve(ranks.size());
   for (const auto& [place, number] : ranks)
     parts.push_back(fmt::format("{} rank{} {}", number, number == 1 ? "" : "s", place));
   return fmt::format("{}", fmt::join(parts, ", "));
@@ -39,6 +40,7 @@ std::string versions_text(const std::vector<RankReport>& reports, const NodeSumm
     versions.insert(own.begin(), own.end());
   }
   std::vector<std::string> parts;
+  parts.reserve(versions.size());
   for (const auto& [name, version] : versions) parts.push_back(fmt::format("{}: {}", name, version));
   return fmt::format("{}", fmt::join(parts, "; "));
 }
@@ -52,7 +54,7 @@ std::string by_text(const std::vector<NodeSummary>& nodes,
     const auto known =
         std::find_if(groups.begin(), groups.end(), [&](const auto& group) { return group.first == text; });
     if (known == groups.end()) {
-      groups.push_back({std::move(text), {node.name}});
+      groups.emplace_back(std::move(text), std::vector{node.name});
     } else {
       known->second.push_back(node.name);
     }

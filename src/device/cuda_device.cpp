@@ -15,7 +15,7 @@ constexpr int kLeastMajor = 8;  // what kernels are compiled for begins with sm_
 // A kernel that is loaded when it is first launched makes the device wait for all others, and NCCL's wait for
 // other ranks: two ranks that load one would wait for each other. Set before main, which starts threads and
 // MPI, whose plug-ins may start CUDA; what the user has set stays.
-[[maybe_unused]] const bool loads_at_start =
+[[maybe_unused]] const bool kLoadsAtStart =
     setenv("CUDA_MODULE_LOADING", "EAGER", 0) == 0;  // NOLINT(concurrency-mt-unsafe): no thread was started
 
 cudaDeviceProp properties() {
