@@ -3,7 +3,6 @@
 #include <chrono>
 
 #include "config/command_line.hpp"
-#include "config/validate.hpp"
 #include "data/source_provider.hpp"
 #include "data/synthetic_provider.hpp"
 #include "launch/bench_comm.hpp"
@@ -15,7 +14,6 @@
 #include "train/batch_loader.hpp"
 #include "train/bubble.hpp"
 #include "train/memory_plan.hpp"
-#include "train/precision.hpp"
 #include "train/run_options.hpp"
 #include "train/step_report.hpp"
 
@@ -127,20 +125,12 @@ int step(std::span<const std::string> args) {
   const config::CommandLine line(step_spec(), args);
   if (line.help()) return print_help(step_spec());
   check_device(line);
-  config::Loaded loaded = config::load(line.sources());
-  config::RunConfig& config = loaded.config;
-  if (config.train.global_batch == 0)
-    config.train.global_batch = config.train.micro_batch * config.parallel.data;
-  config::validate(loaded, config::kBenchUse);
-  return run_on_ranks(
-      config, [&](int) { return config.parallel; },
-      [&](const Ranks& ranks) {
-        config.train.precision =
-            train::settle_precision(config.train.precision, std::nullopt, ranks.world, ranks.stream);
-        const Measured measured = measure(ranks, config);
-        if (ranks.world.rank() == 0) print(measured, config, ranks, line.has("json"));
-        return 0;
-      });
+  return run_synthetic_steps(config::load(line.sources()),
+                             [&](const Ranks& ranks, const config::RunConfig& config) {
+                               const Measured measured = measure(ranks, config);
+                               if (ranks.world.rank() == 0) print(measured, config, ranks, line.has("json"));
+                               return 0;
+                             });
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 // redllm trace: training steps on synthetic tokens, as `redllm bench step` runs them, written down for a
 // viewer.
 #include "config/command_line.hpp"
-#include "config/validate.hpp"
 #include "data/source_provider.hpp"
 #include "data/synthetic_provider.hpp"
 #include "launch/commands.hpp"
@@ -10,7 +9,6 @@
 #include "parallel/traced_communicator.hpp"
 #include "train/batch_loader.hpp"
 #include "train/engine.hpp"
-#include "train/precision.hpp"
 #include "train/run_options.hpp"
 #include "train/step_trace.hpp"
 
@@ -68,18 +66,10 @@ int run_trace(std::span<const std::string> args) {
   const config::CommandLine line(spec(), args);
   if (line.help()) return print_help(spec());
   const int64_t num_steps = line.get_integer("steps", 2, 1, 1000);
-  config::Loaded loaded = config::load(line.sources());
-  config::RunConfig& config = loaded.config;
-  if (config.train.global_batch == 0)
-    config.train.global_batch = config.train.micro_batch * config.parallel.data;
-  config::validate(loaded, config::kBenchUse);
-  return run_on_ranks(
-      config, [&](int) { return config.parallel; },
-      [&](const Ranks& ranks) {
-        config.train.precision =
-            train::settle_precision(config.train.precision, std::nullopt, ranks.world, ranks.stream);
-        return trace(ranks, config, num_steps, line.get("out", "trace.json"));
-      });
+  return run_synthetic_steps(config::load(line.sources()),
+                             [&](const Ranks& ranks, const config::RunConfig& config) {
+                               return trace(ranks, config, num_steps, line.get("out", "trace.json"));
+                             });
 }
 
 }  // namespace red::launch

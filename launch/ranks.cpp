@@ -10,6 +10,7 @@
 
 #include "base/watch.hpp"
 #include "checkpoint/exchange.hpp"
+#include "config/validate.hpp"
 #include "device/backend.hpp"
 #include "device/gemm_measuring.hpp"
 #include "device/numa.hpp"
@@ -20,6 +21,7 @@
 #include "parallel/device_communicator.hpp"
 #include "parallel/star.hpp"
 #include "train/machine.hpp"
+#include "train/precision.hpp"
 
 namespace red::launch {
 namespace {
@@ -86,6 +88,21 @@ int run_on_ranks(const config::RunConfig& config, const std::function<parallel::
     stream.set_progress_hook({});
     return code;
   });
+}
+
+int run_synthetic_steps(config::Loaded loaded,
+                        const std::function<int(const Ranks&, const config::RunConfig&)>& body) {
+  config::RunConfig& config = loaded.config;
+  if (config.train.global_batch == 0)
+    config.train.global_batch = config.train.micro_batch * config.parallel.data;
+  config::validate(loaded, config::kBenchUse);
+  return run_on_ranks(
+      config, [&](int) { return config.parallel; },
+      [&](const Ranks& ranks) {
+        config.train.precision =
+            train::settle_precision(config.train.precision, std::nullopt, ranks.world, ranks.stream);
+        return body(ranks, config);
+      });
 }
 
 parallel::Layout layout_of_evaluation(const config::Loaded& loaded, int num_ranks) {

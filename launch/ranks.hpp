@@ -27,6 +27,11 @@ int run_on_ranks(const config::RunConfig& config,
                  const std::function<int(const Ranks&)>& body,
                  const std::filesystem::path& watchdog_folder = {});
 
+/// For training steps on synthetic tokens: checks the configuration, with a global batch of one micro-batch
+/// per data rank where it has none, and runs `body` in its layout with its precision settled.
+int run_synthetic_steps(config::Loaded loaded,
+                        const std::function<int(const Ranks&, const config::RunConfig&)>& body);
+
 /// The layout of [parallel], where the command line sets one; otherwise all ranks share the data axis. For
 /// commands whose configuration comes from a checkpoint, whatever layout wrote it.
 parallel::Layout layout_of_evaluation(const config::Loaded& loaded, int num_ranks);
