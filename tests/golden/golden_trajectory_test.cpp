@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "device/buffer.hpp"
 #include "golden/golden_engine.hpp"
 #include "optim/learning_rate.hpp"
 
@@ -47,8 +48,10 @@ class GoldenTrajectoryTest : public testing::Test {
     for (std::size_t i = 0; i < num_steps; ++i) {
       const double rate = optim::learning_rate(golden.schedule, static_cast<int64_t>(i) + 1);
       EXPECT_NEAR(rate, golden.learning_rate[i], 1e-12);
-      const train::StepResult result =
-          golden_engine.engine().train_step(golden_engine.deal(golden.steps[i], form), rate);
+      const auto batches = golden_engine.deal(golden.steps[i], form);
+      const std::size_t buffers = num_buffers_made();
+      const train::StepResult result = golden_engine.engine().train_step(batches, rate);
+      if (i >= 2) EXPECT_EQ(num_buffers_made(), buffers) << "memory is asked for in step " << i + 1;
       EXPECT_NEAR(result.loss / golden.loss[i], 1.0, tolerance.loss) << "step " << i + 1;
       EXPECT_NEAR(result.gradient_norm / golden.gradient_norm[i], 1.0, tolerance.norm) << "step " << i + 1;
       EXPECT_TRUE(result.applied);

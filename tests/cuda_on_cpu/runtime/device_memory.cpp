@@ -82,11 +82,12 @@ bool DeviceMemory::free(void* address) {
   const auto found = allocations_.find(static_cast<std::byte*>(address));
   if (found == allocations_.end()) return false;
   const std::size_t num_bytes = found->second;
+  if (num_open_ != 0) protect(false);  // an operation frees it: the stretches as they were opened
   madvise(address, num_bytes, MADV_DONTNEED);
-  mprotect(address, with_margin(num_bytes), PROT_NONE);  // also where an operation frees it
   poison(address, num_bytes);
   used_bytes_ -= num_bytes;
   allocations_.erase(found);
+  if (num_open_ != 0) protect(true);
   return true;
 }
 
