@@ -22,7 +22,9 @@ RANKS, STEPS, MOST_SECONDS = 4, 24, 30
 class Run(campaign.Run):
     def command(self) -> list:
         # Products by a library that is chosen at the start, by speed, may differ in bits from run to run.
-        return [LOCAL, "-n", RANKS, PROGRAM, "train", "--config=run.ini", f"--train.run_dir={self.name}", "--train.gemm=plain"]
+        # Other tests run beside this one, so that a rank may wait for a core as long as others would for one that is lost.
+        return [LOCAL, "-n", RANKS, PROGRAM, "train", "--config=run.ini", f"--train.run_dir={self.name}", "--train.gemm=plain",
+                "--train.timeout_s=10"]
 
     def wait_for_saves(self, count: int) -> None:
         end = time.time() + 60
