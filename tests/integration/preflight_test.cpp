@@ -1,9 +1,15 @@
 // `redllm preflight` on ranks of this machine, which stand for nodes by the name that Slurm would give them.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "integration/child_process.hpp"
 #include "integration/good_inputs.hpp"
@@ -19,6 +25,50 @@ const std::string kProgram = RED_BINARY_DIR "/redllm";
 const std::string kLocal = RED_SOURCE_DIR "/launch/local.sh";
 // Rates of ranks that share two cores say nothing.
 const std::string kAnyRate = " --slower-by=1 --seconds=0 --mib=1";
+
+/// Cores that this process may run on.
+std::vector<int> own_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cores;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core)
+    if (CPU_ISSET(core, &set)) cores.push_back(core);
+  return cores;
+}
+
+/// Other people's programs that keep a core busy, as long as this lives.
+class BusyCore {
+ public:
+  BusyCore(int core, int num_programs) {
+    for (int i = 0; i < num_programs; ++i) {
+      const pid_t pid = fork();
+      if (pid == 0) compute_for_ever(core);
+      pids_.push_back(pid);
+    }
+  }
+  BusyCore(const BusyCore&) = delete;
+  BusyCore& operator=(const BusyCore&) = delete;
+  ~BusyCore() {
+    for (const pid_t pid : pids_) {
+      if (pid <= 0) continue;
+      kill(pid, SIGKILL);
+      waitpid(pid, nullptr, 0);
+    }
+  }
+
+ private:
+  [[noreturn]] static void compute_for_ever(int core) {
+    cpu_set_t only;
+    CPU_ZERO(&only);
+    CPU_SET(core, &only);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (sched_setaffinity(0, sizeof(only), &only) != 0) _exit(1);
+    for (volatile unsigned i = 0;; i = i + 1) {
+    }
+  }
+  std::vector<pid_t> pids_;
+};
 
 class PreflightTest : public testing::Test {
  protected:
@@ -73,6 +123,20 @@ TEST_F(PreflightTest, NamesANodeWithAnotherProgramAndWritesItDown) {
   EXPECT_EQ(result.exit_code, 9) << result.err;
   EXPECT_NE(result.err.find("the program on n2"), std::string::npos) << result.err;
   EXPECT_EQ(read_bytes(folder_.path() / "excluded"), "n2\n");
+}
+
+TEST_F(PreflightTest, NamesANodeThatOthersSlowDown) {
+  const std::vector<int> cores = own_cores();
+  if (cores.size() < 2) GTEST_SKIP() << "one core cannot be two nodes";
+  const BusyCore busy(cores[1], 4);  // leave its rank a fifth of the core
+  const ChildResult result = preflight(
+      2,
+      fmt::format("export SLURMD_NODENAME=n$r; cores=({} {}); program=\"taskset -c ${{cores[$r]}} $program\"",
+                  cores[0], cores[1]),
+      "--train.threads=1 --exclude-file=excluded --slower-by=0.5 --mib=1");
+  EXPECT_EQ(result.exit_code, 9) << result.err;
+  EXPECT_NE(result.err.find("node n1 multiplies matrices at"), std::string::npos) << result.err;
+  EXPECT_EQ(read_bytes(folder_.path() / "excluded"), "n1\n");
 }
 
 TEST_F(PreflightTest, NamesADiskWithoutRoom) {
