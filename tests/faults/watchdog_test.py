@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ranks of a real run that are stopped, killed, loop for ever, or hang in a call to a disk or to MPI: whether the run names the
-rank, its host and its step, ends with the right code in time, leaves every rank's stack, and no process behind. With --network:
-two hosts (two_hosts.sh) whose cable is pulled. What is no more than a delay, a suspended job or lost packets, is to end nothing.
+rank, its host and its step, ends with the right code in time, leaves every rank's stack, and no process and no port behind. With
+--network: two hosts (two_hosts.sh) whose cable is pulled. What is no more than a delay, a suspended job or lost packets, is to end nothing.
 
     tests/faults/watchdog_test.py [--network] [PART OF A NAME...]
 """
@@ -101,6 +101,17 @@ def network_cases() -> list:
     ]
 
 
+def listening_ports(pid="self") -> dict:
+    """TCP ports of the network that this process sees, by the inode of the socket that listens there."""
+    found = {}
+    for kind in ("tcp", "tcp6"):
+        for line in pathlib.Path(f"/proc/{pid}/net/{kind}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A":
+                found[words[9]] = int(words[1].rpartition(":")[2], 16)
+    return found
+
+
 class Failed(Exception):
     pass
 
@@ -143,6 +154,17 @@ class Run:
                 continue
             ranks = [int(word.partition(b"=")[2]) for word in variables if word.startswith(b"OMPI_COMM_WORLD_RANK=")]
             found[int(entry.name)] = (words.split(b"\0")[0].decode(), ranks[0] if ranks else -1)
+        return found
+
+    def ports(self) -> set:
+        """That its processes listen on."""
+        found = set()
+        for pid in self.processes():
+            try:
+                sockets = {os.readlink(entry) for entry in pathlib.Path(f"/proc/{pid}/fd").iterdir()}
+                found |= {port for inode, port in listening_ports(pid).items() if f"socket:[{inode}]" in sockets}
+            except OSError:
+                continue  # it ended meanwhile
         return found
 
     def wait_for_steps(self, count: int) -> None:
@@ -218,6 +240,7 @@ def try_case(case: Case, inputs: pathlib.Path, hosts: str) -> str:
     run.start()
     try:
         run.wait_for_steps(5)
+        ports = run.ports()
         run.strike()
         begin, named_s = time.time(), None
         named = re.compile(case.told[0].replace("{host}", re.escape(host)).replace("{rank}", str(case.rank)))
@@ -234,6 +257,10 @@ def try_case(case: Case, inputs: pathlib.Path, hosts: str) -> str:
         gone_s = time.time() - begin - named_s
         if run.processes():
             raise Failed(f"left behind: {run.processes()}")
+        if case.ranks > 1 and not ports:
+            raise Failed("it listened on no port, as far as we see")
+        if not hosts and (held := ports & set(listening_ports().values())):
+            raise Failed(f"ports are still held: {held}")
         if code not in case.codes:
             raise Failed(f"exit code {code}, not {case.codes}")
         check_texts(run, host)
