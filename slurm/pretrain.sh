@@ -140,7 +140,14 @@ num_unfit() { if [ -e "$excluded" ]; then sort -u "$excluded" | wc -l; else echo
 
 # Whether what ended with `code` did so on request: ranks die of a signal that comes before they listen, and are killed when the
 # job's time is up before they have saved. Nobody sends a SIGUSR1 for anything else, so it counts whoever got it.
-was_stopped() { [ "$code" = 75 ] || [ "$code" = 138 ] || { [ "$asked" = yes ] && [ "$code" -gt 128 ]; }; }
+# Whatever died while it was asked to stop goes on in the next start, but what would end the same way (launch/supervise.sh).
+was_stopped() {
+  case $code in
+    75 | 138) ;;
+    0 | 2 | 3 | 5 | 9) return 1 ;;
+    *) [ "$asked" = yes ] ;;
+  esac
+}
 
 # Ends the job where a machine is not fit for the run, as SITE_PREFLIGHT says.
 try_machines() {
@@ -228,7 +235,10 @@ else
     wait "$child" && code=0 || code=$?
     kill -0 "$child" 2>/dev/null || break
   done
-  if was_stopped; then code=75; fi
+  if was_stopped; then
+    if [ "$code" != 75 ]; then say "ended with $code instead of saving: what is behind the newest checkpoint will be done again"; fi
+    code=75
+  fi
 fi
 case $code in
   0) say "done" ;;

@@ -189,8 +189,13 @@ class AskedToStop(Scripts):
         self.run_dir.mkdir()
         self.expect_requeued(self.bash("-c", "echo $$ >$RUN_DIR/job; exec bash slurm/red_150m.sh", SLURM_JOB_ID="7",
                                        TRAIN=f"(sleep 0.2; kill -USR1 $(cat $RUN_DIR/job)) & {TRAINS}"))
-        killed = "kill -USR1 $(cat $RUN_DIR/job); sleep 0.2; kill -KILL $$"  # before it has saved
-        self.expect_requeued(self.bash("-c", "echo $$ >$RUN_DIR/job; exec bash slurm/red_150m.sh", SLURM_JOB_ID="7", TRAIN=killed))
+        for dies, requeued in (("kill -KILL $$", True), ("exit 7", True), ("exit 8", True), ("exit 3", False), ("exit 5", False)):
+            done = self.bash("-c", "echo $$ >$RUN_DIR/job; exec bash slurm/red_150m.sh", SLURM_JOB_ID="7",
+                             TRAIN=f"trap : USR1; kill -USR1 $(cat $RUN_DIR/job); sleep 0.2; {dies}")  # instead of saving
+            if requeued:
+                self.expect_requeued(done)
+            else:
+                self.assertEqual((f"exit {done.returncode}", self.told("requeued")), (dies, ""), done.stdout)
         self.assertEqual(self.job(TRAIN="kill -KILL $$", MAX_RESTARTS="0").returncode, 137)
 
 
