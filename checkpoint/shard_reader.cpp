@@ -14,6 +14,15 @@ constexpr std::size_t kStagingBytes = std::size_t{8} << 20;
 /// and rows within a page, which the disk reads whole anyway, go through the staging buffer, gaps included.
 constexpr std::size_t kSparse = 4;
 constexpr std::size_t kPageBytes = 4096;
+/// Read at once where the bytes are then compared with a checksum.
+constexpr std::size_t kComparedBytes = std::size_t{1} << 20;
+
+uint32_t extend_crc32c_by_rows(uint32_t crc, const std::byte* data, std::size_t row_bytes, int64_t num_rows,
+                               std::size_t stride) {
+  if (stride == row_bytes) return extend_crc32c(crc, data, row_bytes * static_cast<std::size_t>(num_rows));
+  for (int64_t row = 0; row < num_rows; ++row, data += stride) crc = extend_crc32c(crc, data, row_bytes);
+  return crc;
+}
 
 int descriptor_of(const h5::File& file, const std::string& name) {
   void* descriptor = nullptr;
@@ -144,13 +153,23 @@ void ShardReader::read(const LogicalTensor& tensor, const Tile& tile, const Rect
   std::byte* data = to.data + static_cast<std::size_t>(target) * element;
   const std::size_t row_bytes = static_cast<std::size_t>(part.num_cols) * element;
   const std::size_t stride = static_cast<std::size_t>(to.row_stride) * element;
-  read_rows(shard, extent.offset + static_cast<uint64_t>(first) * element, row_bytes,
-            static_cast<std::size_t>(tile.region.num_cols) * element, part.num_rows, data, stride);
-  if (!check || !whole_tile) return;
+  const std::size_t file_stride = static_cast<std::size_t>(tile.region.num_cols) * element;
+  // Compared piece by piece, while it is in the processor's cache.
+  const bool compares = check && whole_tile;
+  const int64_t rows_at_once =
+      compares ? std::max<int64_t>(1, static_cast<int64_t>(kComparedBytes / row_bytes)) : part.num_rows;
   uint32_t crc = 0;
-  for (int64_t row = 0; row < part.num_rows; ++row)
-    crc = extend_crc32c(crc, data + static_cast<std::size_t>(row) * stride, row_bytes);
-  compare(shard, tensor, tile, crc);
+  for (int64_t begin = 0; begin < part.num_rows; begin += rows_at_once) {
+    const int64_t end = std::min(begin + rows_at_once, part.num_rows);
+    const uint64_t offset =
+        extent.offset + static_cast<uint64_t>(first) * element + static_cast<uint64_t>(begin) * file_stride;
+    read_rows(shard, offset, row_bytes, file_stride, end - begin,
+              data + static_cast<std::size_t>(begin) * stride, stride);
+    if (compares)
+      crc = extend_crc32c_by_rows(crc, data + static_cast<std::size_t>(begin) * stride, row_bytes,
+                                  end - begin, stride);
+  }
+  if (compares) compare(shard, tensor, tile, crc);
 }
 
 }  // namespace red::checkpoint
