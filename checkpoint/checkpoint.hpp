@@ -69,7 +69,7 @@ struct ShardFile {
 /// which a part is asked for is then read whole, once), or trusts them, because somebody just did so.
 enum class Check { checksums, nothing };
 
-/// Reads by logical name and region, from the shard files themselves; at most 64 are open at a time.
+/// Reads by logical name and region, from the shard files themselves; at most 32 are open at a time.
 class Reader {
  public:
   /// Throws DataError when the folder is no whole checkpoint of a known format version: what is missing or

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "checkpoint/posix_file.hpp"
@@ -20,10 +19,9 @@ struct Extent {
 /// early.
 uint32_t file_crc32c(const PosixFile& file);
 /// Of num_bytes from offset on; `crc` is that of what comes before.
-uint32_t extent_crc32c(int descriptor, const std::string& name, const Extent& extent, uint32_t crc = 0);
+uint32_t extent_crc32c(const PosixFile& file, const Extent& extent, uint32_t crc = 0);
 /// Of all bytes below num_bytes that lie in none of the extents, in their order. Extents may come in any
 /// order.
-uint32_t structure_crc32c(int descriptor, const std::string& name, uint64_t num_bytes,
-                          std::vector<Extent> extents);
+uint32_t structure_crc32c(const PosixFile& file, uint64_t num_bytes, std::vector<Extent> extents);
 
 }  // namespace red::checkpoint

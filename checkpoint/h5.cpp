@@ -196,13 +196,12 @@ bool contains(hid_t parent, const std::string& path) {
   // HDF5 asks for every link on the way by itself; missing ones in the middle are errors to it.
   for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     const std::string prefix = path.substr(0, end);
-    if (H5Lexists(parent, prefix.c_str(), H5P_DEFAULT) <= 0) {
+    H5L_info_t info{};
+    if (H5Lget_info(parent, prefix.c_str(), &info, H5P_DEFAULT) < 0) {
       H5Eclear2(H5E_DEFAULT);
       return false;
     }
-    H5L_info_t info{};
-    if (H5Lget_info(parent, prefix.c_str(), &info, H5P_DEFAULT) < 0 || info.type != H5L_TYPE_HARD)
-      return false;
+    if (info.type != H5L_TYPE_HARD) return false;
     if (end == std::string::npos) return true;
   }
 }

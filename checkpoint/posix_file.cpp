@@ -16,8 +16,8 @@
 namespace red::checkpoint {
 namespace {
 
-/// Of one system call: the kernel reads ahead of several calls better than within a single long one.
-constexpr std::size_t kReadBytes = std::size_t{8} << 20;
+/// Of one system call: what comes behind is read ahead meanwhile.
+constexpr std::size_t kReadBytes = std::size_t{1} << 20;
 
 [[noreturn]] void fail(const std::string& what, const std::filesystem::path& path, int error) {
   throw IoError("cannot {} '{}': {} (errno {})", what, path.string(), std::strerror(error), error);
@@ -44,11 +44,14 @@ PosixFile PosixFile::open(const std::filesystem::path& path) {
 }
 
 PosixFile::PosixFile(PosixFile&& other) noexcept
-    : descriptor_(std::exchange(other.descriptor_, -1)), path_(std::move(other.path_)) {}
+    : descriptor_(std::exchange(other.descriptor_, -1)),
+      path_(std::move(other.path_)),
+      ahead_(other.ahead_) {}
 
 PosixFile& PosixFile::operator=(PosixFile&& other) noexcept {
   std::swap(descriptor_, other.descriptor_);
   std::swap(path_, other.path_);
+  std::swap(ahead_, other.ahead_);
   return *this;
 }
 
@@ -90,6 +93,23 @@ void PosixFile::write_at(uint64_t offset, const void* data, std::size_t num_byte
   }
 }
 
+void PosixFile::read_at(uint64_t offset, void* data, std::size_t num_bytes) const {
+  char* next = static_cast<char*>(data);
+  while (num_bytes > 0) {
+    const watch::BlockingPoint reading("reading", path_.native());
+    const std::size_t piece = std::min(num_bytes, kReadBytes);
+    ahead_.before(descriptor_, offset, piece);
+    const ssize_t got = ::pread(descriptor_, next, piece, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail(fmt::format("read {} bytes at {} of", num_bytes, offset), path_, errno);
+    if (got == 0)
+      throw DataError("'{}' ends at byte {}, {} bytes too early", path_.string(), offset, num_bytes);
+    next += got;
+    offset += static_cast<uint64_t>(got);
+    num_bytes -= static_cast<std::size_t>(got);
+  }
+}
+
 void PosixFile::begin_sync(uint64_t offset, std::size_t num_bytes) const noexcept {
   const watch::BlockingPoint syncing("beginning to sync", path_.native());
   // The result does not matter: what this call cannot do, fsync does, and says so when it fails.
@@ -109,22 +129,6 @@ void PosixFile::sync() const {
 void PosixFile::close() {
   const watch::BlockingPoint closing("closing", path_.native());
   check(::close(std::exchange(descriptor_, -1)) == 0, "close", path_);
-}
-
-void read_at(int descriptor, const std::string& file_name, uint64_t offset, void* data,
-             std::size_t num_bytes) {
-  char* next = static_cast<char*>(data);
-  while (num_bytes > 0) {
-    const watch::BlockingPoint reading("reading", file_name);
-    const ssize_t got =
-        ::pread(descriptor, next, std::min(num_bytes, kReadBytes), static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail(fmt::format("read {} bytes at {} of", num_bytes, offset), file_name, errno);
-    if (got == 0) throw DataError("'{}' ends at byte {}, {} bytes too early", file_name, offset, num_bytes);
-    next += got;
-    offset += static_cast<uint64_t>(got);
-    num_bytes -= static_cast<std::size_t>(got);
-  }
 }
 
 void sync_folder(const std::filesystem::path& folder) {

@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "checkpoint/read_ahead.hpp"
+
 namespace red::checkpoint {
 
 /// An open file of ours, and its path for messages.
@@ -31,6 +33,8 @@ class PosixFile {
   void reserve(uint64_t num_bytes) const;
   /// All of it, whatever the kernel takes at a time.
   void write_at(uint64_t offset, const void* data, std::size_t num_bytes) const;
+  /// Exactly num_bytes. Throws DataError when the file ends before.
+  void read_at(uint64_t offset, void* data, std::size_t num_bytes) const;
   /// Asks the kernel to begin moving these bytes to the disk, so that sync() finds little left to wait for.
   /// Only a hint: sync() reports what goes wrong.
   void begin_sync(uint64_t offset, std::size_t num_bytes) const noexcept;
@@ -45,11 +49,8 @@ class PosixFile {
   PosixFile(int descriptor, std::filesystem::path path) : descriptor_(descriptor), path_(std::move(path)) {}
   int descriptor_ = -1;
   std::filesystem::path path_;
+  mutable ReadAhead ahead_;
 };
-
-/// Reads exactly num_bytes; the descriptor stays somebody else's. Throws DataError when the file ends before.
-void read_at(int descriptor, const std::string& file_name, uint64_t offset, void* data,
-             std::size_t num_bytes);
 
 /// Makes the entries of a folder durable: new files, renames.
 void sync_folder(const std::filesystem::path& folder);

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "base/crc32c.hpp"
-#include "checkpoint/posix_file.hpp"
 
 namespace red::checkpoint {
 namespace {
@@ -24,12 +23,6 @@ uint32_t extend_crc32c_by_rows(uint32_t crc, const std::byte* data, std::size_t 
   return crc;
 }
 
-int descriptor_of(const h5::File& file, const std::string& name) {
-  void* descriptor = nullptr;
-  RED_HDF5(DataError, H5Fget_vfd_handle(file.get(), H5P_DEFAULT, &descriptor), "'{}'", name);
-  return *static_cast<int*>(descriptor);
-}
-
 }  // namespace
 
 ShardReader::OpenShard& ShardReader::open(int index) {
@@ -37,14 +30,13 @@ ShardReader::OpenShard& ShardReader::open(int index) {
     open_.splice(open_.begin(), open_, found->second);
     return open_.front();
   }
-  while (open_.size() >= kMaxOpenFiles) {
+  while (open_.size() >= kMaxOpenShards) {
     by_index_.erase(open_.back().index);
     open_.pop_back();
   }
   const ShardFile& listed = manifest_.shard_files[static_cast<std::size_t>(index)];
   const std::string name = (folder_ / listed.name).string();
-  OpenShard shard{index, h5::open_file(name), -1, name, listed.num_bytes};
-  shard.descriptor = descriptor_of(shard.file, name);
+  OpenShard shard{index, PosixFile::open(name), h5::open_file(name), name, listed.num_bytes};
   const int64_t step = h5::read_int(shard.file.get(), "step", name);
   const uint64_t cursor = h5::read_uint(shard.file.get(), "sample_cursor", name);
   if (step != manifest_.metadata.step || cursor != manifest_.metadata.sample_cursor)
@@ -97,8 +89,7 @@ void ShardReader::compare(const OpenShard& shard, const LogicalTensor& tensor, c
 Extent ShardReader::verify(const LogicalTensor& tensor, const Tile& tile) {
   const OpenShard& shard = open(tile.writer);
   const Extent extent = extent_of(shard, tensor, tile);
-  if (manifest_.has_checksums())
-    compare(shard, tensor, tile, extent_crc32c(shard.descriptor, shard.name, extent));
+  if (manifest_.has_checksums()) compare(shard, tensor, tile, extent_crc32c(shard.bytes, extent));
   return extent;
 }
 
@@ -106,7 +97,7 @@ void ShardReader::verify_structure(int writer, std::vector<Extent> tiles) {
   if (!manifest_.has_checksums()) return;
   const OpenShard& shard = open(writer);
   const uint32_t said = manifest_.shard_files[static_cast<std::size_t>(writer)].structure_crc32c;
-  const uint32_t crc = structure_crc32c(shard.descriptor, shard.name, shard.num_bytes, std::move(tiles));
+  const uint32_t crc = structure_crc32c(shard.bytes, shard.num_bytes, std::move(tiles));
   if (crc != said)
     throw DataError("'{}' is damaged outside of its tiles: their CRC-32C is {:08x}, the index says {:08x}",
                     shard.name, crc, said);
@@ -116,21 +107,21 @@ void ShardReader::read_rows(const OpenShard& shard, uint64_t offset, std::size_t
                             std::size_t file_stride, int64_t num_rows, std::byte* data, std::size_t stride) {
   const bool dense = run_bytes == file_stride;
   if (num_rows == 1 || (dense && stride == run_bytes)) {
-    read_at(shard.descriptor, shard.name, offset, data, run_bytes * static_cast<std::size_t>(num_rows));
+    shard.bytes.read_at(offset, data, run_bytes * static_cast<std::size_t>(num_rows));
     return;
   }
   const auto rows_at_once = static_cast<int64_t>(kStagingBytes / file_stride);
   if (rows_at_once < 2 || (run_bytes * kSparse < file_stride && file_stride > kPageBytes)) {
     for (int64_t row = 0; row < num_rows; ++row)
-      read_at(shard.descriptor, shard.name, offset + static_cast<uint64_t>(row) * file_stride,
-              data + static_cast<std::size_t>(row) * stride, run_bytes);
+      shard.bytes.read_at(offset + static_cast<uint64_t>(row) * file_stride,
+                          data + static_cast<std::size_t>(row) * stride, run_bytes);
     return;
   }
   staging_.resize(kStagingBytes);
   for (int64_t row = 0; row < num_rows; row += rows_at_once) {
     const auto count = static_cast<std::size_t>(std::min(rows_at_once, num_rows - row));
-    read_at(shard.descriptor, shard.name, offset + static_cast<uint64_t>(row) * file_stride, staging_.data(),
-            (count - 1) * file_stride + run_bytes);
+    shard.bytes.read_at(offset + static_cast<uint64_t>(row) * file_stride, staging_.data(),
+                        (count - 1) * file_stride + run_bytes);
     for (std::size_t r = 0; r < count; ++r)
       std::memcpy(data + (static_cast<std::size_t>(row) + r) * stride, staging_.data() + r * file_stride,
                   run_bytes);
@@ -145,7 +136,7 @@ void ShardReader::read(const LogicalTensor& tensor, const Tile& tile, const Rect
   const bool whole_tile = part == tile.region;
   const bool check = check_ == Check::checksums && manifest_.has_checksums() &&
                      !verified_.contains(tile_name(tensor, tile.region));
-  if (check && !whole_tile) compare(shard, tensor, tile, extent_crc32c(shard.descriptor, shard.name, extent));
+  if (check && !whole_tile) compare(shard, tensor, tile, extent_crc32c(shard.bytes, extent));
   // Inside the tile, whose bytes were just found to lie inside the file: no product below can overflow.
   const int64_t first = (part.row_begin - tile.region.row_begin) * tile.region.num_cols + part.col_begin -
                         tile.region.col_begin;

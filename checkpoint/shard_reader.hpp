@@ -13,6 +13,7 @@
 #include "checkpoint/checksums.hpp"
 #include "checkpoint/h5.hpp"
 #include "checkpoint/manifest.hpp"
+#include "checkpoint/posix_file.hpp"
 #include "checkpoint/shard_layout.hpp"
 
 namespace red::checkpoint {
@@ -27,7 +28,7 @@ struct Destination {
 
 class ShardReader {
  public:
-  static constexpr std::size_t kMaxOpenFiles = 64;
+  static constexpr std::size_t kMaxOpenShards = 32;  ///< each by HDF5 and by us: 64 descriptors
 
   /// Both must outlive the reader.
   ShardReader(const std::filesystem::path& folder, const Manifest& manifest, Check check)
@@ -44,13 +45,14 @@ class ShardReader {
   /// DataError.
   void verify_structure(int writer, std::vector<Extent> tiles);
 
-  std::size_t num_open_files() const { return open_.size(); }
 
  private:
   struct OpenShard {
     int index = 0;
+    /// Not HDF5's descriptor: its short reads of headers would make the kernel forget that tiles are read one
+    /// after another, and it would no longer read ahead.
+    PosixFile bytes;
     h5::File file;
-    int descriptor = -1;  ///< HDF5's own
     std::string name;
     uint64_t num_bytes = 0;
   };

@@ -167,7 +167,7 @@ uint32_t structure_of(const PosixFile& file, const std::vector<PlacedTile>& tile
   std::vector<Extent> extents(tiles.size());
   std::transform(tiles.begin(), tiles.end(), extents.begin(),
                  [](const PlacedTile& tile) { return tile.extent; });
-  return structure_crc32c(file.descriptor(), file.path().string(), num_bytes, std::move(extents));
+  return structure_crc32c(file, num_bytes, std::move(extents));
 }
 
 ShardRecord record_of(const PosixFile& file, const std::vector<PlacedTile>& tiles) {
@@ -191,7 +191,7 @@ void read_back(const PosixFile& file, const std::vector<PlacedTile>& tiles, cons
   const std::string path = file.path().string();
   for (const PlacedTile& tile : tiles) {
     expect_read(path, fmt::format("'{}'", tile_name(tile.shard->tensor, region_of(*tile.shard))), tile.crc32c,
-                extent_crc32c(file.descriptor(), path, tile.extent));
+                extent_crc32c(file, tile.extent));
     between_chunks();
   }
   expect_read(path, "what lies between its tiles", record.structure_crc32c,

@@ -376,7 +376,7 @@ TEST_F(DamageTest, OnlySoManyFilesAreOpen) {
     reader.read(owned.shards()[0]);
     EXPECT_EQ(owned.count_wrong(1), 0);
     // The index, and the shards.
-    EXPECT_EQ(count_descriptors() - before, 1 + static_cast<int>(ShardReader::kMaxOpenFiles));
+    EXPECT_EQ(count_descriptors() - before, 1 + 2 * static_cast<int>(ShardReader::kMaxOpenShards));
   }
 }
 
