@@ -45,7 +45,6 @@ class ShardReader {
   /// DataError.
   void verify_structure(int writer, std::vector<Extent> tiles);
 
-
  private:
   struct OpenShard {
     int index = 0;
