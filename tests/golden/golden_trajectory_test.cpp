@@ -51,7 +51,9 @@ class GoldenTrajectoryTest : public testing::Test {
       const auto batches = golden_engine.deal(golden.steps[i], form);
       const std::size_t buffers = num_buffers_made();
       const train::StepResult result = golden_engine.engine().train_step(batches, rate);
-      if (i >= 2) EXPECT_EQ(num_buffers_made(), buffers) << "memory is asked for in step " << i + 1;
+      if (i >= 2) {
+        EXPECT_EQ(num_buffers_made(), buffers) << "memory is asked for in step " << i + 1;
+      }
       EXPECT_NEAR(result.loss / golden.loss[i], 1.0, tolerance.loss) << "step " << i + 1;
       EXPECT_NEAR(result.gradient_norm / golden.gradient_norm[i], 1.0, tolerance.norm) << "step " << i + 1;
       EXPECT_TRUE(result.applied);
