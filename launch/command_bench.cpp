@@ -1,6 +1,7 @@
 // redllm bench: its list of benchmarks, and bench step: real training steps on synthetic tokens, timed.
 #include <array>
 #include <chrono>
+#include <optional>
 
 #include "config/command_line.hpp"
 #include "data/source_provider.hpp"
@@ -36,7 +37,7 @@ config::CommandSpec step_spec() {
 
 struct Measured {
   train::StepMetrics step;
-  train::Bubble bubble;
+  std::optional<train::Bubble> bubble;
   train::Peak peak;
 };
 
@@ -56,8 +57,10 @@ Measured median_of(const std::vector<Measured>& steps) {
   middle.step.mfu = median_by([](const auto& m) { return m.step.mfu; });
   for (std::size_t p = 0; p < middle.step.phase_s.size(); ++p)
     middle.step.phase_s[p] = median_by([p](const auto& m) { return m.step.phase_s[p]; });
-  middle.bubble.measured = median_by([](const auto& m) { return m.bubble.measured; });
-  middle.bubble.simulated = median_by([](const auto& m) { return m.bubble.simulated; });
+  if (middle.bubble) {
+    middle.bubble->measured = median_by([](const auto& m) { return m.bubble->measured; });
+    middle.bubble->simulated = median_by([](const auto& m) { return m.bubble->simulated; });
+  }
   return middle;
 }
 
@@ -111,9 +114,13 @@ void print(const Measured& measured, const config::RunConfig& config, const Rank
                   {"peak_rss_mib", m.peak_rss_mib},
                   {"peak_device_mib", m.peak_device_mib},
                   {"planned_mib", planned_mib(config, ranks)},
-                  {"bubble", measured.bubble.measured},
-                  {"bubble_simulated", measured.bubble.simulated},
+                  {"bubble", nullptr},
+                  {"bubble_simulated", nullptr},
                   {"loss", m.result.loss}});
+  if (measured.bubble) {
+    figures["bubble"] = measured.bubble->measured;
+    figures["bubble_simulated"] = measured.bubble->simulated;
+  }
   if (measured.peak.stated_gflops > 0.0) figures["stated_gflops_per_s"] = measured.peak.stated_gflops;
   if (!measured.peak.why_not_stated.empty()) figures["no_mfu"] = measured.peak.why_not_stated;
   for (std::size_t i = 0; i < m.phase_s.size(); ++i)

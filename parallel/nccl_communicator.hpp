@@ -50,7 +50,7 @@ class NcclCommunicator final : public Communicator {
   void poll() noexcept override { host_.poll(); }
   /// The part must die before this one.
   std::unique_ptr<Communicator> split(int color, int key, std::string_view name) override;
-  /// The host's own: the compute stream's waits take no time of it.
+  /// The host's own: the compute stream's waits take no time of it, and its WorkTimer knows them.
   double wait_seconds() const override { return host_.wait_seconds(); }
 
  private:

@@ -38,9 +38,12 @@ NcclOperation& NcclContext::start(const NcclCall& call, NcclLink& link) {
 
 void NcclContext::hold_stream(NcclOperation& operation, std::string_view what) {
   NcclLink& link = operation.link();
+  WorkTimer* timer = stream_.backend().work_timer;
+  if (timer != nullptr) timer->begin_wait();
   advance(link);
   if (!operation.is_launched()) hold_until([&] { return operation.is_launched(); }, what, link.name());
   operation.end().hold(stream_.handle());
+  if (timer != nullptr) timer->end_wait();
 }
 
 void NcclContext::wait(NcclOperation& operation, std::string_view what) {

@@ -61,6 +61,7 @@ use_site() {
   if [ -n "$SITE_NCCL_INTERFACES" ]; then export NCCL_SOCKET_IFNAME=$SITE_NCCL_INTERFACES; fi
   if [ -n "$SITE_NCCL_HCAS" ]; then export NCCL_IB_HCA=$SITE_NCCL_HCAS; fi
   export NCCL_DEBUG=${NCCL_DEBUG:-WARN}
+  export OMPI_MCA_pml_ob1_send_pipeline_depth=${OMPI_MCA_pml_ob1_send_pipeline_depth:-16} # as launch/local.sh and hosts.sh
 }
 
 say_variables() {

@@ -148,7 +148,7 @@ void add_train(std::vector<RunOption>& table) {
       .aka({"log_interval"});
   s.number(
        "straggler_every", FIELD(train.straggler_every), {.low = 0, .high = 100000},
-       "Steps over which the ranks' own times are compared, to name those that are 20 % slower than their "
+       "Steps over which the ranks' own times are compared, to name those that are 15 % slower than their "
        "peers; 0: they are not.")
       .in("steps");
   s.number("trace_step", FIELD(train.trace_step), {.low = 0, .high = int64_t{1} << 40},

@@ -5,6 +5,7 @@
 #include "device/cuda_stream.hpp"
 #include "device/pinned_ring.hpp"
 #include "device/stream.hpp"
+#include "device/work_timer.hpp"
 
 namespace red {
 
@@ -16,6 +17,7 @@ struct Stream::Backend {
   /// stream. Comes back when done(), or when the stream waits for no other rank any more; throws when one is
   /// lost. A plain wait would never end then.
   detail::WaitForRanks wait_for_ranks;
+  WorkTimer* work_timer = nullptr;  ///< to be told of waits for other ranks while it times
 };
 
 }  // namespace red

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "device/backend.hpp"
 #include "parallel/simulator.hpp"
 
 namespace red::train {
@@ -57,7 +58,8 @@ double modelled_bubble(const EngineOptions& options, const parallel::Layout& lay
   return simulated_bubble(options, layout, costs);
 }
 
-Bubble bubble_of_last_step(const Engine& engine) {
+std::optional<Bubble> bubble_of_last_step(const Engine& engine) {
+  if (backend_name() != "cpu") return std::nullopt;
   StageSeconds seconds = gather(engine);
   double busy = 0.0;
   for (const parallel::StageCost& c : seconds.compute)

@@ -2,6 +2,8 @@
 // measured in one.
 #pragma once
 
+#include <optional>
+
 #include "train/engine.hpp"
 
 namespace red::train {
@@ -15,7 +17,8 @@ struct Bubble {
 };
 
 /// Of the engine's last training step, which had the most micro-batches it was made for. Collective; the same
-/// on every rank. Ranks of one stage count by their mean.
-Bubble bubble_of_last_step(const Engine& engine);
+/// on every rank. Ranks of one stage count by their mean. Nothing on a GPU: there the executor only knows how
+/// long it took to ask for work.
+std::optional<Bubble> bubble_of_last_step(const Engine& engine);
 
 }  // namespace red::train

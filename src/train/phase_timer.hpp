@@ -3,6 +3,7 @@
 
 #include <array>
 #include <chrono>
+#include <numeric>
 #include <string>
 #include <string_view>
 
@@ -25,21 +26,29 @@ class PhaseTimer {
   void clear() {
     measured_.fill(0.0);
     added_.fill(0.0);
+    stream_waited_ = 0.0;
   }
   double seconds(Phase phase) const { return measured_[index(phase)] + added_[index(phase)]; }
   void add(Phase phase, double seconds) { added_[index(phase)] += seconds; }
+  /// What the device's stream stood waiting for other ranks; the host's waits are its communicators' to tell.
+  double stream_waited() const { return stream_waited_; }
 
   /// Between these two, what is measured is timed where it is done (device/work_timer.hpp), but for data,
   /// which are the host's. The stream has been synchronized before end_work().
   void begin_work() {
     times_work_ = true;
     before_work_ = measured_;
+    work_.start();
   }
   void end_work() {
     times_work_ = false;
-    const std::span<const double> seconds = work_.collect();
+    const std::span<const double> seconds = work_.collect(), waited = work_.waited();
     for (std::size_t i = index(Phase::data) + 1; i < seconds.size(); ++i)
       measured_[i] = before_work_[i] + seconds[i];
+    // Waits inside other phases count as communication.
+    for (std::size_t i = 0; i < seconds.size(); ++i)
+      measured_[i == index(Phase::pipeline_wait) ? i : index(Phase::communication)] += waited[i];
+    stream_waited_ += std::accumulate(waited.begin(), waited.end(), 0.0);
   }
 
   /// From now on phases that are no passes of micro-batches, which the executor tells by itself, go there
@@ -76,6 +85,7 @@ class PhaseTimer {
   bool times_work_ = false;
   parallel::TraceLog* trace_ = nullptr;
   std::array<double, static_cast<std::size_t>(Phase::kCount)> measured_{}, before_work_{}, added_{};
+  double stream_waited_ = 0.0;
 };
 
 }  // namespace red::train

@@ -24,7 +24,7 @@ struct OwnTimes {
 };
 
 struct StragglerRules {
-  double slower_by = 0.2;       ///< share of the expected time that a rank must be over it
+  double slower_by = 0.15;      ///< share of the expected time over it: so 20 % are found in spite of noise
   double least_of_step = 0.02;  ///< and of the step's time, or nobody would notice
   int windows_in_a_row = 3;     ///< that it must be slow in before it is named, or not slow in to be let go
   int windows_before_past = 1;  ///< warming up

@@ -54,7 +54,7 @@ void StragglerWatch::add(int64_t step, std::span<const data::MicroBatch> batches
   if (every_ == 0) return;
   static constexpr std::array phases = {Phase::data, Phase::forward, Phase::backward, Phase::optimizer};
   static_assert(phases.size() + 1 == kPhases);
-  double other = step_s - waited_s;
+  double other = step_s - waited_s - engine_.timer().stream_waited();
   for (std::size_t p = 0; p < phases.size(); ++p) {
     const double seconds = std::max(0.0, engine_.timer().seconds(phases[p]));
     own_.phase_s[p] += seconds;

@@ -25,7 +25,8 @@ class StragglerWatch {
   StragglerWatch(Engine& engine, int64_t every, std::function<void()> before_log);
 
   /// On every rank, behind every step, before the engine's timer is cleared: its wall time, and of that what
-  /// was spent waiting for other ranks. Collective at the end of a window.
+  /// the host spent waiting for other ranks; the timer knows what a device's stream did. Collective at the
+  /// end of a window.
   void add(int64_t step, std::span<const data::MicroBatch> batches, double step_s, double waited_s);
 
   /// Puts what is known into the metrics of a step: who is slow, and once per window everybody's time.

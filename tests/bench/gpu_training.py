@@ -87,6 +87,12 @@ def torch_sees_gpu() -> bool:
     return subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
 
 
+def median_mfu(runs: list):
+    """None where no peak is stated of the GPU."""
+    shares = [figures["mfu"] for figures in runs if figures.get("mfu") is not None]
+    return statistics.median(shares) if shares else None
+
+
 def measure(options: argparse.Namespace, name: str, with_peer: bool) -> dict:
     batch = options.batch or batch_of(name)
     commands = {"own": ours(options.program, name, batch, options.steps, "own"),
@@ -106,13 +112,14 @@ def measure(options: argparse.Namespace, name: str, with_peer: bool) -> dict:
     row = {"model": name, "batch": batch, "rounds": options.rounds, "failed": failed}
     for program, figures in runs.items():
         if figures:
-            row[program] = {"tokens_per_s": statistics.median(f["tokens_per_s"] for f in figures), "first_run": figures[0]}
+            row[program] = {"tokens_per_s": statistics.median(f["tokens_per_s"] for f in figures), "first_run": figures[0],
+                            "mfu": median_mfu(figures)}
     kept = [row[program] for program in ("own", "cudnn") if program in row]
     if kept:
         best = max(kept, key=lambda figures: figures["tokens_per_s"])
         row["tokens_per_s"] = best["tokens_per_s"]
         row["attention"] = "own" if best is row.get("own") else "cudnn"
-        row["mfu"] = best["first_run"].get("mfu")
+        row["mfu"] = best["mfu"]
         if "torch" in row:
             row["ratio"] = best["tokens_per_s"] / row["torch"]["tokens_per_s"]
     return row

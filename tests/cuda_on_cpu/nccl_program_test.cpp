@@ -36,6 +36,9 @@ TEST(NcclProgram, RanksTalkOverNcclWhereEachHasAGpu) {
   EXPECT_NE(over_nccl.err.find("ranks exchange GPU memory over NCCL 2."), std::string::npos) << over_nccl.err;
   EXPECT_NE(shared.err.find("not over NCCL: ranks 0 and 1 share a GPU"), std::string::npos) << shared.err;
   EXPECT_EQ(loss_of(over_nccl), loss_of(shared));
+  // The executor has no times of the device.
+  EXPECT_TRUE(nlohmann::json::parse(over_nccl.out).at("bubble").is_null()) << over_nccl.out;
+  EXPECT_TRUE(nlohmann::json::parse(over_nccl.out).at("bubble_simulated").is_null()) << over_nccl.out;
   const ChildResult staged = run_on_two("CUDA_ON_CPU_DEVICES=2", "--parallel.transport=staged");
   EXPECT_NE(staged.err.find("through host memory: parallel.transport = staged"), std::string::npos)
       << staged.err;

@@ -202,7 +202,7 @@ def ask(job: Job) -> None:
 
 
 def ask_step(job: Job) -> None:
-    """Without --batch only ranks are asked."""
+    """Without --batch only steps are asked: ranks under srun, and under mpirun its daemon on the other node."""
     job.wait_for_step(STEPS // 3)
     job.cluster.call("scancel", "--signal=USR1", job.number)
     job.wait_for_state("COMPLETED")
@@ -250,6 +250,7 @@ CASES = [
     Case("requeue", requeue),
     Case("cancel", cancel),
     Case("ask", ask),
+    Case("step_ask", ask_step),
     Case("srun_ask", ask_step, launcher="srun"),
     Case("srun_out_of_time", out_of_time, ("--time=1", "--signal=B:USR1@50"), launcher="srun"),
 ]

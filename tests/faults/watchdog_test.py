@@ -55,6 +55,8 @@ SILENT = r"rank {rank} on {host} does not answer: it was stopped, or its machine
 HELD_UP = r"waited 3\.\d s for .* allowed; held up by rank {rank} on {host}"
 SILENT_0 = r"waited 3\.\d s for .*; rank 0 on {host}, which hears from all ranks what they wait for, does not answer"
 DIED = r"error: rank {rank} on {host} died"
+ACTIVATION = (r"rank 3 waits for .* on communicator pipeline \(ranks 1, 3\) since \d+ s, at " + STEP +
+              r", .*receive_\w+ of micro-batch \d+")
 DATA = {"FAULT_PATH": "text_text_document.bin"}
 SAVES = ("--checkpoint.every=5", "--checkpoint.keep_last=2")
 
@@ -70,8 +72,10 @@ def cases() -> list:
         for rank in (0, 1):
             found.append(Case(f"loop{rank}of{ranks}", ranks, rank, shim("cos", "spin"),
                               told=(r"rank {rank} on {host}", STEP + ", gradients and update"), stack="red::optim::learning_rate"))
-            found.append(Case(f"read{rank}of{ranks}", ranks, rank, shim("pread", "hang", **DATA),
-                              told=(r"rank {rank} on {host}", STEP + ", reading samples", r"reading 'text_text_document\.bin' since"),
+            told = (r"rank {rank} on {host}", STEP + ", reading samples", r"reading 'text_text_document\.bin' since")
+            if ranks == 4 and rank == 1:  # the decoder stage of its pipeline
+                told += (ACTIVATION,)
+            found.append(Case(f"read{rank}of{ranks}", ranks, rank, shim("pread", "hang", **DATA), told=told,
                               stack="red::data::TokenStream::read_plain"))
         found.append(Case(f"mpi1of{ranks}", ranks, 1, shim("MPI_Iprobe", "spin"), told=(r"rank 1 on {host}", STEP),
                           stack="red::parallel::MpiContext::progress"))

@@ -45,7 +45,8 @@ class GoldenStepTest : public testing::Test {
         ++num_cases;
       }
     }
-    EXPECT_TRUE(num_cases > 0 || (virtual_stages > 1 && mpi().size() == 1)) << "nothing was compared";
+    // An odd number of ranks may have no layout in which stages have several chunks.
+    EXPECT_TRUE(num_cases > 0 || (virtual_stages > 1 && mpi().size() % 2 == 1)) << "nothing was compared";
   }
 
   void check_gradients(DType dtype, const std::vector<Form>& forms, const Tolerance& tolerance,

@@ -1,5 +1,5 @@
 // launch/hosts.sh: machines whose agent is a script that runs here, so that two names are two machines to
-// mpirun. Between network namespaces it runs in watchdog_network_test and preflight_test.
+// mpirun. Between network namespaces it runs in watchdog_network_test and run_campaign_test.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 

@@ -4,11 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
-#include <sstream>
 
-#include "integration/child_process.hpp"
 #include "integration/good_inputs.hpp"
+#include "integration/slow_rank.hpp"
 #include "integration/working_directory.hpp"
 
 namespace red::test {
@@ -18,22 +16,6 @@ using nlohmann::json;
 
 const std::string kProgram = RED_BINARY_DIR "/redllm";
 const std::string kLocal = RED_SOURCE_DIR "/launch/local.sh";
-
-/// Of the run in the background, from its step $0 on.
-constexpr const char* kSlowDown = R"SH(
-  steps() { wc -l 2>/dev/null <slow/metrics.jsonl || echo 0; }
-  until [ "$(steps)" -ge $0 ]; do kill -0 $pid || exit 99; sleep 0.05; done
-  rank=$(for p in $(pgrep -f "^$program train .*run_dir=slow "); do
-    tr '\0' '\n' </proc/$p/environ | grep -q '^OMPI_COMM_WORLD_RANK=1$' && echo $p; done)
-  steps >begin
-  end=$(($(steps) + 110))
-  while [ "$(steps)" -lt $end ] && kill -0 $rank; do
-    kill -STOP $rank; sleep 0.08; kill -CONT $rank; sleep 0.02
-  done
-  $program status slow >status.txt
-  kill -TERM $rank
-  while :; do wait $pid; code=$?; kill -0 $pid 2>/dev/null || exit $code; done
-)SH";
 
 class StragglerTest : public testing::Test {
  protected:
@@ -48,14 +30,7 @@ class StragglerTest : public testing::Test {
         "--train.micro_batch=1 --train.global_batch=4 --train.steps=1000000 --train.log_every=1 "
         "--model.d_model=256 --model.d_ff=512 --model.encoder_layers=3 --model.decoder_layers=3 {}",
         kLocal, kProgram, layout);
-    const std::string script = "program=" + kProgram + "; " + run + " 2>slow.log & pid=$!" + kSlowDown;
-    const ChildResult result =
-        run_child({"/bin/bash", "-c", script, std::to_string(begin)}, folder_.path(), 240);
-    EXPECT_EQ(result.exit_code, 75) << result.err << log();
-    std::istringstream lines(read_bytes(folder_.path() / "slow" / "metrics.jsonl"));
-    std::vector<json> metrics;
-    for (std::string line; std::getline(lines, line);) metrics.push_back(json::parse(line));
-    return metrics;
+    return run_with_slow_rank(run, kProgram, {.begin = begin, .steps = 110}, folder_.path());
   }
   std::string log() const { return read_bytes(folder_.path() / "slow.log"); }
 

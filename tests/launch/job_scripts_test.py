@@ -110,6 +110,28 @@ class WhereItRuns(Scripts):
         self.assertEqual(done.returncode, 2)
         self.assertIn("`module load cuda` ended with 3", done.stdout)
 
+    def test_a_gpu_without_its_program_ends_a_job(self):
+        self.stand_in("nvidia-smi", 'echo "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-0)"')
+        done = self.job(REDLLM_BACKEND="")
+        self.assertEqual(done.returncode, 2, done.stdout)
+        self.assertIn("job 7 has a GPU, but", done.stdout)
+        self.assertIn("redllm-cuda is not built", done.stdout)
+        self.assertIn("REDLLM_BACKEND=cpu", done.stdout)
+        self.assertEqual(done.stdout.count("launch/program.sh: "), 1, done.stdout)
+        self.assertNotIn("start 0 on", done.stdout)
+        for environment in ({"REDLLM_BACKEND": "cpu", "SLURM_JOB_ID": "7"}, {"REDLLM_BACKEND": ""}):  # a person reads the line
+            chosen = self.bash("launch/program.sh", **environment)
+            self.assertEqual(chosen.returncode, 0, chosen.stdout)
+            self.assertTrue(chosen.stdout.endswith(f"{self.folder}/bin/redllm\n"), chosen.stdout)
+        self.stand_in("nvidia-smi", 'echo "No devices were found"; exit 6')
+        self.assertEqual(self.job(REDLLM_BACKEND="").returncode, 0)
+
+    def test_long_messages_move_as_with_the_other_launchers(self):
+        for launcher in ("mpirun", "srun"):
+            told = self.dry_run(SITE_LAUNCHER=launcher)
+            self.assertIn(" OMPI_MCA_pml_ob1_send_pipeline_depth=16\n", told)
+        self.assertIn("_pipeline_depth=4\n", self.dry_run(OMPI_MCA_pml_ob1_send_pipeline_depth="4"))
+
     def test_networks_are_named_as_each_open_mpi_wants(self):
         for version, name in ((OPEN_MPI_4, "OMPI_MCA_oob_tcp_if_include"), (OPEN_MPI_5, "PRTE_MCA_prte_if_include")):
             told = self.dry_run(SITE_MPI_INTERFACES="ib0", MPI_VERSION=version)

@@ -1,6 +1,6 @@
 // Whole steps on the CUDA backend, over the fakes: what ranks compute that talk over NCCL, against the same
-// layout staged through MPI, with and without overlap: every layout of up to four ranks, some of eight, and
-// all of eight where REDLLM_NCCL_LAYOUTS=all. Prints a table:
+// layout staged through MPI, with and without overlap: every layout of up to five ranks and of seven, some of
+// six and eight, and all of them where REDLLM_NCCL_LAYOUTS=all. Prints a table:
 //   ctest --preset release -V -R train_nccl_layouts | grep '|'
 #include <gtest/gtest.h>
 
@@ -29,7 +29,7 @@ struct Case {
   model::Precision precision = model::Precision::fp32;
 };
 
-/// What no list of layouts has: other schedules, bf16, and eight ranks.
+/// What no list of layouts has: other schedules, bf16, six and eight ranks.
 /// {data, tensor, encoder stages, decoder stages, sequence parallelism}
 std::vector<Case> chosen_cases(int num_ranks) {
   using model::Kind;
@@ -41,6 +41,8 @@ std::vector<Case> chosen_cases(int num_ranks) {
               {Kind::dec, {2, 1, 0, 1, false}, {}, Precision::bf16}};
     case 4:
       return {{Kind::red, {1, 1, 2, 2, false}, interleaved}};
+    case 6:
+      return {{Kind::red, {3, 1, 1, 1, false}}, {Kind::dec, {1, 3, 0, 2, true}}};
     case 8:
       return {{Kind::red, {2, 2, 1, 1, true}}, {Kind::red, {1, 1, 3, 5, false}, zb_h1}};
     default:
@@ -50,7 +52,7 @@ std::vector<Case> chosen_cases(int num_ranks) {
 
 bool has_every_layout(int num_ranks) {
   const char* const wish = std::getenv("REDLLM_NCCL_LAYOUTS");
-  return num_ranks <= 4 || (wish != nullptr && std::string_view(wish) == "all");
+  return num_ranks <= 5 || num_ranks == 7 || (wish != nullptr && std::string_view(wish) == "all");
 }
 
 std::vector<Case> cases(int num_ranks) {
@@ -75,6 +77,8 @@ std::vector<Case> overlap_cases(int num_ranks) {
               {Kind::red, {1, 1, 1, 1, false}}};
     case 4:
       return {{Kind::red, {2, 1, 1, 1, false}}};
+    case 8:
+      return {{Kind::red, {2, 2, 1, 1, true}}};
     default:
       return {};
   }
@@ -189,7 +193,7 @@ TEST_F(NcclLayoutsTest, StepsAreThoseOfStaging) {
 
 TEST_F(NcclLayoutsTest, OverlapChangesNoBit) {
   const std::vector<Case> some = overlap_cases(mpi_.size());
-  if (some.empty()) GTEST_SKIP() << "cases are of two and of four ranks";
+  if (some.empty()) GTEST_SKIP() << "cases are of two, four and eight ranks";
   for (const Case& which : some) {
     SCOPED_TRACE(which.layout.to_string());
     const config::RunConfig config = tiny_config(which);

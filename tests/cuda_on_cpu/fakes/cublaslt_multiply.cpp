@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "fakes/cublaslt_state.hpp"
+#include "runtime/options.hpp"
 
 namespace cuda_on_cpu {
 namespace {
@@ -66,6 +67,13 @@ float sum_of_rounded_halves(const float* a, const float* b, uint64_t count) {
   return rounded_to_bf16(dot(a, b, half)) + rounded_to_bf16(dot(a + half, b + half, count - half));
 }
 
+/// Each algorithm cuts the sum elsewhere; the first does not.
+float sum_in_parts(const float* a, const float* b, uint64_t count, uint64_t algorithm) {
+  if (options().algorithms == AlgorithmSums::equal || algorithm == 0) return dot(a, b, count);
+  const uint64_t first = count * algorithm / 4;
+  return dot(a, b, first) + dot(a + first, b + first, count - first);
+}
+
 }  // namespace
 
 void multiply(const Product& product, const Algorithm& algorithm, float alpha, const Operand& a,
@@ -78,7 +86,8 @@ void multiply(const Product& product, const Algorithm& algorithm, float alpha, c
   for (uint64_t j = 0; j < n; ++j) {
     for (uint64_t i = 0; i < m; ++i) {
       const float *row = &rows[i * k], *col = &cols[j * k];
-      float value = alpha * (rounds_parts ? sum_of_rounded_halves(row, col, k) : dot(row, col, k));
+      float value = alpha * (rounds_parts ? sum_of_rounded_halves(row, col, k)
+                                          : sum_in_parts(row, col, k, algorithm.number));
       if (beta != 0.0F) value += beta * element(c, i, j);
       set_element(d, d_layout, i, j, value);
     }

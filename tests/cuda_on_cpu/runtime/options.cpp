@@ -42,6 +42,8 @@ Options from_environment() {
       {{"natural", ThreadOrder::natural}, {"reversed", ThreadOrder::reversed}, {"warp", ThreadOrder::warp}});
   read_name(options.streams, "CUDA_ON_CPU_STREAMS",
             {{"lazy", StreamOrder::lazy}, {"random", StreamOrder::random}, {"eager", StreamOrder::eager}});
+  read_name(options.algorithms, "CUDA_ON_CPU_ALGORITHMS",
+            {{"equal", AlgorithmSums::equal}, {"differ", AlgorithmSums::differ}});
   read_number(options.seed, "CUDA_ON_CPU_SEED");
   read_number(options.num_devices, "CUDA_ON_CPU_DEVICES");
   read_number(options.memory_bytes, "CUDA_ON_CPU_MEMORY");

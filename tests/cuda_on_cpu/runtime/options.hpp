@@ -17,9 +17,13 @@ enum class ThreadOrder { natural, reversed, warp };
 /// any operation that may run.
 enum class StreamOrder { lazy, random, eager };
 
+/// Whether cuBLASLt's algorithms for one shape add in different orders, as the real ones do.
+enum class AlgorithmSums { equal, differ };
+
 struct Options {
   ThreadOrder threads = ThreadOrder::natural;             ///< CUDA_ON_CPU_THREADS
   StreamOrder streams = StreamOrder::lazy;                ///< CUDA_ON_CPU_STREAMS
+  AlgorithmSums algorithms = AlgorithmSums::equal;        ///< CUDA_ON_CPU_ALGORITHMS
   uint64_t seed = 1;                                      ///< CUDA_ON_CPU_SEED, of what is random above
   int num_devices = 1;                                    ///< CUDA_ON_CPU_DEVICES; 0: a machine without a GPU
   std::size_t memory_bytes = std::size_t{8} << 30;        ///< CUDA_ON_CPU_MEMORY, of the device
