@@ -204,6 +204,13 @@ void point_latest_to(const fs::path& checkpoints_dir, const std::string& name) {
   replace_file(checkpoints_dir / kLatest, name + "\n");
 }
 
+void remove_latest(const fs::path& checkpoints_dir) {
+  std::error_code error;
+  fs::remove(checkpoints_dir / kLatest, error);
+  check(error, "remove", checkpoints_dir / kLatest);
+  sync_folder(checkpoints_dir);
+}
+
 void publish(const fs::path& checkpoints_dir, int64_t step) {
   const std::string name = folder_name(step);
   const fs::path final_folder = checkpoints_dir / name;

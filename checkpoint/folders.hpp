@@ -44,6 +44,8 @@ std::string call_off(const std::filesystem::path& checkpoints_dir, const FoundCh
 bool has_damaged(const std::filesystem::path& checkpoints_dir);
 /// Makes `latest` name a checkpoint, where it does not. Throws IoError.
 void point_latest_to(const std::filesystem::path& checkpoints_dir, const std::string& name);
+/// `latest`, where it is there, no longer is. Throws IoError.
+void remove_latest(const std::filesystem::path& checkpoints_dir);
 
 /// Gives the finished step-N.partial its final name, then moves `latest`. Where step-N exists already (a run
 /// was resumed before it and came by again), that one is set aside first as step-N.superseded-K, with a
