@@ -69,12 +69,16 @@ struct ShardFile {
 /// which a part is asked for is then read whole, once), or trusts them, because somebody just did so.
 enum class Check { checksums, nothing };
 
-/// Reads by logical name and region, from the shard files themselves; at most 64 are open at a time.
+/// Reads by logical name and region, from the shard files themselves.
 class Reader {
  public:
   /// Throws DataError when the folder is no whole checkpoint of a known format version: what is missing or
-  /// wrong.
-  explicit Reader(const std::filesystem::path& checkpoint_dir, Check check = Check::checksums);
+  static constexpr std::size_t kMostOpenShards = 64;
+
+  /// wrong; IoError when that cannot be read. At most `most_open_shards` shard files are open at a time, and
+  /// the index; 0: between two reads no file at all, for who reads many checkpoints in turn.
+  explicit Reader(const std::filesystem::path& checkpoint_dir, Check check = Check::checksums,
+                  std::size_t most_open_shards = kMostOpenShards);
   ~Reader();
   Reader(Reader&&) noexcept;
   Reader& operator=(Reader&&) noexcept;

@@ -27,11 +27,10 @@ struct Destination {
 
 class ShardReader {
  public:
-  static constexpr std::size_t kMaxOpenFiles = 64;
-
-  /// Both must outlive the reader.
-  ShardReader(const std::filesystem::path& folder, const Manifest& manifest, Check check)
-      : folder_(folder), manifest_(manifest), check_(check) {}
+  /// Both must outlive the reader. One file is open at least, from the first read on.
+  ShardReader(const std::filesystem::path& folder, const Manifest& manifest, Check check,
+              std::size_t most_open_files = Reader::kMostOpenShards)
+      : folder_(folder), manifest_(manifest), check_(check), most_open_files_(most_open_files) {}
 
   /// Copies `part`, which lies in the tile, to memory. Throws DataError when the file or the dataset is not
   /// what the index says.
@@ -45,6 +44,7 @@ class ShardReader {
   void verify_structure(int writer, std::vector<Extent> tiles);
 
   std::size_t num_open_files() const { return open_.size(); }
+  void close_all();
 
  private:
   struct OpenShard {
@@ -63,6 +63,7 @@ class ShardReader {
   const std::filesystem::path& folder_;
   const Manifest& manifest_;
   const Check check_;
+  const std::size_t most_open_files_;
   std::unordered_set<std::string> verified_;  ///< names of tiles
   std::list<OpenShard> open_;                 ///< most recently used first
   std::unordered_map<int, std::list<OpenShard>::iterator> by_index_;

@@ -376,7 +376,16 @@ TEST_F(DamageTest, OnlySoManyFilesAreOpen) {
     reader.read(owned.shards()[0]);
     EXPECT_EQ(owned.count_wrong(1), 0);
     // The index, and the shards.
-    EXPECT_EQ(count_descriptors() - before, 1 + static_cast<int>(ShardReader::kMaxOpenFiles));
+    EXPECT_EQ(count_descriptors() - before, 1 + static_cast<int>(Reader::kMostOpenShards));
+  }
+  const int with_first = count_descriptors();
+  for (const std::size_t most : {std::size_t{0}, std::size_t{2}}) {
+    const Reader few(many, Check::checksums, most);
+    OwnedShards owned(1);
+    owned.add(tensor, whole(tensor));
+    few.read(owned.shards()[0]);
+    EXPECT_EQ(owned.count_wrong(1), 0);
+    EXPECT_EQ(count_descriptors() - with_first, most == 0 ? 0 : 1 + static_cast<int>(most));
   }
 }
 

@@ -219,6 +219,30 @@ TEST_F(ConversionTest, TheMeanOfCheckpoints) {
   });
 }
 
+/// However many checkpoints there are, the files that are open at a time stay below what a process may have.
+TEST_F(ConversionTest, TheMeanOfManyCheckpointsNeedsFewFiles) {
+  constexpr std::size_t most_files = 300;
+  const fs::path made_once = made("once", small_dec(), 1);
+  std::vector<fs::path> folders;
+  for (std::size_t i = 0; i < most_files; ++i) {
+    folders.push_back(path(fmt::format("copy-{}", i)));
+    fs::copy(made_once, folders.back());
+  }
+  struct rlimit before {};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  struct rlimit few = before;
+  few.rlim_cur = most_files;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  for (const std::size_t count : {std::size_t{2}, std::size_t{5}, std::size_t{200}, most_files}) {
+    SCOPED_TRACE(count);
+    const fs::path run = path(fmt::format("mean-{}", count));
+    EXPECT_NO_THROW(
+        convert::average({folders.begin(), folders.begin() + static_cast<std::ptrdiff_t>(count)}, run));
+    if (fs::exists(run)) expect_same_bits(made_once, *checkpoint::find_latest(run / "checkpoints"));
+  }
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
 TEST_F(ConversionTest, OneFileThatH5pyReads) {
   if (std::system("/usr/bin/python3 -c 'import h5py' 2>/dev/null") != 0)
     GTEST_SKIP() << "python3-h5py is not installed";
