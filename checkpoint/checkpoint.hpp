@@ -47,7 +47,8 @@ struct SaveOptions {
 
 /// Collective over `world`: writes one checkpoint and publishes it. On failure of any rank every rank throws
 /// the same IoError (rank, path, errno); the previous checkpoint and `latest` are untouched, and what was
-/// written of this one is removed.
+/// written of this one is removed. Once the final name is on the disk the save is done: where `latest` cannot
+/// be moved then, a warning says so, and the retention deletes nothing.
 void save(const std::filesystem::path& checkpoints_dir, const Metadata& metadata,
           std::span<const Shard> local_shards, parallel::Communicator& world,
           const SaveOptions& options = {});

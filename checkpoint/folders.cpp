@@ -211,7 +211,29 @@ void remove_latest(const fs::path& checkpoints_dir) {
   sync_folder(checkpoints_dir);
 }
 
-void publish(const fs::path& checkpoints_dir, int64_t step) {
+namespace {
+
+/// The finished folder's last renaming; `aside`, where it is not empty, is what had its name before.
+void rename_durably(const fs::path& partial, const fs::path& final_folder, const fs::path& aside) {
+  bool renamed = false;
+  try {
+    rename_path(partial, final_folder);
+    renamed = true;
+    sync_folder(final_folder.parent_path());
+  } catch (const IoError& failure) {
+    try {
+      if (renamed) rename_path(final_folder, partial);
+      if (!aside.empty()) rename_path(aside, final_folder);
+    } catch (const IoError& undoing) {
+      throw IoError("{}; and what was renamed stays so: {}", failure.what(), undoing.what());
+    }
+    throw;
+  }
+}
+
+}  // namespace
+
+bool publish(const fs::path& checkpoints_dir, int64_t step) {
   const std::string name = folder_name(step);
   const fs::path final_folder = checkpoints_dir / name;
   fs::path aside;
@@ -219,16 +241,17 @@ void publish(const fs::path& checkpoints_dir, int64_t step) {
     aside = checkpoints_dir / next_numbered(checkpoints_dir, name, kSuperseded);
     log::warning("'{}' exists already: it stays as '{}'", final_folder.string(), aside.filename().string());
     // From here until the next rename step-N has no folder; find_latest knows to look for this one.
+  rename_durably(partial_folder(checkpoints_dir, step), final_folder, aside);
     rename_path(final_folder, aside);
   }
   try {
-    rename_path(partial_folder(checkpoints_dir, step), final_folder);
-  } catch (const IoError&) {
-    if (!aside.empty()) rename_path(aside, final_folder);
-    throw;
+    replace_file(checkpoints_dir / kLatest, name + "\n");
+  } catch (const IoError& error) {
+    log::warning("'{}' is saved, but '{}' could not be replaced durably, so nothing older is deleted: {}",
+                 final_folder.string(), kLatest, error.what());
+    return false;
   }
-  sync_folder(checkpoints_dir);
-  replace_file(checkpoints_dir / kLatest, name + "\n");
+  return true;
 }
 
 std::optional<fs::path> find_latest(const fs::path& checkpoints_dir) {

@@ -147,10 +147,15 @@ void replace_file(const std::filesystem::path& path, std::string_view text) {
   aside += ".partial";
   check(::unlink(aside.c_str()) == 0 || errno == ENOENT, "remove", aside);
   PosixFile file = PosixFile::create(aside);
-  file.write_at(0, text.data(), text.size());
-  file.sync();
-  file.close();
-  rename_path(aside, path);
+  try {
+    file.write_at(0, text.data(), text.size());
+    file.sync();
+    file.close();
+    rename_path(aside, path);
+  } catch (const IoError&) {
+    static_cast<void>(::unlink(aside.c_str()));  // the first failure is the one to tell
+    throw;
+  }
   sync_folder(path.parent_path());
 }
 
