@@ -73,9 +73,9 @@ enum class Check { checksums, nothing };
 /// Reads by logical name and region, from the shard files themselves.
 class Reader {
  public:
-  /// Throws DataError when the folder is no whole checkpoint of a known format version: what is missing or
   static constexpr std::size_t kMostOpenShards = 64;
 
+  /// Throws DataError when the folder is no whole checkpoint of a known format version: what is missing or
   /// wrong; IoError when that cannot be read. At most `most_open_shards` shard files are open at a time, and
   /// the index; 0: between two reads no file at all, for who reads many checkpoints in turn.
   explicit Reader(const std::filesystem::path& checkpoint_dir, Check check = Check::checksums,

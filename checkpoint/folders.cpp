@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
 #include <limits>
 #include <optional>
 #include <string_view>
@@ -21,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLatest = "latest";
+constexpr std::size_t kMostLatest = 4096;  ///< bytes of it that are read
 
 void check(const std::error_code& error, const char* what, const fs::path& path) {
   if (error)
@@ -198,9 +198,7 @@ bool has_damaged(const fs::path& checkpoints_dir) {
 }
 
 void point_latest_to(const fs::path& checkpoints_dir, const std::string& name) {
-  std::ifstream in(checkpoints_dir / kLatest);
-  std::string said;
-  if (std::getline(in, said) && said == name) return;
+  if (read_text_if_there(checkpoints_dir / kLatest, kMostLatest) == name + "\n") return;
   replace_file(checkpoints_dir / kLatest, name + "\n");
 }
 
@@ -241,9 +239,9 @@ bool publish(const fs::path& checkpoints_dir, int64_t step) {
     aside = checkpoints_dir / next_numbered(checkpoints_dir, name, kSuperseded);
     log::warning("'{}' exists already: it stays as '{}'", final_folder.string(), aside.filename().string());
     // From here until the next rename step-N has no folder; find_latest knows to look for this one.
-  rename_durably(partial_folder(checkpoints_dir, step), final_folder, aside);
     rename_path(final_folder, aside);
   }
+  rename_durably(partial_folder(checkpoints_dir, step), final_folder, aside);
   try {
     replace_file(checkpoints_dir / kLatest, name + "\n");
   } catch (const IoError& error) {
@@ -256,10 +254,10 @@ bool publish(const fs::path& checkpoints_dir, int64_t step) {
 
 std::optional<fs::path> find_latest(const fs::path& checkpoints_dir) {
   const fs::path pointer = checkpoints_dir / kLatest;
-  if (!is_there(pointer)) return std::nullopt;
-  std::ifstream in(pointer);
-  std::string name;
-  if (!std::getline(in, name)) throw DataError("'{}' is empty or unreadable", pointer.string());
+  const auto text = read_text_if_there(pointer, kMostLatest);
+  if (!text) return std::nullopt;
+  if (text->empty()) throw DataError("'{}' is empty", pointer.string());
+  const std::string name = text->substr(0, text->find('\n'));
   if (!is_plain_path(name) || name.find('/') != std::string::npos)
     throw DataError("'{}' names '{}', which is no folder beside it", pointer.string(), name);
   const fs::path folder = checkpoints_dir / name;

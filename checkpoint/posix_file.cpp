@@ -27,6 +27,11 @@ void check(bool ok, const std::string& what, const std::filesystem::path& path) 
   if (!ok) fail(what, path, errno);
 }
 
+/// Of a call that was given a path: nothing is there.
+bool says_nothing_there(int error) {
+  return error == ENOENT || error == ENOTDIR;
+}
+
 }  // namespace
 
 PosixFile PosixFile::create(const std::filesystem::path& path) {
@@ -41,6 +46,14 @@ PosixFile PosixFile::open(const std::filesystem::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   check(descriptor >= 0, "open", path);
   return {descriptor, path};
+}
+
+std::optional<PosixFile> PosixFile::open_if_there(const std::filesystem::path& path) {
+  const watch::BlockingPoint opening("opening", path.native());
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0 && says_nothing_there(errno)) return std::nullopt;
+  check(descriptor >= 0, "open", path);
+  return PosixFile(descriptor, path);
 }
 
 PosixFile::PosixFile(PosixFile&& other) noexcept
@@ -125,6 +138,40 @@ void read_at(int descriptor, const std::string& file_name, uint64_t offset, void
     offset += static_cast<uint64_t>(got);
     num_bytes -= static_cast<std::size_t>(got);
   }
+}
+
+namespace {
+
+/// Of what a path leads to; nothing where nothing is there.
+std::optional<struct stat> status_of(const std::filesystem::path& path) {
+  const watch::BlockingPoint looking("looking at", path.native());
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) return status;
+  check(says_nothing_there(errno), "look at", path);
+  return std::nullopt;
+}
+
+}  // namespace
+
+PathKind kind_of(const std::filesystem::path& path) {
+  const auto status = status_of(path);
+  if (!status) return PathKind::nothing;
+  if (S_ISREG(status->st_mode)) return PathKind::file;
+  return S_ISDIR(status->st_mode) ? PathKind::folder : PathKind::other;
+}
+
+std::optional<uint64_t> size_if_there(const std::filesystem::path& path) {
+  const auto status = status_of(path);
+  if (!status || !S_ISREG(status->st_mode)) return std::nullopt;
+  return static_cast<uint64_t>(status->st_size);
+}
+
+std::optional<std::string> read_text_if_there(const std::filesystem::path& path, std::size_t most_bytes) {
+  const auto file = PosixFile::open_if_there(path);
+  if (!file) return std::nullopt;
+  std::string text(static_cast<std::size_t>(std::min<uint64_t>(most_bytes, file->num_bytes())), '\0');
+  read_at(file->descriptor(), path.string(), 0, text.data(), text.size());
+  return text;
 }
 
 void sync_folder(const std::filesystem::path& folder) {

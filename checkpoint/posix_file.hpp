@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -17,6 +18,8 @@ class PosixFile {
   static PosixFile create(const std::filesystem::path& path);
   /// An existing one, for reading.
   static PosixFile open(const std::filesystem::path& path);
+  /// The same; nothing where there is none of this name.
+  static std::optional<PosixFile> open_if_there(const std::filesystem::path& path);
 
   PosixFile(PosixFile&& other) noexcept;
   PosixFile& operator=(PosixFile&& other) noexcept;
@@ -50,6 +53,17 @@ class PosixFile {
 /// Reads exactly num_bytes; the descriptor stays somebody else's. Throws DataError when the file ends before.
 void read_at(int descriptor, const std::string& file_name, uint64_t offset, void* data,
              std::size_t num_bytes);
+
+/// What a path leads to.
+enum class PathKind { nothing, file, folder, other };
+/// Follows symbolic links. Permission and disks that fail are IoErrors: what cannot be looked at may well be
+/// there.
+PathKind kind_of(const std::filesystem::path& path);
+/// Bytes of a file; nothing where no file is there.
+std::optional<uint64_t> size_if_there(const std::filesystem::path& path);
+
+/// Of a text file its first `most_bytes` bytes; nothing where it is not there.
+std::optional<std::string> read_text_if_there(const std::filesystem::path& path, std::size_t most_bytes);
 
 /// Makes the entries of a folder durable: new files, renames.
 void sync_folder(const std::filesystem::path& folder);

@@ -4,6 +4,7 @@
 
 #include "checkpoint/checkpoint.hpp"
 #include "checkpoint/manifest.hpp"
+#include "checkpoint/posix_file.hpp"
 #include "checkpoint/shard_reader.hpp"
 
 namespace red::checkpoint {
@@ -17,12 +18,11 @@ void check_shard_files(const fs::path& folder, const std::vector<ShardFile>& sha
   int num_wrong = 0;
   std::string wrong;
   for (const ShardFile& shard : shard_files) {
-    std::error_code error;
-    const uint64_t found = fs::file_size(folder / shard.name, error);
-    if (!error && found == shard.num_bytes) continue;
+    const auto found = size_if_there(folder / shard.name);
+    if (found == shard.num_bytes) continue;
     if (++num_wrong > max_named) continue;
-    wrong += error ? fmt::format("\n  {}: {}", shard.name, error.message())
-                   : fmt::format("\n  {}: {} bytes instead of {}", shard.name, found, shard.num_bytes);
+    wrong += found ? fmt::format("\n  {}: {} bytes instead of {}", shard.name, *found, shard.num_bytes)
+                   : fmt::format("\n  {} is missing", shard.name);
   }
   if (num_wrong > max_named) wrong += fmt::format("\n  and {} more", num_wrong - max_named);
   if (num_wrong > 0)
@@ -33,12 +33,12 @@ void check_shard_files(const fs::path& folder, const std::vector<ShardFile>& sha
 }  // namespace
 
 fs::path checked_folder(const fs::path& folder) {
-  std::error_code error;
-  if (!fs::is_directory(folder, error)) throw DataError("'{}': no such checkpoint folder", folder.string());
+  if (kind_of(folder) != PathKind::folder)
+    throw DataError("'{}': no such checkpoint folder", folder.string());
   const fs::path name = folder.filename().empty() ? folder.parent_path().filename() : folder.filename();
   if (name.extension() == ".partial")
     throw DataError("'{}' is a save that was never finished: use another checkpoint", folder.string());
-  if (!fs::is_regular_file(folder / kIndexName, error))
+  if (kind_of(folder / kIndexName) != PathKind::file)
     throw DataError("'{}' is no checkpoint: it has no {}", folder.string(), kIndexName);
   return folder;
 }
