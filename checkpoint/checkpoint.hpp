@@ -57,7 +57,7 @@ void save(const std::filesystem::path& checkpoints_dir, const Metadata& metadata
 /// there.
 std::optional<std::filesystem::path> find_latest(const std::filesystem::path& checkpoints_dir);
 
-/// Only the metadata of a checkpoint. Throws DataError.
+/// Only the metadata of a checkpoint. Throws DataError, or IoError when it cannot be read.
 Metadata read_metadata(const std::filesystem::path& checkpoint_dir);
 
 struct ShardFile {
