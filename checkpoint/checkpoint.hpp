@@ -47,7 +47,8 @@ struct SaveOptions {
 
 /// Collective over `world`: writes one checkpoint and publishes it. On failure of any rank every rank throws
 /// the same IoError (rank, path, errno); the previous checkpoint and `latest` are untouched, and what was
-/// written of this one is removed.
+/// written of this one is removed. Once the final name is on the disk the save is done: where `latest` cannot
+/// be moved then, a warning says so, and the retention deletes nothing.
 void save(const std::filesystem::path& checkpoints_dir, const Metadata& metadata,
           std::span<const Shard> local_shards, parallel::Communicator& world,
           const SaveOptions& options = {});
@@ -56,7 +57,7 @@ void save(const std::filesystem::path& checkpoints_dir, const Metadata& metadata
 /// there.
 std::optional<std::filesystem::path> find_latest(const std::filesystem::path& checkpoints_dir);
 
-/// Only the metadata of a checkpoint. Throws DataError.
+/// Only the metadata of a checkpoint. Throws DataError, or IoError when it cannot be read.
 Metadata read_metadata(const std::filesystem::path& checkpoint_dir);
 
 struct ShardFile {
@@ -69,12 +70,16 @@ struct ShardFile {
 /// which a part is asked for is then read whole, once), or trusts them, because somebody just did so.
 enum class Check { checksums, nothing };
 
-/// Reads by logical name and region, from the shard files themselves; at most 32 are open at a time.
+/// Reads by logical name and region, from the shard files themselves.
 class Reader {
  public:
+  static constexpr std::size_t kMostOpenShards = 32;  ///< by HDF5 and by us: 64 descriptors
+
   /// Throws DataError when the folder is no whole checkpoint of a known format version: what is missing or
-  /// wrong.
-  explicit Reader(const std::filesystem::path& checkpoint_dir, Check check = Check::checksums);
+  /// wrong; IoError when that cannot be read. At most `most_open_shards` shard files are open at a time, and
+  /// the index; 0: between two reads no file at all, for who reads many checkpoints in turn.
+  explicit Reader(const std::filesystem::path& checkpoint_dir, Check check = Check::checksums,
+                  std::size_t most_open_shards = kMostOpenShards);
   ~Reader();
   Reader(Reader&&) noexcept;
   Reader& operator=(Reader&&) noexcept;

@@ -1,6 +1,8 @@
 #include "checkpoint/choose.hpp"
 
+#include <algorithm>
 #include <chrono>
+#include <span>
 #include <vector>
 
 #include "base/error.hpp"
@@ -30,6 +32,35 @@ std::string shortened(std::string text) {
   return text;
 }
 
+void call_off_all(const fs::path& checkpoints_dir, std::span<const FoundCheckpoint> newest_first) {
+  for (const FoundCheckpoint& found : newest_first) {
+    const std::string aside = call_off(checkpoints_dir, found);
+    log::info("'{}' is called off: it stays as '{}', which nobody reads; delete it when you like",
+              (checkpoints_dir / found.name).string(), aside);
+  }
+}
+
+void go_back_to(const fs::path& checkpoints_dir, const fs::path& checkpoint, int64_t step) {
+  const std::vector<FoundCheckpoint> found = list_checkpoints(checkpoints_dir);
+  auto stays = std::find_if(found.begin(), found.end(), [&](const FoundCheckpoint& c) {
+    std::error_code error;
+    return fs::equivalent(checkpoints_dir / c.name, checkpoint, error);
+  });
+  if (stays == found.end())  // it lies elsewhere
+    stays =
+        std::find_if(found.begin(), found.end(), [&](const FoundCheckpoint& c) { return c.step <= step; });
+  if (stays == found.begin()) return;
+  log::warning("resume: '{}' holds {} checkpoint(s) newer than '{}': they are called off",
+               checkpoints_dir.string(), stays - found.begin(), checkpoint.string());
+  // `latest` first: whoever is interrupted here leaves it naming one that is there.
+  if (stays != found.end()) {
+    point_latest_to(checkpoints_dir, stays->name);
+  } else {
+    remove_latest(checkpoints_dir);
+  }
+  call_off_all(checkpoints_dir, {found.begin(), stays});
+}
+
 }  // namespace
 
 std::string find_damage_together(const fs::path& checkpoint_dir, parallel::Communicator& world) {
@@ -48,13 +79,16 @@ void set_aside_unfinished_together(const fs::path& checkpoints_dir, parallel::Co
 void call_off_newer_together(const fs::path& checkpoints_dir, int64_t most_steps,
                              parallel::Communicator& world) {
   on_first_rank(world, [&] {
-    for (const FoundCheckpoint& found : list_checkpoints(checkpoints_dir)) {
-      if (found.step <= most_steps) break;
-      const std::string aside = call_off(checkpoints_dir, found);
-      log::info("'{}' is called off: it stays as '{}', which nobody reads; delete it when you like",
-                (checkpoints_dir / found.name).string(), aside);
-    }
+    const std::vector<FoundCheckpoint> found = list_checkpoints(checkpoints_dir);
+    const auto stays = std::find_if(found.begin(), found.end(),
+                                    [&](const FoundCheckpoint& c) { return c.step <= most_steps; });
+    call_off_all(checkpoints_dir, {found.begin(), stays});
   });
+}
+
+void go_back_to_together(const fs::path& checkpoints_dir, const fs::path& checkpoint, int64_t step,
+                         parallel::Communicator& world) {
+  on_first_rank(world, [&] { go_back_to(checkpoints_dir, checkpoint, step); });
 }
 
 std::optional<fs::path> choose_newest(const fs::path& checkpoints_dir, parallel::Communicator& world,

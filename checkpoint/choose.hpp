@@ -31,6 +31,14 @@ std::optional<std::filesystem::path> choose_newest(const std::filesystem::path& 
 void call_off_newer_together(const std::filesystem::path& checkpoints_dir, int64_t most_steps,
                              parallel::Communicator& world);
 
+/// Before a run goes on from a checkpoint that was named: those of this folder that are newer than it become
+/// step-N.called-off-K, or the next start would take one of them, and the retention would keep them in place
+/// of what is saved from now on. `latest` then names the newest that stays. Nothing where none is newer.
+/// Throws IoError.
+void go_back_to_together(const std::filesystem::path& checkpoints_dir,
+                         const std::filesystem::path& checkpoint, int64_t step,
+                         parallel::Communicator& world);
+
 /// What is wrong with a checkpoint, a line each; empty: nothing.
 std::string find_damage_together(const std::filesystem::path& checkpoint_dir, parallel::Communicator& world);
 

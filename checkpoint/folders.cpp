@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
 #include <limits>
 #include <optional>
 #include <string_view>
@@ -21,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kLatest = "latest";
+constexpr std::size_t kMostLatest = 4096;  ///< bytes of it that are read
 
 void check(const std::error_code& error, const char* what, const fs::path& path) {
   if (error)
@@ -198,13 +198,40 @@ bool has_damaged(const fs::path& checkpoints_dir) {
 }
 
 void point_latest_to(const fs::path& checkpoints_dir, const std::string& name) {
-  std::ifstream in(checkpoints_dir / kLatest);
-  std::string said;
-  if (std::getline(in, said) && said == name) return;
+  if (read_text_if_there(checkpoints_dir / kLatest, kMostLatest) == name + "\n") return;
   replace_file(checkpoints_dir / kLatest, name + "\n");
 }
 
-void publish(const fs::path& checkpoints_dir, int64_t step) {
+void remove_latest(const fs::path& checkpoints_dir) {
+  std::error_code error;
+  fs::remove(checkpoints_dir / kLatest, error);
+  check(error, "remove", checkpoints_dir / kLatest);
+  sync_folder(checkpoints_dir);
+}
+
+namespace {
+
+/// The finished folder's last renaming; `aside`, where it is not empty, is what had its name before.
+void rename_durably(const fs::path& partial, const fs::path& final_folder, const fs::path& aside) {
+  bool renamed = false;
+  try {
+    rename_path(partial, final_folder);
+    renamed = true;
+    sync_folder(final_folder.parent_path());
+  } catch (const IoError& failure) {
+    try {
+      if (renamed) rename_path(final_folder, partial);
+      if (!aside.empty()) rename_path(aside, final_folder);
+    } catch (const IoError& undoing) {
+      throw IoError("{}; and what was renamed stays so: {}", failure.what(), undoing.what());
+    }
+    throw;
+  }
+}
+
+}  // namespace
+
+bool publish(const fs::path& checkpoints_dir, int64_t step) {
   const std::string name = folder_name(step);
   const fs::path final_folder = checkpoints_dir / name;
   fs::path aside;
@@ -214,22 +241,23 @@ void publish(const fs::path& checkpoints_dir, int64_t step) {
     // From here until the next rename step-N has no folder; find_latest knows to look for this one.
     rename_path(final_folder, aside);
   }
+  rename_durably(partial_folder(checkpoints_dir, step), final_folder, aside);
   try {
-    rename_path(partial_folder(checkpoints_dir, step), final_folder);
-  } catch (const IoError&) {
-    if (!aside.empty()) rename_path(aside, final_folder);
-    throw;
+    replace_file(checkpoints_dir / kLatest, name + "\n");
+  } catch (const IoError& error) {
+    log::warning("'{}' is saved, but '{}' could not be replaced durably, so nothing older is deleted: {}",
+                 final_folder.string(), kLatest, error.what());
+    return false;
   }
-  sync_folder(checkpoints_dir);
-  replace_file(checkpoints_dir / kLatest, name + "\n");
+  return true;
 }
 
 std::optional<fs::path> find_latest(const fs::path& checkpoints_dir) {
   const fs::path pointer = checkpoints_dir / kLatest;
-  if (!is_there(pointer)) return std::nullopt;
-  std::ifstream in(pointer);
-  std::string name;
-  if (!std::getline(in, name)) throw DataError("'{}' is empty or unreadable", pointer.string());
+  const auto text = read_text_if_there(pointer, kMostLatest);
+  if (!text) return std::nullopt;
+  if (text->empty()) throw DataError("'{}' is empty", pointer.string());
+  const std::string name = text->substr(0, text->find('\n'));
   if (!is_plain_path(name) || name.find('/') != std::string::npos)
     throw DataError("'{}' names '{}', which is no folder beside it", pointer.string(), name);
   const fs::path folder = checkpoints_dir / name;

@@ -44,10 +44,14 @@ std::string call_off(const std::filesystem::path& checkpoints_dir, const FoundCh
 bool has_damaged(const std::filesystem::path& checkpoints_dir);
 /// Makes `latest` name a checkpoint, where it does not. Throws IoError.
 void point_latest_to(const std::filesystem::path& checkpoints_dir, const std::string& name);
+/// `latest`, where it is there, no longer is. Throws IoError.
+void remove_latest(const std::filesystem::path& checkpoints_dir);
 
-/// Gives the finished step-N.partial its final name, then moves `latest`. Where step-N exists already (a run
-/// was resumed before it and came by again), that one is set aside first as step-N.superseded-K, with a
-/// warning. Throws IoError, having undone what it did to step-N.
-void publish(const std::filesystem::path& checkpoints_dir, int64_t step);
+/// Gives the finished step-N.partial its final name, durably, then moves `latest`. Where step-N exists
+/// already (a run was resumed before it and came by again), that one is set aside first as
+/// step-N.superseded-K, with a warning. Throws IoError, having undone what it did to step-N; where even that
+/// fails, step-N stays, which the message says. False: step-N is there and whole, but `latest` could not be
+/// moved, which a warning says.
+[[nodiscard]] bool publish(const std::filesystem::path& checkpoints_dir, int64_t step);
 
 }  // namespace red::checkpoint

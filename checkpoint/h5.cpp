@@ -1,9 +1,8 @@
 #include "checkpoint/h5.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 
-#include "base/log.hpp"
+#include "checkpoint/posix_file.hpp"
 
 namespace red::checkpoint::h5 {
 namespace {
@@ -98,28 +97,6 @@ void write_dataset(hid_t parent, const std::string& name, hid_t type, hsize_t nu
            "cannot write dataset '{}'", name);
 }
 
-/// HDF5's file driver reports system errors with time, descriptor and addresses, on two lines: keeps what it
-/// tried and why it failed.
-std::string shortened(const std::string& description) {
-  std::string tried = description.substr(0, description.find(": time = "));
-  const std::size_t number = description.find("errno = "), reason = description.find("error message = '");
-  if (number == std::string::npos || reason == std::string::npos) return tried;
-  const std::size_t reason_begin = reason + std::string("error message = '").size();
-  return fmt::format("{}: {} (errno {})", tried.substr(0, tried.find(", errno")),
-                     description.substr(reason_begin, description.find('\'', reason_begin) - reason_begin),
-                     std::atoi(description.c_str() + number + std::string("errno = ").size()));
-}
-
-/// One entry of the stack; entries that were given already, as they are when a file is flushed again and
-/// again, are left out.
-herr_t append_error(unsigned, const H5E_error2_t* error, void* text) {
-  auto& out = *static_cast<std::string*>(text);
-  const std::string entry = fmt::format("{}: {}", error->func_name ? error->func_name : "?",
-                                        error->desc ? shortened(error->desc) : "?");
-  if (out.find(entry) == std::string::npos) out += (out.empty() ? "" : "; ") + entry;
-  return 0;
-}
-
 herr_t append_name(hid_t, const char* name, const H5L_info_t*, void* names) {
   static_cast<std::vector<std::string>*>(names)->emplace_back(name);
   return 0;
@@ -138,26 +115,6 @@ std::string library_version() {
   return fmt::format("{}.{}.{}", major, minor, release);
 }
 
-std::string take_error_stack() {
-  std::string text;
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, append_error, &text);
-  H5Eclear2(H5E_DEFAULT);
-  return text.empty() ? "no reason given" : text;
-}
-
-void report_unclosed(const char* kind) noexcept {
-  try {
-    // One reason is enough: the error that led here is on its way with all of them.
-    const std::string stack = take_error_stack();
-    const std::size_t system = stack.find(" (errno ");
-    const std::size_t begin = system == std::string::npos ? std::string::npos : stack.rfind("; ", system);
-    log::rank_warning("an HDF5 {} could not be closed: {}", kind,
-                      stack.substr(begin == std::string::npos ? 0 : begin + 2).substr(0, 200));
-  } catch (
-      ...) {  // NOLINT(bugprone-empty-catch): out of memory while reporting; nothing is left to say it with
-  }
-}
-
 PropertyList file_access() {
   prepare_library();
   PropertyList access(RED_HDF5(IoError, H5Pcreate(H5P_FILE_ACCESS), "file access"));
@@ -170,7 +127,10 @@ PropertyList file_access() {
 }
 
 File open_file(const std::filesystem::path& path) {
+  if (kind_of(path) == PathKind::nothing) throw DataError("'{}' is missing", path.string());
   const PropertyList access = file_access();
+  set_reading_driver(access);
+  static_cast<void>(take_failed_read());  // of another file, that nobody asked about
   return File(RED_HDF5(DataError, H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()),
                        "{}: cannot be opened as an HDF5 file", path.string()));
 }
@@ -192,16 +152,27 @@ std::vector<std::string> member_names(hid_t parent, const std::string& group) {
   return names;
 }
 
+namespace {
+
+/// Of a question that HDF5 answers with yes (positive) or no, or cannot answer, which is no too, unless a
+/// read failed.
+bool answered(htri_t result, hid_t object, const std::string& name) {
+  if (result > 0) return true;
+  H5Eclear2(H5E_DEFAULT);
+  if (const std::string failed = take_failed_read(); !failed.empty())
+    throw IoError("{}: '{}': {}", name_of_file(object), name, failed);
+  return false;
+}
+
+}  // namespace
+
 bool contains(hid_t parent, const std::string& path) {
   // HDF5 asks for every link on the way by itself; missing ones in the middle are errors to it.
   for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
     const std::string prefix = path.substr(0, end);
     H5L_info_t info{};
-    if (H5Lget_info(parent, prefix.c_str(), &info, H5P_DEFAULT) < 0) {
-      H5Eclear2(H5E_DEFAULT);
-      return false;
-    }
-    if (info.type != H5L_TYPE_HARD) return false;
+    const herr_t got = H5Lget_info(parent, prefix.c_str(), &info, H5P_DEFAULT);
+    if (!answered(got < 0 ? got : 1, parent, prefix) || info.type != H5L_TYPE_HARD) return false;
     if (end == std::string::npos) return true;
   }
 }
@@ -300,7 +271,7 @@ double read_double(hid_t object, const std::string& name, const std::string& whe
 }
 
 bool has_attribute(hid_t object, const std::string& name) {
-  return H5Aexists(object, name.c_str()) > 0;
+  return answered(H5Aexists(object, name.c_str()), object, name);
 }
 
 std::vector<std::string> attribute_names(hid_t object, const std::string& where) {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -74,15 +75,28 @@ using Type = Handle<H5Tclose>;
 using Attribute = Handle<H5Aclose>;
 using PropertyList = Handle<H5Pclose>;
 
-/// Throws E: what was tried, the call, its place, HDF5's reasons.
+/// Why a read that HDF5 asked for in a file of open_file() failed, since the last call; empty: none did.
+/// HDF5's own error stack does not always tell: where it tries something else instead, it forgets the first
+/// reason.
+std::string take_failed_read();
+
+/// Throws E: what was tried, the call, its place, HDF5's reasons. Where a read failed it is an IoError
+/// instead of a DataError: what cannot be read may well be whole.
 template <class E>
 [[noreturn]] void fail(const char* call, const char* file, int line, const std::string& what) {
-  throw E("{}\n  {}:{}: {} failed: {}", what, file, line, call, take_error_stack());
+  const std::string stack = take_error_stack();
+  if constexpr (std::is_same_v<E, DataError>) {
+    if (const std::string failed = take_failed_read(); !failed.empty()) throw IoError("{}: {}", what, failed);
+  }
+  throw E("{}\n  {}:{}: {} failed: {}", what, file, line, call, stack);
 }
 
 /// Opens for reading; no locks are taken: checkpoints are written once. Throws DataError when it is not
-/// there or no HDF5 file.
+/// there or no HDF5 file, IoError when it cannot be opened or read.
 File open_file(const std::filesystem::path& path);
+
+/// Makes files that are opened with this list be read by our own calls, by which take_failed_read() knows.
+void set_reading_driver(const PropertyList& access);
 
 /// A property list for reading and writing: no file locks, and all objects must be closed before their file.
 PropertyList file_access();
@@ -90,10 +104,10 @@ PropertyList file_access();
 /// Names in a group in alphabetical order. Throws DataError when there is no such group, or when it holds a
 /// soft or external link: nothing of ours leads out of its file.
 std::vector<std::string> member_names(hid_t parent, const std::string& group);
-/// Whether `path` leads to an object, through hard links alone.
+/// Whether `path` leads to an object, through hard links alone. Throws IoError when that cannot be read.
 bool contains(hid_t parent, const std::string& path);
 
-/// Throws DataError naming `path`, as do all that follow.
+/// Throws DataError naming `path`, as do all that follow; IoError when it cannot be read.
 Dataset open_dataset(hid_t parent, const std::string& path);
 /// Extents of a dataset, each at most 2^62; `what` names it in the error.
 std::vector<int64_t> shape_of(hid_t dataset, const std::string& what);

@@ -1,6 +1,5 @@
 // The reading half of manifest.hpp. Nothing in a file is believed before it is checked: names, shapes, sizes.
 #include <algorithm>
-#include <fstream>
 #include <limits>
 
 #include "base/log.hpp"
@@ -148,12 +147,10 @@ std::string tile_checksums_path(const LogicalTensor& tensor) {
 }
 
 void check_index_checksum(const std::filesystem::path& folder) {
-  const std::filesystem::path path = folder / kIndexChecksumName;
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return;
-  std::ifstream in(path);
-  std::string said;
-  std::getline(in, said);
+  constexpr std::size_t most_bytes = 64;  // more than a checksum and a line feed
+  const auto text = read_text_if_there(folder / kIndexChecksumName, most_bytes);
+  if (!text) return;
+  const std::string said = text->substr(0, text->find('\n'));
   const uint32_t crc = file_crc32c(PosixFile::open(folder / kIndexName));
   if (said != fmt::format("{:08x}", crc))
     throw DataError("'{}' is damaged: the CRC-32C of its bytes is {:08x}, {} says '{}'",
@@ -165,8 +162,7 @@ h5::File open_index(const std::filesystem::path& folder, Manifest& manifest) {
   const std::string name = (folder / kIndexName).string();
   h5::File index = h5::open_file(name);
   manifest = read_manifest(index, name);
-  std::error_code error;
-  if (manifest.has_checksums() && !std::filesystem::exists(folder / kIndexChecksumName, error))
+  if (manifest.has_checksums() && kind_of(folder / kIndexChecksumName) == PathKind::nothing)
     throw DataError("checkpoint '{}' is damaged: {}, the checksum of {}, is missing", folder.string(),
                     kIndexChecksumName, kIndexName);
   return index;

@@ -18,6 +18,8 @@ namespace red::checkpoint {
 inline constexpr const char* kIndexName = "index.h5";
 inline constexpr const char* kIndexChecksumName = "index.crc32c";
 
+// Whatever reads throws IoError where the file cannot be read, which says nothing about what is in it.
+
 struct Manifest {
   int64_t format_minor = kFormatMinor;
   Metadata metadata;

@@ -27,6 +27,11 @@ void check(bool ok, const std::string& what, const std::filesystem::path& path) 
   if (!ok) fail(what, path, errno);
 }
 
+/// Of a call that was given a path: nothing is there.
+bool says_nothing_there(int error) {
+  return error == ENOENT || error == ENOTDIR;
+}
+
 }  // namespace
 
 PosixFile PosixFile::create(const std::filesystem::path& path) {
@@ -41,6 +46,14 @@ PosixFile PosixFile::open(const std::filesystem::path& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   check(descriptor >= 0, "open", path);
   return {descriptor, path};
+}
+
+std::optional<PosixFile> PosixFile::open_if_there(const std::filesystem::path& path) {
+  const watch::BlockingPoint opening("opening", path.native());
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0 && says_nothing_there(errno)) return std::nullopt;
+  check(descriptor >= 0, "open", path);
+  return PosixFile(descriptor, path);
 }
 
 PosixFile::PosixFile(PosixFile&& other) noexcept
@@ -131,6 +144,40 @@ void PosixFile::close() {
   check(::close(std::exchange(descriptor_, -1)) == 0, "close", path_);
 }
 
+namespace {
+
+/// Of what a path leads to; nothing where nothing is there.
+std::optional<struct stat> status_of(const std::filesystem::path& path) {
+  const watch::BlockingPoint looking("looking at", path.native());
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) return status;
+  check(says_nothing_there(errno), "look at", path);
+  return std::nullopt;
+}
+
+}  // namespace
+
+PathKind kind_of(const std::filesystem::path& path) {
+  const auto status = status_of(path);
+  if (!status) return PathKind::nothing;
+  if (S_ISREG(status->st_mode)) return PathKind::file;
+  return S_ISDIR(status->st_mode) ? PathKind::folder : PathKind::other;
+}
+
+std::optional<uint64_t> size_if_there(const std::filesystem::path& path) {
+  const auto status = status_of(path);
+  if (!status || !S_ISREG(status->st_mode)) return std::nullopt;
+  return static_cast<uint64_t>(status->st_size);
+}
+
+std::optional<std::string> read_text_if_there(const std::filesystem::path& path, std::size_t most_bytes) {
+  const auto file = PosixFile::open_if_there(path);
+  if (!file) return std::nullopt;
+  std::string text(static_cast<std::size_t>(std::min<uint64_t>(most_bytes, file->num_bytes())), '\0');
+  file->read_at(0, text.data(), text.size());
+  return text;
+}
+
 void sync_folder(const std::filesystem::path& folder) {
   const watch::BlockingPoint syncing("syncing folder", folder.native());
   const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -151,10 +198,15 @@ void replace_file(const std::filesystem::path& path, std::string_view text) {
   aside += ".partial";
   check(::unlink(aside.c_str()) == 0 || errno == ENOENT, "remove", aside);
   PosixFile file = PosixFile::create(aside);
-  file.write_at(0, text.data(), text.size());
-  file.sync();
-  file.close();
-  rename_path(aside, path);
+  try {
+    file.write_at(0, text.data(), text.size());
+    file.sync();
+    file.close();
+    rename_path(aside, path);
+  } catch (const IoError&) {
+    static_cast<void>(::unlink(aside.c_str()));  // the first failure is the one to tell
+    throw;
+  }
   sync_folder(path.parent_path());
 }
 

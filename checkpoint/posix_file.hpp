@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -19,6 +20,8 @@ class PosixFile {
   static PosixFile create(const std::filesystem::path& path);
   /// An existing one, for reading.
   static PosixFile open(const std::filesystem::path& path);
+  /// The same; nothing where there is none of this name.
+  static std::optional<PosixFile> open_if_there(const std::filesystem::path& path);
 
   PosixFile(PosixFile&& other) noexcept;
   PosixFile& operator=(PosixFile&& other) noexcept;
@@ -51,6 +54,17 @@ class PosixFile {
   std::filesystem::path path_;
   mutable ReadAhead ahead_;
 };
+
+/// What a path leads to.
+enum class PathKind { nothing, file, folder, other };
+/// Follows symbolic links. Permission and disks that fail are IoErrors: what cannot be looked at may well be
+/// there.
+PathKind kind_of(const std::filesystem::path& path);
+/// Bytes of a file; nothing where no file is there.
+std::optional<uint64_t> size_if_there(const std::filesystem::path& path);
+
+/// Of a text file its first `most_bytes` bytes; nothing where it is not there.
+std::optional<std::string> read_text_if_there(const std::filesystem::path& path, std::size_t most_bytes);
 
 /// Makes the entries of a folder durable: new files, renames.
 void sync_folder(const std::filesystem::path& folder);

@@ -1,8 +1,10 @@
 #include <algorithm>
+#include <optional>
 #include <unordered_map>
 
 #include "checkpoint/checkpoint.hpp"
 #include "checkpoint/manifest.hpp"
+#include "checkpoint/posix_file.hpp"
 #include "checkpoint/shard_reader.hpp"
 
 namespace red::checkpoint {
@@ -16,12 +18,11 @@ void check_shard_files(const fs::path& folder, const std::vector<ShardFile>& sha
   int num_wrong = 0;
   std::string wrong;
   for (const ShardFile& shard : shard_files) {
-    std::error_code error;
-    const uint64_t found = fs::file_size(folder / shard.name, error);
-    if (!error && found == shard.num_bytes) continue;
+    const auto found = size_if_there(folder / shard.name);
+    if (found == shard.num_bytes) continue;
     if (++num_wrong > max_named) continue;
-    wrong += error ? fmt::format("\n  {}: {}", shard.name, error.message())
-                   : fmt::format("\n  {}: {} bytes instead of {}", shard.name, found, shard.num_bytes);
+    wrong += found ? fmt::format("\n  {}: {} bytes instead of {}", shard.name, *found, shard.num_bytes)
+                   : fmt::format("\n  {} is missing", shard.name);
   }
   if (num_wrong > max_named) wrong += fmt::format("\n  and {} more", num_wrong - max_named);
   if (num_wrong > 0)
@@ -32,12 +33,12 @@ void check_shard_files(const fs::path& folder, const std::vector<ShardFile>& sha
 }  // namespace
 
 fs::path checked_folder(const fs::path& folder) {
-  std::error_code error;
-  if (!fs::is_directory(folder, error)) throw DataError("'{}': no such checkpoint folder", folder.string());
+  if (kind_of(folder) != PathKind::folder)
+    throw DataError("'{}': no such checkpoint folder", folder.string());
   const fs::path name = folder.filename().empty() ? folder.parent_path().filename() : folder.filename();
   if (name.extension() == ".partial")
     throw DataError("'{}' is a save that was never finished: use another checkpoint", folder.string());
-  if (!fs::is_regular_file(folder / kIndexName, error))
+  if (kind_of(folder / kIndexName) != PathKind::file)
     throw DataError("'{}' is no checkpoint: it has no {}", folder.string(), kIndexName);
   return folder;
 }
@@ -46,24 +47,30 @@ struct Reader::Impl {
   fs::path folder;
   std::string index_name;
   Manifest manifest;  ///< before the index, which fills it
-  h5::File index;
+  bool keeps_files_open;
+  std::optional<h5::File> index;
   std::unordered_map<std::string, std::size_t> by_path;  ///< into manifest.tensors
   std::unordered_map<std::string, TiledTensor> tiled;    ///< those that were read from
   ShardReader shards;
 
-  Impl(const fs::path& checkpoint_dir, Check check)
+  Impl(const fs::path& checkpoint_dir, Check check, std::size_t most_open_shards)
       : folder(checked_folder(checkpoint_dir)),
         index_name((folder / kIndexName).string()),
+        keeps_files_open(most_open_shards > 0),
         index(open_index(folder, manifest)),
-        shards(folder, manifest, check) {
+        shards(folder, manifest, check, most_open_shards) {
     check_shard_files(folder, manifest.shard_files);
+    if (!keeps_files_open) index.reset();
     for (std::size_t i = 0; i < manifest.tensors.size(); ++i) by_path[manifest.tensors[i].path] = i;
   }
 
   const TiledTensor& tiles_of(const LogicalTensor& tensor) {
     const auto found = tiled.find(tensor.path);
     if (found != tiled.end()) return found->second;
-    return tiled.emplace(tensor.path, read_tiles(index, index_name, manifest, tensor)).first->second;
+    if (!index) index = h5::open_file(index_name);
+    const auto added = tiled.emplace(tensor.path, read_tiles(*index, index_name, manifest, tensor)).first;
+    if (!keeps_files_open) index.reset();
+    return added->second;
   }
 
   void read(const Shard& region) {
@@ -83,11 +90,12 @@ struct Reader::Impl {
       const Rectangle part = intersection(whole_region, tile.region);
       if (!part.empty()) shards.read(stored, tile, part, to);
     }
+    if (!keeps_files_open) shards.close_all();
   }
 };
 
-Reader::Reader(const fs::path& checkpoint_dir, Check check)
-    : impl_(std::make_unique<Impl>(checkpoint_dir, check)) {}
+Reader::Reader(const fs::path& checkpoint_dir, Check check, std::size_t most_open_shards)
+    : impl_(std::make_unique<Impl>(checkpoint_dir, check, most_open_shards)) {}
 Reader::~Reader() = default;
 Reader::Reader(Reader&&) noexcept = default;
 Reader& Reader::operator=(Reader&&) noexcept = default;

@@ -54,8 +54,8 @@ void publish_all(const std::filesystem::path& checkpoints_dir, const Metadata& m
   write_index(partial / kIndexName, metadata, tiles.tensors, list_files(records));
   sync_folder(partial);
   if (retention.deletes()) read_index_back(partial);
-  publish(checkpoints_dir, metadata.step);
-  delete_old(checkpoints_dir, retention, metadata.step);
+  // Where `latest` still names an older one, that one must stay.
+  if (publish(checkpoints_dir, metadata.step)) delete_old(checkpoints_dir, retention, metadata.step);
 }
 
 }  // namespace red::checkpoint

@@ -30,7 +30,7 @@ ShardReader::OpenShard& ShardReader::open(int index) {
     open_.splice(open_.begin(), open_, found->second);
     return open_.front();
   }
-  while (open_.size() >= kMaxOpenShards) {
+  while (!open_.empty() && open_.size() >= most_open_files_) {
     by_index_.erase(open_.back().index);
     open_.pop_back();
   }
@@ -45,6 +45,11 @@ ShardReader::OpenShard& ShardReader::open(int index) {
   open_.push_front(std::move(shard));
   by_index_[index] = open_.begin();
   return open_.front();
+}
+
+void ShardReader::close_all() {
+  by_index_.clear();
+  open_.clear();
 }
 
 Extent ShardReader::extent_of(const OpenShard& shard, const LogicalTensor& tensor, const Tile& tile) const {

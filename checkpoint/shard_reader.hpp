@@ -28,11 +28,10 @@ struct Destination {
 
 class ShardReader {
  public:
-  static constexpr std::size_t kMaxOpenShards = 32;  ///< each by HDF5 and by us: 64 descriptors
-
-  /// Both must outlive the reader.
-  ShardReader(const std::filesystem::path& folder, const Manifest& manifest, Check check)
-      : folder_(folder), manifest_(manifest), check_(check) {}
+  /// Both must outlive the reader. One file is open at least, from the first read on.
+  ShardReader(const std::filesystem::path& folder, const Manifest& manifest, Check check,
+              std::size_t most_open_files = Reader::kMostOpenShards)
+      : folder_(folder), manifest_(manifest), check_(check), most_open_files_(most_open_files) {}
 
   /// Copies `part`, which lies in the tile, to memory. Throws DataError when the file or the dataset is not
   /// what the index says.
@@ -44,6 +43,8 @@ class ShardReader {
   /// Compares the bytes outside of the file's tiles, which lie in these extents, with their checksum. Throws
   /// DataError.
   void verify_structure(int writer, std::vector<Extent> tiles);
+
+  void close_all();
 
  private:
   struct OpenShard {
@@ -64,6 +65,7 @@ class ShardReader {
   const std::filesystem::path& folder_;
   const Manifest& manifest_;
   const Check check_;
+  const std::size_t most_open_files_;
   std::unordered_set<std::string> verified_;  ///< names of tiles
   std::list<OpenShard> open_;                 ///< most recently used first
   std::unordered_map<int, std::list<OpenShard>::iterator> by_index_;

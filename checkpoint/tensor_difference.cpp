@@ -14,17 +14,15 @@ struct Sums {
   TensorDifference result;
   double squares = 0.0, squares_of_a = 0.0;
 
-  void add(double a, double b) {
+  void add(double a, double b, bool same_bits) {
     ++result.num_elements;
+    result.num_different += same_bits ? 0 : 1;
     if (std::isnan(a) || std::isnan(b)) {
-      const bool both = std::isnan(a) && std::isnan(b);
-      result.num_different += both ? 0 : 1;
-      result.num_nan += both ? 0 : 1;
+      result.num_nan += std::isnan(a) && std::isnan(b) ? 0 : 1;
       return;
     }
     squares_of_a += a * a;
     if (a == b) return;
-    ++result.num_different;
     const double difference = std::abs(a - b);
     result.largest = std::max(result.largest, difference);
     squares += difference * difference;
@@ -41,13 +39,18 @@ TensorDifference difference_of(const Reader& a, const Reader& b, const LogicalTe
     const auto other = blocks_b.next();
     RED_CHECK(other.size() == block.size(), "blocks of {} and {} bytes", block.size(), other.size());
     if (std::memcmp(block.data(), other.data(), block.size()) == 0) {
-      for_each_value(tensor.dtype, block, [&](double x) { sums.add(x, x); });
+      for_each_value(tensor.dtype, block, [&](double x) { sums.add(x, x, true); });
       continue;
     }
     values.clear();
     for_each_value(tensor.dtype, block, [&](double x) { values.push_back(x); });
+    const std::size_t element = size_of(tensor.dtype);
     std::size_t i = 0;
-    for_each_value(tensor.dtype, other, [&](double x) { sums.add(values[i++], x); });
+    for_each_value(tensor.dtype, other, [&](double x) {
+      const bool same_bits =
+          std::memcmp(block.data() + i * element, other.data() + i * element, element) == 0;
+      sums.add(values[i++], x, same_bits);
+    });
   }
   sums.result.relative = std::sqrt(sums.squares_of_a > 0.0 ? sums.squares / sums.squares_of_a : sums.squares);
   return sums.result;

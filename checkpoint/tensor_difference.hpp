@@ -7,7 +7,7 @@
 
 namespace red::checkpoint {
 
-/// Two elements are equal when they compare so, or when both are NaN.
+/// Two elements are equal when their bits are, as for the digest: 0 and -0 are not, nor NaN of other bits.
 struct TensorDifference {
   int64_t num_elements = 0;
   int64_t num_different = 0;

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "checkpoint/manifest.hpp"
+#include "checkpoint/posix_file.hpp"
 #include "checkpoint/shard_reader.hpp"
 
 namespace red::checkpoint {
@@ -64,16 +65,12 @@ class Verification {
     const ShardFile& listed = manifest_.shard_files[static_cast<std::size_t>(file)];
     const fs::path path = folder_ / listed.name;
     const bool right_size = note([&] {
-      std::error_code error;
-      const uint64_t found = fs::file_size(path, error);
-      if (error == std::errc::no_such_file_or_directory) throw DataError("'{}' is missing", path.string());
-      if (error)
-        throw IoError("cannot look at '{}': {} (errno {})", path.string(), error.message(), error.value());
-      if (found != listed.num_bytes)
-        throw DataError("'{}' has {} bytes instead of {}", path.string(), found, listed.num_bytes);
+      const auto found = size_if_there(path);
+      if (!found) throw DataError("'{}' is missing", path.string());
+      if (*found != listed.num_bytes)
+        throw DataError("'{}' has {} bytes instead of {}", path.string(), *found, listed.num_bytes);
     });
     if (!right_size) return;
-    static_cast<void>(PosixFile::open(path));  // what may not be read is no damage
     std::vector<Extent> extents;
     bool all = true;
     for (const FileTile& tile : tiles)

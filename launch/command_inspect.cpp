@@ -15,30 +15,36 @@ namespace red::launch {
 namespace {
 
 config::CommandSpec checkpoint_spec() {
-  return {
-      .name = "inspect checkpoint",
-      .usage = "DIR [--tensors | --verify | --digest | --diff OTHER] [--json]",
-      .summary =
-          "Shows what a checkpoint holds: step, samples consumed, the layout that wrote it, the model, "
-          "tensors.\n"
-          "DIR is a checkpoint, or the folder of a run, whose latest checkpoint is taken. Opening it "
-          "compares the\n"
-          "index with its checksum and looks whether every shard file is there with its size; the "
-          "options below\n"
-          "read every byte, a few MiB at a time.",
-      .options =
-          {{"tensors", "", "of each tensor: RMS, minimum, maximum, number of NaN and of infinities", false},
-           {"verify", "",
-            "compare every byte with its checksum; names all that is missing or damaged, and ends "
-            "with exit code 3 if anything is",
-            false},
-           {"digest", "", "SHA-256 of step, samples and tensors: equal whatever layout wrote them", false},
-           {"diff", "OTHER", "name the tensors that differ from another checkpoint's, and by how much",
-            false},
-           {"json", "", "one JSON object instead of a table; figures that are no numbers are null", false}},
-      .min_positional = 1,
-      .max_positional = 1,
-      .example = "redllm inspect checkpoint runs/quickstart-red --verify"};
+  return {.name = "inspect checkpoint",
+          .usage = "DIR [--tensors | --verify | --digest | --diff OTHER] [--json]",
+          .summary =
+              "Shows what a checkpoint holds: step, samples consumed, the layout that wrote it, the model, "
+              "tensors.\n"
+              "DIR is a checkpoint, or the folder of a run, whose latest checkpoint is taken. Opening it "
+              "compares the\n"
+              "index with its checksum and looks whether every shard file is there with its size; the "
+              "options below\n"
+              "read every byte, a few MiB at a time.",
+          .options = {{"tensors", "",
+                       "of each tensor: RMS, minimum, maximum, number of NaN and of infinities", false},
+                      {"verify", "",
+                       "compare every byte with its checksum; names all that is missing or damaged, and ends "
+                       "with exit code 3 if anything is",
+                       false},
+                      {"digest", "",
+                       "SHA-256 of step, samples, tokenizer, further state and tensors: equal whatever "
+                       "layout wrote them",
+                       false},
+                      {"diff", "OTHER",
+                       "name what differs from another checkpoint, tensors bit for bit and by how much; "
+                       "nothing does where the "
+                       "digests are equal",
+                       false},
+                      {"json", "", "one JSON object instead of a table; figures that are no numbers are null",
+                       false}},
+          .min_positional = 1,
+          .max_positional = 1,
+          .example = "redllm inspect checkpoint runs/quickstart-red --verify"};
 }
 
 int inspect_checkpoint(std::span<const std::string> args) {

@@ -28,24 +28,40 @@ std::map<std::string, LogicalTensor> by_path(const Reader& reader) {
   return tensors;
 }
 
-/// What tells two checkpoints apart.
+/// What tells two checkpoints apart, of all that the digest is of.
 struct Comparison {
   std::vector<std::string> only_first, only_second;
   std::vector<std::string> other_shapes;  ///< "NAME (3, 4) fp32 and (3, 5) fp32"
   std::vector<std::pair<std::string, TensorDifference>> different;
   std::size_t num_equal = 0;
-  bool same_place = true;  ///< step and samples
+  bool same_place = true;                   ///< step and samples
+  std::vector<std::string> other_metadata;  ///< names: "tokenizer_digest", "extra: updates"
 
-  bool equal() const {
-    return same_place && only_first.empty() && only_second.empty() && other_shapes.empty() &&
-           different.empty();
+  bool tensors_equal() const {
+    return only_first.empty() && only_second.empty() && other_shapes.empty() && different.empty();
   }
+  bool equal() const { return same_place && other_metadata.empty() && tensors_equal(); }
 };
+
+std::vector<std::string> other_metadata(const checkpoint::Metadata& first,
+                                        const checkpoint::Metadata& second) {
+  std::vector<std::string> names;
+  if (first.tokenizer_digest != second.tokenizer_digest) names.emplace_back("tokenizer_digest");
+  std::map<std::string, int> num_having;
+  for (const checkpoint::Metadata* metadata : {&first, &second}) {
+    for (const auto& [name, value] : metadata->extra) ++num_having[name];
+  }
+  for (const auto& [name, count] : num_having) {
+    if (count < 2 || first.extra.at(name) != second.extra.at(name)) names.push_back("extra: " + name);
+  }
+  return names;
+}
 
 Comparison compare(const Reader& first, const Reader& second) {
   Comparison result;
   result.same_place = first.metadata().step == second.metadata().step &&
                       first.metadata().sample_cursor == second.metadata().sample_cursor;
+  result.other_metadata = other_metadata(first.metadata(), second.metadata());
   const std::map<std::string, LogicalTensor> others = by_path(second);
   for (const auto& [path, tensor] : by_path(first)) {
     const auto other = others.find(path);
@@ -76,6 +92,7 @@ void print_comparison(const Comparison& c, const Reader& first, const Reader& se
   if (!c.same_place)
     fmt::print("step {}, {} samples, and step {}, {} samples\n", first.metadata().step,
                first.metadata().sample_cursor, second.metadata().step, second.metadata().sample_cursor);
+  for (const std::string& name : c.other_metadata) fmt::print("other metadata: {}\n", name);
   for (const std::string& path : c.only_first) fmt::print("only in the first: {}\n", path);
   for (const std::string& path : c.only_second) fmt::print("only in the second: {}\n", path);
   for (const std::string& text : c.other_shapes) fmt::print("of other shapes: {}\n", text);
@@ -98,8 +115,10 @@ void print_comparison_json(const Comparison& c, const fs::path& folder, const fs
   json["checkpoint"] = folder.string();
   json["other"] = other.string();
   json["equal"] = c.equal();
+  json["tensors_equal"] = c.tensors_equal();
   json["step"] = {first.metadata().step, second.metadata().step};
   json["sample_cursor"] = {first.metadata().sample_cursor, second.metadata().sample_cursor};
+  json["other_metadata"] = c.other_metadata;
   json["num_equal"] = c.num_equal;
   json["different"] = ordered_json::array();
   for (const auto& [path, d] : c.different)

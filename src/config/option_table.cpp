@@ -311,7 +311,7 @@ void add_rest(std::vector<RunOption>& table) {
   checkpoint
       .path("resume", FIELD(checkpoint.resume),
             "auto: go on from the run's newest checkpoint if there is one; must: there has to be one; never: "
-            "begin anew; or the folder of a checkpoint.")
+            "begin anew; or the folder of a checkpoint, whose newer ones the run then calls off.")
       .aka({"load", "resume_from"});
   checkpoint
       .path("initialize_from", FIELD(checkpoint.initialize_from),

@@ -15,6 +15,16 @@ namespace {
 
 using Models = std::vector<std::unique_ptr<ModelCheckpoint>>;
 
+/// Of all checkpoints together; a process may usually have 1,024.
+constexpr std::size_t kMostOpenFiles = 256;
+
+/// Each has its index open too, and a shard file by two descriptors; where there are too many even for one of
+/// them, files are opened for each read.
+std::size_t most_open_shards(std::size_t num_checkpoints) {
+  const std::size_t files_each = kMostOpenFiles / num_checkpoints;
+  return files_each < 3 ? 0 : std::min((files_each - 1) / 2, checkpoint::Reader::kMostOpenShards);
+}
+
 /// What the parameters mean must be the same; names and seeds may differ.
 void check_same_model(const ModelCheckpoint& first, const ModelCheckpoint& other) {
   std::string wrong;
@@ -59,7 +69,7 @@ void average(const std::vector<std::filesystem::path>& checkpoints, const std::f
   if (checkpoints.size() < 2) throw ConfigError("an average needs at least two checkpoints");
   Models models;
   for (const std::filesystem::path& folder : checkpoints) {
-    models.push_back(std::make_unique<ModelCheckpoint>(folder));
+    models.push_back(std::make_unique<ModelCheckpoint>(folder, most_open_shards(checkpoints.size())));
     check_same_model(*models.front(), *models.back());
   }
   const std::vector<model::ParameterSpec>& parameters = models.front()->parameters();

@@ -75,9 +75,9 @@ checkpoint::LogicalTensor logical_tensor(const model::ParameterSpec& spec) {
   return {std::string(kParameters) + spec.name, spec.rows, spec.is_gain() ? 0 : spec.cols, DType::fp32};
 }
 
-ModelCheckpoint::ModelCheckpoint(const std::filesystem::path& folder)
+ModelCheckpoint::ModelCheckpoint(const std::filesystem::path& folder, std::size_t most_open_shards)
     : folder_(folder),
-      reader_(folder),
+      reader_(folder, checkpoint::Check::checksums, most_open_shards),
       config_(configuration_of(reader_, folder)),
       parameters_(model::parameter_specs(config_.model)) {
   check_tensors(reader_, parameters_, folder);

@@ -19,7 +19,8 @@ inline constexpr int64_t kBlockElements = int64_t{1} << 24;
 class ModelCheckpoint {
  public:
   /// Throws DataError naming parameters that are missing, unexpected, or of another shape or dtype than fp32.
-  explicit ModelCheckpoint(const std::filesystem::path& folder);
+  explicit ModelCheckpoint(const std::filesystem::path& folder,
+                           std::size_t most_open_shards = checkpoint::Reader::kMostOpenShards);
 
   const std::filesystem::path& folder() const { return folder_; }
   const checkpoint::Reader& reader() const { return reader_; }

@@ -6,6 +6,7 @@
 #include "base/log.hpp"
 #include "base/stop_signal.hpp"
 #include "base/watch.hpp"
+#include "checkpoint/choose.hpp"
 #include "optim/learning_rate.hpp"
 #include "train/event_file.hpp"
 #include "train/metrics_file.hpp"
@@ -77,6 +78,9 @@ void Trainer::start_or_resume() {
   check_resume(reader.metadata(), config_, inputs_.tokenizer_digest, *checkpoint);
   check_contents(reader.metadata(), inputs_.provider, *checkpoint);
   go_on_from(reader);
+  // Not before all above went well: a start that is refused changes nothing.
+  checkpoint::go_back_to_together(checkpoints_dir(config_.train.run_dir), *checkpoint, steps_done_,
+                                  mesh_.world());
   log::info("resuming {} at step {}, written by {}", checkpoint->string(), steps_done_,
             reader.metadata().layout);
 }

@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <system_error>
+
 #include "checkpoint/file_size_limit.hpp"
 #include "checkpoint/folders.hpp"
 #include "checkpoint/test_run.hpp"
@@ -33,10 +36,12 @@ class BackgroundSaverTest : public CheckpointTest {
   void begin(BackgroundSaver& saver, int64_t step, Source& from) {
     saver.begin(metadata_of(step), copy_shards(stream_, from.owned.shards(), from.memory));
   }
-  /// Step after step until the saver is idle.
-  SaveResult result_after_steps(BackgroundSaver& saver) {
+  /// Step after step until the saver is idle; `between` is called behind each.
+  SaveResult result_after_steps(
+      BackgroundSaver& saver, const std::function<void()>& between = [] {}) {
     for (int boundary = 0; boundary < 100000; ++boundary) {
       saver.at_step_boundary();
+      between();
       if (auto result = saver.take_result()) return *result;
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
@@ -128,17 +133,20 @@ TEST_F(BackgroundSaverTest, OneRankOutOfSpaceIsEverybodysResult) {
 
 TEST_F(BackgroundSaverTest, APublicationThatFailsIsRankZeros) {
   Source from = source(1);
-  if (rank() == 0) fs::create_directories(folder() / "latest.partial/in the way");
-  barrier();
   BackgroundSaver saver(folder(), {}, world());
   begin(saver, 1, from);
-  const SaveResult result = result_after_steps(saver);
+  // Shards are written between two boundaries; publishing begins behind them, with the index.
+  const fs::path partial = folder() / "step-00000001.partial";
+  const SaveResult result = result_after_steps(saver, [&] {
+    std::error_code there_already;
+    if (rank() == 0 && fs::exists(partial)) fs::create_directory(partial / "index.h5", there_already);
+  });
   EXPECT_TRUE(has(result.error, "checkpoint: publishing: rank 0 on "));
-  EXPECT_TRUE(has(result.error, "latest.partial"));
+  EXPECT_TRUE(has(result.error, "step-00000001.partial/index.h5"));
   EXPECT_EQ(result.error, text_of_rank_0(result.error));
   saver.finish();
   barrier();
-  if (rank() == 0) fs::remove_all(folder() / "latest.partial");
+  EXPECT_TRUE(names_in(folder()).empty());
 }
 
 TEST_F(BackgroundSaverTest, AFolderThatCannotBeIsAResult) {

@@ -134,6 +134,49 @@ TEST_F(ChooseTest, GoingBackCallsOffWhatIsNewer) {
   EXPECT_EQ(chosen(), "step-00000001");
 }
 
+TEST_F(ChooseTest, GoingOnFromAnOlderOneCallsOffWhatIsNewer) {
+  save_steps(3);
+  save_step(3);
+  go_back_to_together(folder(), step1_, 1, world());
+  barrier();
+  EXPECT_EQ(names_in(folder()),
+            (std::set<std::string>{"latest", "step-00000001", "step-00000002.called-off-1",
+                                   "step-00000003.called-off-1", "step-00000003.called-off-2"}));
+  EXPECT_EQ(find_latest(folder()), step1_);
+  barrier();
+  save_step(2);
+  EXPECT_EQ(chosen(), "step-00000002");
+  // From the newest nothing changes.
+  const std::set<std::string> before = names_in(folder());
+  barrier();
+  go_back_to_together(folder(), step2_ / "", 2, world());
+  barrier();
+  EXPECT_EQ(names_in(folder()), before);
+  // From the older save of a step: the other one of that step is newer.
+  barrier();
+  save_step(2);
+  const fs::path superseded = folder() / "step-00000002.superseded-1";
+  go_back_to_together(folder(), superseded, 2, world());
+  barrier();
+  EXPECT_EQ(find_latest(folder()), superseded);
+  EXPECT_TRUE(fs::exists(folder() / "step-00000002.called-off-2"));
+  EXPECT_EQ(chosen(), "step-00000002.superseded-1");
+}
+
+TEST_F(ChooseTest, GoingOnFromOneOfAnotherFolderCallsOffWhatHasMoreSteps) {
+  save_steps(3);
+  go_back_to_together(folder(), folder() / "elsewhere" / "step-00000002", 2, world());
+  barrier();
+  EXPECT_EQ(names_in(folder()), (std::set<std::string>{"latest", "step-00000001", "step-00000002",
+                                                       "step-00000003.called-off-1"}));
+  EXPECT_EQ(find_latest(folder()), step2_);
+  barrier();
+  go_back_to_together(folder(), folder() / "elsewhere" / "step-00000000", 0, world());
+  barrier();
+  EXPECT_EQ(find_latest(folder()), std::nullopt);
+  EXPECT_EQ(chosen(), "nothing");
+}
+
 TEST_F(ChooseTest, ForeignNamesAreLeftAlone) {
   save_steps(1);
   on_rank_0([&] {

@@ -82,10 +82,31 @@ TEST_F(H5Test, FailuresSayWhatAndWhere) {
 }
 
 TEST_F(H5Test, SystemErrorsAreShort) {
-  const std::string text = error_of<DataError>([] { open_file("/nowhere/x.h5"); });
-  EXPECT_TRUE(has(text, "/nowhere/x.h5: cannot be opened as an HDF5 file"));
+  const PropertyList access = file_access();
+  const std::string text = error_of<DataError>(
+      [&] { RED_HDF5(DataError, H5Fopen("/nowhere/x.h5", H5F_ACC_RDONLY, access.get()), "opening"); });
   EXPECT_TRUE(has(text, "No such file or directory (errno 2)")) << text;
   EXPECT_FALSE(has(text, "time = ")) << text;
+}
+
+TEST_F(H5Test, WhatCannotBeReadIsNotDamaged) {
+  EXPECT_EQ(error_of<DataError>([] { open_file("/nowhere/x.h5"); }), "'/nowhere/x.h5' is missing");
+  // HDF5 reads of a folder what no folder gives.
+  EXPECT_TRUE(has(error_of<IoError>([&] { open_file(path_.parent_path()); }), "(errno 21)"));
+  // A link that leads to itself.
+  fs::remove(path_);
+  fs::create_symlink(path_, path_);
+  EXPECT_TRUE(has(error_of<IoError>([&] { open_file(path_); }), "(errno 40)"));
+  EXPECT_EQ(take_failed_read(), "");
+}
+
+/// A failed read is told once, and not of the next file.
+TEST_F(H5Test, AFailedReadIsForgottenWithItsFile) {
+  const PropertyList access = file_access();
+  set_reading_driver(access);
+  EXPECT_LT(H5Fopen("/nowhere/x.h5", H5F_ACC_RDONLY, access.get()), 0);
+  std::ofstream(path_) << "no HDF5 file";
+  EXPECT_TRUE(has(error_of<DataError>([&] { open_file(path_); }), "cannot be opened as an HDF5 file"));
 }
 
 TEST_F(H5Test, OnlyHardLinksCount) {

@@ -2,7 +2,10 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <fstream>
+#include <functional>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "checkpoint/plain_checkpoint.hpp"
@@ -137,12 +140,18 @@ TEST_F(InspectTest, VerifyNamesWhatIsWrong) {
   EXPECT_NE(without_index.err.find("it has no index.h5"), std::string::npos) << without_index.err;
 }
 
-/// The plain checkpoint's contents in one file, by another layout.
-void write_in_one_file(const fs::path& folder, uint64_t cursor = 56) {
-  fs::create_directories(folder);
+/// What write_in_one_file() writes.
+struct Contents {
   std::vector<float> matrix = plain_rows<float>(kPlainMatrix, 0, 6),
                      vector = plain_rows<float>(kPlainVector, 0, 5);
   std::vector<double> state = plain_rows<double>(kPlainState, 0, 6);
+  Metadata metadata = plain_metadata();
+};
+
+/// The plain checkpoint's contents, if they are no others, in one file, by another layout.
+void write_in_one_file(const fs::path& folder, uint64_t cursor = 56, Contents contents = {}) {
+  fs::create_directories(folder);
+  auto& [matrix, vector, state, metadata] = contents;
   const std::vector<Shard> shards = {{kPlainMatrix, 0, 6, 0, 4, matrix.data(), 4},
                                      {kPlainState, 0, 6, 0, 4, state.data(), 4},
                                      {kPlainVector, 0, 5, 0, 1, vector.data(), 1}};
@@ -152,7 +161,6 @@ void write_in_one_file(const fs::path& folder, uint64_t cursor = 56) {
       {kPlainState, {{whole(kPlainState), 0, record.tile_crc32c[1]}}},
       {kPlainMatrix, {{whole(kPlainMatrix), 0, record.tile_crc32c[0]}}},
       {kPlainVector, {{whole(kPlainVector), 0, record.tile_crc32c[2]}}}};
-  Metadata metadata = plain_metadata();
   metadata.sample_cursor = cursor;
   metadata.layout = "another";
   metadata.configuration = "[model]\nname = plain\n";
@@ -174,6 +182,38 @@ TEST_F(InspectTest, DigestIsOfTheContent) {
   EXPECT_EQ(json["digest"].get<std::string>() + "\n", expected);
   write_in_one_file(run_ / "elsewhere", 57);  // in the data
   EXPECT_NE(digest(run_ / "elsewhere"), expected);
+}
+
+/// --diff finds a difference exactly where the digests differ.
+TEST_F(InspectTest, DiffAgreesWithTheDigest) {
+  struct Case {
+    const char* told;
+    std::function<void(Contents&)> change;
+  };
+  const std::vector<Case> cases = {
+      {"3 tensors are equal, 0 differ\n", [](Contents&) {}},
+      {"parameters/final_norm.gain", [](Contents& c) { c.vector[0] = -0.0F; }},
+      {"optimizer/v/embedding.weight",
+       [](Contents& c) { c.state[kPlainNanRow * 4 + 2] = -std::numeric_limits<double>::quiet_NaN(); }},
+      {"parameters/embedding.weight", [](Contents& c) { c.matrix[3] = std::nextafter(c.matrix[3], 100.0F); }},
+      {"other metadata: tokenizer_digest\n", [](Contents& c) { c.metadata.tokenizer_digest = "01ff"; }},
+      {"other metadata: extra: updates\n", [](Contents& c) { c.metadata.extra["updates"] = "8"; }},
+      {"other metadata: extra: more\n", [](Contents& c) { c.metadata.extra["more"] = ""; }},
+      {"other metadata: extra: updates\n", [](Contents& c) { c.metadata.extra.clear(); }}};
+  const std::string digest = inspect({run_.string(), "--digest"}).out;
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    SCOPED_TRACE(fmt::format("case {}: {}", i, cases[i].told));
+    Contents contents;
+    cases[i].change(contents);
+    const fs::path other = run_ / fmt::format("other-{}", i);
+    write_in_one_file(other, 56, contents);
+    const ChildResult json = inspect({run_.string(), "--diff", other.string(), "--json"});
+    ASSERT_EQ(json.exit_code, 0) << json.err;
+    EXPECT_EQ(nlohmann::json::parse(json.out).at("equal"), i == 0);
+    EXPECT_EQ(inspect({other.string(), "--digest"}).out == digest, i == 0);
+    const ChildResult table = inspect({run_.string(), "--diff", other.string()});
+    EXPECT_NE(table.out.find(cases[i].told), std::string::npos) << table.out;
+  }
 }
 
 TEST_F(InspectTest, DiffNamesTensorsAndDistances) {

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Compares a consolidated file with its checkpoint, in h5py: check_consolidated.py FILE INDEX DTYPE."""
+"""Compares a consolidated file with its checkpoint, in h5py: check_consolidated.py FILE INDEX DTYPE STATE; STATE: with, without, or
+none, where the checkpoint has no optimizer state."""
 import sys
 
 import h5py
@@ -19,8 +20,12 @@ def rounded(values):
 
 
 def main():
-    file, index, dtype = h5py.File(sys.argv[1]), h5py.File(sys.argv[2]), sys.argv[3]
+    file, index, dtype, state = h5py.File(sys.argv[1]), h5py.File(sys.argv[2]), sys.argv[3], sys.argv[4]
     got, expected = tensors(file), tensors(index)
+    has_state = any(name.startswith("optimizer/") for name in expected)
+    assert has_state == (state != "none"), sorted(expected)
+    if state == "without":
+        expected = {name: item for name, item in expected.items() if name.startswith("parameters/")}
     assert expected and sorted(got) == sorted(expected), set(got) ^ set(expected)
     for name, item in expected.items():
         values = item[...]
@@ -30,7 +35,7 @@ def main():
         assert numpy.array_equal(found, rounded(values) if narrow else values), name
     for name in ("step", "sample_cursor", "configuration", "tokenizer_digest"):
         assert file.attrs[name] == index.attrs[name], name
-    assert dict(file["extra"].attrs) == dict(index["extra"].attrs)
+    assert dict(file["extra"].attrs) == ({} if state == "without" else dict(index["extra"].attrs))
 
 
 if __name__ == "__main__":

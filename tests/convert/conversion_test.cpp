@@ -18,6 +18,7 @@
 #include "convert/made_checkpoint.hpp"
 #include "convert/safetensors_folder.hpp"
 #include "integration/child_process.hpp"
+#include "integration/good_inputs.hpp"
 #include "integration/working_directory.hpp"
 
 namespace red::test {
@@ -219,25 +220,68 @@ TEST_F(ConversionTest, TheMeanOfCheckpoints) {
   });
 }
 
+/// However many checkpoints there are, the files that are open at a time stay below what a process may have.
+TEST_F(ConversionTest, TheMeanOfManyCheckpointsNeedsFewFiles) {
+  constexpr std::size_t most_files = 300;
+  const fs::path made_once = made("once", small_dec(), 1);
+  std::vector<fs::path> folders;
+  for (std::size_t i = 0; i < most_files; ++i) {
+    folders.push_back(path(fmt::format("copy-{}", i)));
+    fs::copy(made_once, folders.back());
+  }
+  struct rlimit before {};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  struct rlimit few = before;
+  few.rlim_cur = most_files;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  for (const std::size_t count : {std::size_t{2}, std::size_t{5}, std::size_t{200}, most_files}) {
+    SCOPED_TRACE(count);
+    const fs::path run = path(fmt::format("mean-{}", count));
+    EXPECT_NO_THROW(
+        convert::average({folders.begin(), folders.begin() + static_cast<std::ptrdiff_t>(count)}, run));
+    if (fs::exists(run)) expect_same_bits(made_once, *checkpoint::find_latest(run / "checkpoints"));
+  }
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
 TEST_F(ConversionTest, OneFileThatH5pyReads) {
   if (std::system("/usr/bin/python3 -c 'import h5py' 2>/dev/null") != 0)
     GTEST_SKIP() << "python3-h5py is not installed";
-  const fs::path checkpoint = made("red", small_red());
-  const ModelCheckpoint model(checkpoint);
-  for (const DType dtype : {DType::fp32, DType::bf16}) {
-    const fs::path file = path(fmt::format("one-{}.h5", name_of(dtype)));
-    convert::consolidate(model, file, {dtype, true});
-    const ChildResult result = run_child({"/usr/bin/python3", kCheckConsolidated, file.string(),
-                                          (checkpoint / "index.h5").string(), std::string(name_of(dtype))},
-                                         folder_.path());
-    EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
-    EXPECT_FALSE(fs::exists(file.string() + ".partial"));
+  copy_good_inputs(folder_.path());
+  // Of two ranks, with both forms of the optimizer's state.
+  const ChildResult trained = run_child({RED_SOURCE_DIR "/launch/local.sh", "-n", "2", kProgram, "train",
+                                         "--config=run.ini", "--train.run_dir=trained", "--parallel.data=2",
+                                         "--optimizer.factored=yes", "--optimizer.min_dim_to_factor=16"},
+                                        folder_.path());
+  ASSERT_EQ(trained.exit_code, 0) << trained.err;
+  const fs::path with_state = *checkpoint::find_latest(path("trained") / "checkpoints"),
+                 made_checkpoint = made("red", small_red());
+  struct Case {
+    fs::path checkpoint;
+    bool optimizer_state;
+    const char* state;  // what check_consolidated.py expects
+  };
+  for (const Case& c : {Case{made_checkpoint, true, "none"}, Case{with_state, true, "with"},
+                        Case{with_state, false, "without"}}) {
+    const ModelCheckpoint model(c.checkpoint);
+    for (const DType dtype : {DType::fp32, DType::bf16}) {
+      SCOPED_TRACE(fmt::format("{} {}", c.state, name_of(dtype)));
+      const fs::path file = path(fmt::format("one-{}-{}.h5", c.state, name_of(dtype)));
+      convert::consolidate(model, file, {dtype, c.optimizer_state});
+      const ChildResult result =
+          run_child({"/usr/bin/python3", kCheckConsolidated, file.string(),
+                     (c.checkpoint / "index.h5").string(), std::string(name_of(dtype)), c.state},
+                    folder_.path());
+      EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
+      EXPECT_FALSE(fs::exists(file.string() + ".partial"));
+    }
   }
 }
 
 /// 400 MiB of parameters, of which no tensor has more than 16.
 TEST_F(ConversionTest, MemoryDoesNotGrowWithTheModel) {
-  const Overrides overrides = {{"model.kind", "dec"},        {"model.vocab_size", "4096"},
+  copy_good_inputs(folder_.path());  // for a tokenizer
+  const Overrides overrides = {{"model.kind", "dec"},        {"model.vocab_size", "320"},
                                {"model.d_model", "1024"},    {"model.d_ff", "4096"},
                                {"model.num_heads", "8"},     {"model.head_dim", "128"},
                                {"model.decoder_layers", "6"}};
@@ -272,6 +316,7 @@ TEST_F(ConversionTest, MemoryDoesNotGrowWithTheModel) {
   const std::size_t before = std::distance(fs::directory_iterator(folder_.path()), {});
   for (const std::vector<std::string>& args : std::vector<std::vector<std::string>>{
            {"from-huggingface", "--model", "large-exported", "--out", "new"},
+           {"to-huggingface", "--checkpoint", "large", "--tokenizer", "t.model", "--out", "new"},
            {"average", "--out", "new", "large", "again"},
            {"consolidate", "--checkpoint", "mean", "--out", "new"}}) {
     const ChildResult result = convert_by("trap '' XFSZ; ulimit -f 51200; ", args);

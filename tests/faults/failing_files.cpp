@@ -1,6 +1,7 @@
 // A library to preload: makes one kind of call fail, or never come back, as a bad disk, network or program
 // would.
-//   FAULT_CALL      pwrite, pread, fsync, rename, mkdir or fallocate, of files whose path has FAULT_PATH in
+//   FAULT_CALL      open, stat, pwrite, pread, fsync, rename, mkdir or fallocate, of files whose path has
+//   FAULT_PATH in
 //                   it; or MPI_Iprobe; or cos, which the learning rate takes once in a step; or MPI_Isend of
 //                   fp32 gradients from stage to stage
 //   FAULT_HOW       error (default); hang: the call waits for ever; deaf: the same without taking signals, as
@@ -13,7 +14,7 @@
 //   FAULT_WHEN      a file: nothing happens before it is there
 //   FAULT_AFTER     so many calls go well first
 //   FAULT_LASTS     1: every later call fails too; otherwise one alone
-//   FAULT_RANK      the rank that it happens to, or any
+//   FAULT_RANK      the rank that it happens to; any of them; or all: every process, ranks or not
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -23,6 +24,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -40,8 +42,9 @@ int number(const char* name) {
 bool is_here() {
   const char *wanted = std::getenv("FAULT_RANK"), *own = std::getenv("OMPI_COMM_WORLD_RANK");
   if (own == nullptr) own = std::getenv("PMIX_RANK");  // srun starts it
-  return wanted != nullptr && own != nullptr &&
-         (std::strcmp(wanted, own) == 0 || std::strcmp(wanted, "any") == 0);
+  if (wanted == nullptr) return false;
+  if (std::strcmp(wanted, "all") == 0) return true;
+  return own != nullptr && (std::strcmp(wanted, own) == 0 || std::strcmp(wanted, "any") == 0);
 }
 
 [[noreturn]] void never_return(std::string_view how) {
@@ -101,6 +104,35 @@ int fails() {
 }  // namespace
 
 extern "C" {
+
+// NOLINTNEXTLINE(cert-dcl50-cpp): as it is declared
+int open(const char* path, int flags, ...) {
+  static const auto call = real<int (*)(const char*, int, mode_t)>("open");
+  va_list rest;
+  va_start(rest, flags);
+  const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(rest, mode_t) : 0;
+  va_end(rest);
+  return strikes("open", std::string_view(path)) ? fails() : call(path, flags, mode);
+}
+
+// NOLINTNEXTLINE(cert-dcl50-cpp): as it is declared
+int open64(const char* path, int flags, ...) {
+  va_list rest;
+  va_start(rest, flags);
+  const mode_t mode = (flags & (O_CREAT | O_TMPFILE)) != 0 ? va_arg(rest, mode_t) : 0;
+  va_end(rest);
+  return open(path, flags | O_LARGEFILE, mode);
+}
+
+int stat(const char* path, struct stat* status) noexcept {
+  static const auto call = real<int (*)(const char*, struct stat*)>("stat");
+  return strikes("stat", std::string_view(path)) ? fails() : call(path, status);
+}
+
+int stat64(const char* path, struct stat64* status) noexcept {
+  static const auto call = real<int (*)(const char*, struct stat64*)>("stat64");
+  return strikes("stat", std::string_view(path)) ? fails() : call(path, status);
+}
 
 ssize_t pwrite(int descriptor, const void* data, size_t size, off_t offset) {
   static const auto call = real<ssize_t (*)(int, const void*, size_t, off_t)>("pwrite");

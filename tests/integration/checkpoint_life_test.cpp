@@ -261,5 +261,30 @@ TEST_F(CheckpointLifeTest, GoesOnFromTheNewestThatIsWhole) {
       << named.err;
 }
 
+/// What is saved behind an older checkpoint that was named is what the run is from then on: the next start
+/// takes it, and the retention keeps it.
+TEST_F(CheckpointLifeTest, GoesOnFromAnOlderOneThatIsNamed) {
+  ASSERT_EQ(run(training("back", {"--train.steps=6", "--checkpoint.every=2"})).exit_code, 0);
+  const std::set<std::string> before = checkpoints("back");
+  const std::string older = "--resume=back/checkpoints/step-00000002";
+  const ChildResult refused = run(training("back", {"--train.steps=4", older, "--data.seed=12345"}));
+  EXPECT_EQ(refused.exit_code, 2) << refused.err;
+  EXPECT_EQ(checkpoints("back"), before);
+  const std::vector<std::string> keeping = {"--checkpoint.every=1", "--checkpoint.keep_last=2"};
+  const ChildResult named = run(training("back", {"--train.steps=4", older, keeping[0], keeping[1]}));
+  ASSERT_EQ(named.exit_code, 0) << named.err;
+  EXPECT_EQ(count(named.err, "holds 2 checkpoint(s) newer than 'back/checkpoints/step-00000002'"), 1U)
+      << named.err;
+  std::set<std::string> expected = {"latest", "step-00000003", "step-00000004", "step-00000004.called-off-1",
+                                    "step-00000006.called-off-1"};
+  EXPECT_EQ(checkpoints("back"), expected);
+  const ChildResult next = run(training("back", {"--train.steps=5", keeping[0], keeping[1]}));
+  EXPECT_NE(next.err.find("resuming back/checkpoints/step-00000004 at step 4"), std::string::npos)
+      << next.err;
+  expected.erase("step-00000003");
+  expected.insert("step-00000005");
+  EXPECT_EQ(checkpoints("back"), expected);
+}
+
 }  // namespace
 }  // namespace red::test
