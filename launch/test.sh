@@ -7,7 +7,7 @@ usage() {
   cat <<'END'
 usage: launch/test.sh [--no-install] [--no-python] [--thorough] [--preset PRESET] [--jobs N] [-- CTEST_ARGUMENTS...]
   --no-install     use the packages that are there; without it, missing Debian packages are installed, and Python's
-                   tensorboard into build/python, Open MPI 5 into build/open_mpi_5, PyTorch, Transformers and
+                   tensorboard and h5py into build/python, Open MPI 5 into build/open_mpi_5, PyTorch, Transformers and
                    lm-evaluation-harness into build/python-convert, and CUDA's compiler and libraries into build/cuda
   --no-python      leave out the tests that read exports with PyTorch, Transformers and lm-evaluation-harness
   --thorough       also clang-tidy, the link of the tests for a GPU, the tests under AddressSanitizer and

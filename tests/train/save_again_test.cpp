@@ -1,5 +1,5 @@
-// What a layout saved, any other loads and saves again without changing a bit: parameters, optimizer state
-// and the place in the data have one digest, whoever wrote them and however.
+// What a layout saved, any other of as many or fewer or more ranks loads and saves again without changing a
+// bit: parameters, optimizer state and the place in the data have one digest, whoever wrote them and however.
 #include <gtest/gtest.h>
 
 #include "checkpoint/background_saver.hpp"
@@ -13,14 +13,15 @@ namespace fs = std::filesystem;
 
 class SaveAgainTest : public testing::Test {
  protected:
-  /// Loads `from` into an engine of this layout; saves it at once, or behind training.
-  void save_again(config::RunConfig config, const parallel::Layout& layout, const fs::path& from,
-                  const fs::path& to, bool behind) {
+  /// Loads `from` into an engine of this layout; saves it at once, or behind training. Collective over
+  /// `world`.
+  void save_again(parallel::Communicator& world, config::RunConfig config, const parallel::Layout& layout,
+                  const fs::path& from, const fs::path& to, bool behind) {
     config.parallel = layout;
     config.checkpoint.async = behind;
     Stream stream(1);
-    train::agree_on_gemm(mpi_.world(), stream);
-    parallel::Mesh mesh(layout, mpi_.world(), model::layout_limits(config.model));
+    train::agree_on_gemm(world, stream);
+    parallel::Mesh mesh(layout, world, model::layout_limits(config.model));
     const data::SyntheticProvider provider = small_provider(config.model.kind);
     train::Engine engine(
         train::training_options(config, {provider.max_encoder_length(), provider.max_decoder_length()}), mesh,
@@ -31,27 +32,41 @@ class SaveAgainTest : public testing::Test {
     metadata.extra = engine.checkpoint_extra();
     metadata.layout = layout.to_string();
     for (const auto& [name, value] : reader.metadata().extra) metadata.extra.emplace(name, value);
-    if (!behind) return checkpoint::save(to, metadata, engine.checkpoint_shards(), mpi_.world());
-    checkpoint::BackgroundSaver saver(to, {}, mpi_.world());
+    if (!behind) {
+      checkpoint::SaveOptions options;
+      options.fetch = [&stream](void* host, const void* from_device, std::size_t num_bytes) {
+        copy_to_host(stream, host, from_device, num_bytes);
+        stream.synchronize();
+      };
+      return checkpoint::save(to, metadata, engine.checkpoint_shards(), world, options);
+    }
+    checkpoint::BackgroundSaver saver(to, {}, world);
     saver.begin(metadata, engine.copy_checkpoint_shards());
     engine.initialize_parameters();  // whatever becomes of the engine now
     saver.finish();
     EXPECT_EQ(saver.take_result().value().error, "");
   }
 
+  /// From each layout of all numbers of ranks to the next one.
   void check(const config::RunConfig& config) {
-    const auto all = layouts(mpi_.size(), config.model);
     const fs::path run_dir = folder_.path() / "run";
-    run(mpi_.world(), all.front(), config, run_dir);
+    run(mpi_.world(), layouts(mpi_.size(), config.model).front(), config, run_dir);
     folder_.barrier();
-    const fs::path first = checkpoint::find_latest(run_dir / "checkpoints").value();
-    const std::string digest = checkpoint::content_digest(checkpoint::Reader(first));
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      SCOPED_TRACE(all[i].to_string());
-      const fs::path to = folder_.path() / fmt::format("again-{}", i);
-      save_again(config, all[i], first, to, i % 2 == 0);
-      folder_.barrier();
-      EXPECT_EQ(checkpoint::content_digest(checkpoint::Reader(checkpoint::find_latest(to).value())), digest);
+    fs::path from = checkpoint::find_latest(run_dir / "checkpoints").value();
+    const std::string digest = checkpoint::content_digest(checkpoint::Reader(from));
+    int count = 0;
+    for (int num_ranks = mpi_.size(); num_ranks > 0; --num_ranks) {
+      const bool takes_part = mpi_.rank() < num_ranks;
+      const auto group = mpi_.world().split(takes_part ? 0 : 1, mpi_.rank(), "group");
+      for (const parallel::Layout& layout : layouts(num_ranks, config.model)) {
+        SCOPED_TRACE(layout.to_string());
+        const fs::path to = folder_.path() / fmt::format("again-{}", count);
+        if (takes_part) save_again(*group, config, layout, from, to, count % 2 == 0);
+        ++count;
+        folder_.barrier();
+        from = checkpoint::find_latest(to).value();
+        EXPECT_EQ(checkpoint::content_digest(checkpoint::Reader(from)), digest);
+      }
     }
     folder_.barrier();
   }
@@ -62,6 +77,12 @@ class SaveAgainTest : public testing::Test {
 
 TEST_F(SaveAgainTest, Unfactored) {
   config::RunConfig config = small_config(model::Kind::red);
+  config.train.steps = 2;
+  check(config);
+}
+
+TEST_F(SaveAgainTest, DecoderOnly) {
+  config::RunConfig config = small_config(model::Kind::dec);
   config.train.steps = 2;
   check(config);
 }
