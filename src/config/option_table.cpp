@@ -22,7 +22,7 @@ void add_model(std::vector<RunOption>& table) {
            "RedLLM (encoder-decoder) or DecLLM (decoder-only).")
       .aka({"type", "architecture"});
   s.number("vocab_size", FIELD(model.vocab_size), {.low = 1, .high = std::numeric_limits<int32_t>::max()},
-           "Rows V of the embedding; at least as many as the tokenizer has pieces.")
+           "Rows V of the embedding: as many as the tokenizer has pieces.")
       .in("tokens")
       .aka({"vocab", "vocabulary", "vocabulary_size"});
   s.number("d_model", FIELD(model.d_model), {.low = 1, .high = kMaxWidth}, "Model width d.")

@@ -32,14 +32,7 @@ class SaveAgainTest : public testing::Test {
     metadata.extra = engine.checkpoint_extra();
     metadata.layout = layout.to_string();
     for (const auto& [name, value] : reader.metadata().extra) metadata.extra.emplace(name, value);
-    if (!behind) {
-      checkpoint::SaveOptions options;
-      options.fetch = [&stream](void* host, const void* from_device, std::size_t num_bytes) {
-        copy_to_host(stream, host, from_device, num_bytes);
-        stream.synchronize();
-      };
-      return checkpoint::save(to, metadata, engine.checkpoint_shards(), world, options);
-    }
+    if (!behind) return checkpoint::save(to, metadata, engine.checkpoint_shards(), world);
     checkpoint::BackgroundSaver saver(to, {}, world);
     saver.begin(metadata, engine.copy_checkpoint_shards());
     engine.initialize_parameters();  // whatever becomes of the engine now
