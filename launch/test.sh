@@ -102,7 +102,7 @@ format_check() {
 }
 
 shell_check() {
-  git ls-files -z '*.sh' .ci/run | xargs -0 shellcheck
+  git ls-files -z '*.sh' .ci/run slurm/site.env | xargs -0 shellcheck
 }
 
 # What Python packages are for can be skipped, unless RED_REQUIRE_TENSORBOARD=1, RED_REQUIRE_OPEN_MPI_5=1 or
