@@ -150,6 +150,26 @@ was_stopped() {
   esac
 }
 
+# Whether somebody cancelled the job, which a plain `scancel` does: Slurm would requeue it all the same. A job whose time is up
+# is completing too.
+was_cancelled() {
+  local facts
+  facts=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null) || return 1
+  case $(fact JobState) in
+    CANCELLED | COMPLETING) [ "$(seconds_of "$(fact RunTime)")" -lt "$(seconds_of "$(fact TimeLimit)")" ] ;;
+    *) return 1 ;;
+  esac
+}
+fact() { tr ' ' '\n' <<<"$facts" | sed -n "s/^$1=//p" | head -n 1; }
+# Of [days-]hours:minutes:seconds; what is no time is no limit.
+seconds_of() {
+  if [[ $1 =~ ^(([0-9]+)-)?([0-9]+):([0-9]+):([0-9]+)$ ]]; then
+    echo $(((10#${BASH_REMATCH[2]:-0} * 24 + 10#${BASH_REMATCH[3]}) * 3600 + 10#${BASH_REMATCH[4]} * 60 + 10#${BASH_REMATCH[5]}))
+  else
+    echo 9999999999
+  fi
+}
+
 # Ends the job where a machine is not fit for the run, as SITE_PREFLIGHT says.
 try_machines() {
   local known
@@ -244,8 +264,12 @@ fi
 case $code in
   0) say "done" ;;
   75)
-    say "asked to stop before the run's end: back into the queue"
-    scontrol requeue "$SLURM_JOB_ID" || say "cannot be requeued; submit it again to go on"
+    if was_cancelled; then
+      say "cancelled: not put back into the queue; submit it again to go on"
+    else
+      say "asked to stop before the run's end: back into the queue"
+      scontrol requeue "$SLURM_JOB_ID" || say "cannot be requeued; submit it again to go on"
+    fi
     ;;
   *) say "ended with $code (README.md, \"Exit codes\")" ;;
 esac

@@ -90,9 +90,9 @@ class Job:
     """A job of slurm/red_150m.sh with a tiny model, in a run folder of its own. srun has two slurmd of one host for one PMIx server,
     so what it starts is on one node."""
 
-    def __init__(self, cluster: Cluster, inputs: pathlib.Path, name: str, *sbatch, launcher: str = "mpirun"):
+    def __init__(self, cluster: Cluster, inputs: pathlib.Path, name: str, *sbatch, launcher: str = "mpirun", step_ms: int = STEP_MS):
         self.cluster, self.inputs, self.name = cluster, inputs, name
-        self.launcher = launcher
+        self.launcher, self.step_ms = launcher, step_ms
         self.nodes = "n[1-2]" if launcher == "mpirun" else "n1"
         self.sbatch = [*(("--nodes=2", "--ntasks-per-node=1") if launcher == "mpirun" else ("--nodes=1", "--ntasks-per-node=2", "-w", "n1")),
                        *sbatch]
@@ -100,7 +100,7 @@ class Job:
         self.number = 0
 
     def submit(self, script: str = "slurm/red_150m.sh", *arguments, **environment) -> None:
-        shim = [f"LD_PRELOAD={SHIM}", "FAULT_RANK=any", "FAULT_CALL=cos", "FAULT_HOW=slow", "FAULT_LASTS=1", f"FAULT_MS={STEP_MS}"]
+        shim = [f"LD_PRELOAD={SHIM}", "FAULT_RANK=any", "FAULT_CALL=cos", "FAULT_HOW=slow", "FAULT_LASTS=1", f"FAULT_MS={self.step_ms}"]
         variables = {"RUN_DIR": self.folder, "DATA_CONFIG": self.inputs / "data.ini", "REDLLM_BUILD": BUILD,
                      "LAYOUT": "data=1 tensor=1 encoder_stages=1 decoder_stages=1", "MICRO_BATCH": 1,
                      "SITE_LAUNCHER": self.launcher, "SITE_MPIRUN": " ".join(f"-x {word}" for word in shim),
@@ -189,7 +189,10 @@ def cancel(job: Job) -> None:
     """And submitted again, as a person would."""
     job.wait_for_step(STEPS // 3)
     job.cluster.call("scancel", job.number)
-    job.wait_for_state("CANCELLED")
+    job.wait("its end", lambda: not job.processes() and job.state()["JobState"] not in ("RUNNING", "COMPLETING"))
+    if (state := job.state())["JobState"] != "CANCELLED" or state["Restarts"] != "0":
+        raise Failed(f"it did not stay cancelled: {state}")
+    expect(job, "cancelled: not put back into the queue")
     job.submit()
     job.wait_for_state("COMPLETED")
 
@@ -241,10 +244,11 @@ class Case:
     sbatch: tuple = ()
     launcher: str = "mpirun"
     own_cluster: bool = False  # nobody else's job is to notice
+    step_ms: int = STEP_MS
 
 
 CASES = [
-    Case("lose_node", lose_node, own_cluster=True),
+    Case("lose_node", lose_node, own_cluster=True, step_ms=2 * STEP_MS),  # a busy machine's Slurm notices late
     Case("out_of_time", out_of_time, ("--time=1", "--signal=B:USR1@50")),
     Case("drain_node", drain_node, own_cluster=True),
     Case("requeue", requeue),
@@ -273,7 +277,7 @@ def outcome_of(case: Case, cluster: Cluster, inputs: pathlib.Path, port: int, re
     try:
         if case.own_cluster:
             own = Cluster(inputs / f"cluster-{case.name}", port)
-        job = Job(own or cluster, inputs, case.name, *case.sbatch, launcher=case.launcher)
+        job = Job(own or cluster, inputs, case.name, *case.sbatch, launcher=case.launcher, step_ms=case.step_ms)
         job.submit()
         case.happens(job)
         check_same(job, reference.result())

@@ -25,7 +25,8 @@ STAND_INS = {
     "srun": 'printf "%b" "${MPI_LIST:-none}" >&2\n',
     "ompi_info": 'echo "${MPI_COMPONENTS:-}"\n',
     "sbatch": 'echo "$*" >>"$TOLD/submitted"; echo 4242\n',
-    "scontrol": 'case $1 in show) echo "   Command=$COMMAND";; requeue) echo "$2" >>"$TOLD/requeued";; esac\n',
+    "scontrol": 'case $1 in show) echo "   JobState=${JOB_STATE:-RUNNING} Reason=None"; echo "   RunTime=${RUN_TIME:-00:10:00} TimeLimit=1-00:00:00"\n'
+                '              echo "   Command=$COMMAND";; requeue) echo "$2" >>"$TOLD/requeued";; esac\n',
     "redllm": 'excluded=$(sed -n "s/.* --exclude-file \\([^ ]*\\) .*/\\1/p" <<<"$*")\n'
               'case $1 in plan) echo planned;; preflight) eval "$PREFLIGHT";; train) eval "$TRAIN";; esac\n',
 }
@@ -219,6 +220,16 @@ class AskedToStop(Scripts):
             else:
                 self.assertEqual((f"exit {done.returncode}", self.told("requeued")), (dies, ""), done.stdout)
         self.assertEqual(self.job(TRAIN="kill -KILL $$", MAX_RESTARTS="0").returncode, 137)
+
+    def test_a_cancelled_job_stays_away(self):
+        for state, run_time, requeued in (("COMPLETING", "23:59:59", False), ("CANCELLED", "00:00:10", False),
+                                          ("COMPLETING", "1-00:00:03", True), ("RUNNING", "00:00:08", True)):
+            done = self.job(TRAIN="exit 75", JOB_STATE=state, RUN_TIME=run_time)
+            if requeued:
+                self.expect_requeued(done)
+            else:
+                self.assertEqual((done.returncode, self.told("requeued")), (75, ""), done.stdout)
+                self.assertIn("cancelled: not put back", done.stdout)
 
 
 class Supervisor(Scripts):
