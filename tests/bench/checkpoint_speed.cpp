@@ -1,5 +1,6 @@
-// Writes, verifies and reads a checkpoint with the tensors of an 8B model at reduced width, and opens the
-// index of one by 256 writers; prints seconds as JSON. checkpoint_speed FOLDER MIB
+// Writes, verifies and reads a checkpoint with the tensors of RedLLM 8B at a part of its width, each cut by
+// rows among the ranks, and opens the index of one by 256 writers; prints seconds as JSON. On any number of
+// ranks: checkpoint_speed FOLDER DIVISOR-OF-WIDTHS
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -11,8 +12,9 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "checkpoint/choose.hpp"
 #include "checkpoint/manifest.hpp"
-#include "checkpoint/verify.hpp"
+#include "model/parameter.hpp"
 #include "parallel/mpi_environment.hpp"
 
 namespace {
@@ -20,30 +22,31 @@ namespace {
 using namespace red;
 using namespace red::checkpoint;
 
-constexpr int kLayers = 28;  ///< 14 and 14
-constexpr int kTensorsOfALayer = 11;
-
+/// Between two instants at which all ranks are ready.
 template <class F>
-double seconds_of(const F& work) {
-  const auto begin = std::chrono::steady_clock::now();
+double seconds_of(parallel::Communicator& world, const F& work) {
+  const auto all_are_ready = [&world] {
+    parallel::Request request = world.barrier();
+    world.wait(request, "checkpoint_speed");
+    return std::chrono::steady_clock::now();
+  };
+  const auto begin = all_are_ready();
   work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return std::chrono::duration<double>(all_are_ready() - begin).count();
 }
 
-/// Parameters and second moments of so many layers; matrices take about num_bytes.
-std::vector<LogicalTensor> tensors_of(int64_t num_bytes) {
+/// Parameters and second moments.
+std::vector<LogicalTensor> tensors_of_8b(int64_t divisor) {
+  model::ModelConfig config;
+  config.d_model = 4096 / divisor;
+  config.d_ff = 16384 / divisor;
+  config.num_heads = 32 / divisor;
+  config.encoder_layers = config.decoder_layers = 14;
   std::vector<LogicalTensor> tensors;
-  const int64_t cols = 1024, matrices = 2LL * kLayers * (kTensorsOfALayer - 2);
-  const int64_t rows = std::max<int64_t>(1, num_bytes / (matrices * cols * 4));
-  for (const char* kind : {"parameters", "optimizer/v"}) {
-    for (int layer = 0; layer < kLayers; ++layer) {
-      for (int i = 0; i < kTensorsOfALayer; ++i) {
-        const bool gain = i >= kTensorsOfALayer - 2;
-        tensors.push_back({fmt::format("{}/layers.{:02}.tensor.{:02}", kind, layer, i), gain ? cols : rows,
-                           gain ? 0 : cols, DType::fp32});
-      }
-    }
-  }
+  for (const char* kind : {"parameters", "optimizer/v"})
+    for (const model::ParameterSpec& spec : model::parameter_specs(config))
+      tensors.push_back(
+          {fmt::format("{}/{}", kind, spec.name), spec.rows, spec.is_gain() ? 0 : spec.cols, DType::fp32});
   return tensors;
 }
 
@@ -63,13 +66,14 @@ struct OwnTensors {
   std::vector<Shard> shards;
 };
 
-OwnTensors memory_of(const std::vector<LogicalTensor>& tensors) {
+OwnTensors memory_of(const std::vector<LogicalTensor>& tensors, int64_t rank, int64_t num_ranks) {
   OwnTensors memory;
   for (const LogicalTensor& tensor : tensors) {
     const int64_t cols = std::max<int64_t>(1, tensor.cols);
-    auto& values = memory.values.emplace_back(static_cast<std::size_t>(tensor.rows * cols));
+    const int64_t begin = tensor.rows * rank / num_ranks, end = tensor.rows * (rank + 1) / num_ranks;
+    auto& values = memory.values.emplace_back(static_cast<std::size_t>((end - begin) * cols));
     for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 8191);
-    memory.shards.push_back({tensor, 0, tensor.rows, 0, cols, values.data(), cols});
+    memory.shards.push_back({tensor, begin, end - begin, 0, cols, values.data(), cols});
   }
   return memory;
 }
@@ -92,37 +96,47 @@ double seconds_to_open_8b(const std::filesystem::path& folder) {
   }
   Metadata metadata;
   write_index(folder / kIndexName, metadata, tensors, files);
-  return seconds_of([&] { const Reader reader(folder); });
+  const auto begin = std::chrono::steady_clock::now();
+  const Reader reader(folder);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    fmt::print(stderr, "usage: checkpoint_speed FOLDER MIB\n");
+  const int64_t divisor = argc == 3 ? std::atoll(argv[2]) : 0;
+  if (divisor < 1 || 32 % divisor != 0) {
+    fmt::print(stderr, "usage: checkpoint_speed FOLDER DIVISOR-OF-WIDTHS (of 32)\n");
     return 2;
   }
-  const std::filesystem::path folder = argv[1];
+  const std::filesystem::path folder = argv[1], checkpoint = folder / "step-00000001";
   parallel::MpiEnvironment environment;
   try {
-    OwnTensors memory = memory_of(tensors_of(std::atoll(argv[2]) << 20));
+    parallel::Communicator& world = environment.world();
+    const std::vector<LogicalTensor> tensors = tensors_of_8b(divisor);
+    OwnTensors memory = memory_of(tensors, world.rank(), world.size());
     Metadata metadata;
     metadata.step = 1;
-    std::size_t num_bytes = 0;
-    for (const auto& values : memory.values) num_bytes += values.size() * sizeof(float);
     nlohmann::ordered_json json;
-    json["num_bytes"] = num_bytes;
-    json["write_s"] = seconds_of([&] { save(folder, metadata, memory.shards, environment.world()); });
-    const std::filesystem::path checkpoint = folder / "step-00000001";
+    int64_t num_elements = 0;
+    for (const LogicalTensor& tensor : tensors)
+      num_elements += tensor.rows * std::max<int64_t>(1, tensor.cols);
+    json["num_bytes"] = num_elements * static_cast<int64_t>(sizeof(float));
+    json["write_s"] = seconds_of(world, [&] { save(folder, metadata, memory.shards, world); });
     drop_from_cache(checkpoint);
-    json["read_s"] = seconds_of([&] {
+    json["read_s"] = seconds_of(world, [&] {
       const Reader reader(checkpoint);
       for (const Shard& shard : memory.shards) reader.read(shard);
     });
     drop_from_cache(checkpoint);
-    json["verify_s"] = seconds_of([&] { json["damage"] = find_damage(checkpoint).size(); });
-    json["open_8b_s"] = seconds_to_open_8b(folder / "large");
-    fmt::print("{}\n", json.dump());
+    json["verify_s"] = seconds_of(world, [&] {
+      if (const std::string damage = find_damage_together(checkpoint, world); !damage.empty())
+        throw DataError("{}", damage);
+    });
+    if (world.rank() == 0) {
+      json["open_8b_s"] = seconds_to_open_8b(folder / "large");
+      fmt::print("{}\n", json.dump());
+    }
   } catch (const std::exception& error) {
     environment.fail(error);
   }
