@@ -88,8 +88,8 @@ def cases() -> list:
         Case("sync1of2", 2, 1, shim("fsync", "hang"), told=(
             r"rank 1 on {host} \(data 1\): its checkpoint thread is stuck: syncing '.*/shard-00001\.h5' since",),
              stack="red::checkpoint::PosixFile::sync", options=SAVES),
-        Case("write0of2", 2, 0, shim("pwrite", "hang"), told=(r"rank 0 on {host}", r"(writing|laying out) '.*\.h5' since", STEP + ", saving"),
-             stack="red::checkpoint::write_own_shard", options=(*SAVES, "--checkpoint.async=off")),
+        Case("write0of2", 2, 0, shim("pwrite", "hang"), told=(r"rank 0 on {host}", r"(writing|laying out) '.*' since", STEP + ", saving"),
+             stack="red::train::RunCheckpoints::save_now", options=(*SAVES, "--checkpoint.async=off")),
     ]
     return found
 
