@@ -1,9 +1,8 @@
 // A library to preload: makes one kind of call fail, or never come back, as a bad disk, network or program
 // would.
-//   FAULT_CALL      open, stat, pwrite, pread, fsync, rename, mkdir or fallocate, of files whose path has
-//   FAULT_PATH in
-//                   it; or MPI_Iprobe; or cos, which the learning rate takes once in a step; or MPI_Isend of
-//                   fp32 gradients from stage to stage
+//   FAULT_CALL      open, stat, pwrite, pread, fsync, rename, mkdir or fallocate, of files with FAULT_PATH in
+//                   their path; or MPI_Iprobe; or cos, which the learning rate takes once in a step; or
+//                   MPI_Isend of fp32 gradients from stage to stage
 //   FAULT_HOW       error (default); hang: the call waits for ever; deaf: the same without taking signals, as
 //                   in a call of the system that nothing interrupts; spin: it computes for ever; kill: the
 //                   process is killed in it; slow: it takes FAULT_MS (50) milliseconds longer, and goes well;
