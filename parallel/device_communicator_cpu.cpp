@@ -6,10 +6,14 @@ namespace red::parallel {
 
 std::unique_ptr<Communicator> device_communicator(MpiEnvironment& mpi, Stream& stream,
                                                   const TransportOptions& options) {
-  if (options.transport == Transport::nccl) {
+  const char* refused = options.transport == Transport::nccl         ? "nccl"
+                        : options.transport == Transport::cuda_aware ? "cuda_aware"
+                                                                     : nullptr;
+  if (refused != nullptr) {
     throw ConfigError(
-        "parallel.transport = nccl: this program computes on CPUs, whose memory MPI reaches; choose auto, or "
-        "redllm-cuda");
+        "parallel.transport = {}: this program computes on CPUs, whose memory MPI reaches; choose auto, or "
+        "redllm-cuda",
+        refused);
   }
   return std::make_unique<StagedCommunicator>(mpi.world(), stream);
 }

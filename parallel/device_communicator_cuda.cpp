@@ -1,3 +1,8 @@
+#include <mpi.h>
+#if __has_include(<mpi-ext.h>)
+#include <mpi-ext.h>  // Open MPI's: whether it knows of CUDA
+#endif
+
 #include <array>
 #include <map>
 #include <vector>
@@ -28,26 +33,57 @@ std::string obstacle(Communicator& world) {
   return "";
 }
 
+/// Whether MPI says, on every rank, that it takes GPU memory. Collective.
+bool mpi_is_cuda_aware(Communicator& world) {
+  double aware = 0.0;
+#if defined(OMPI_HAVE_MPI_EXT_CUDA) && OMPI_HAVE_MPI_EXT_CUDA
+  aware = MPIX_Query_cuda_support() == 1 ? 1.0 : 0.0;
+#endif
+  Request request = world.all_reduce(make_tensor(&aware, 1, 1), ReduceOp::min);
+  world.wait(request, "whether MPI takes GPU memory");
+  return aware > 0.0;
+}
+
+/// Over MPI. `why` it is not over NCCL, for the log.
+std::unique_ptr<Communicator> over_mpi(Communicator& world, Stream& stream, Transport transport,
+                                       const std::string& why) {
+  const bool aware = transport != Transport::staged && mpi_is_cuda_aware(world);
+  if (transport == Transport::cuda_aware && !aware) {
+    throw ConfigError(
+        "parallel.transport = cuda_aware, but this MPI does not say that it takes GPU memory "
+        "(ompi_info | grep -i cuda tells how it was built); choose auto");
+  }
+  if (!aware) {
+    log::info("ranks exchange GPU memory over MPI, through host memory, which is slow: {}", why);
+    return std::make_unique<StagedCommunicator>(world, stream);
+  }
+  // Before the first message: builds that claim it and lack it crash there.
+  log::info(
+      "ranks exchange GPU memory over CUDA-aware MPI, sums through host memory: {} "
+      "(parallel.transport=staged keeps GPU memory from MPI)",
+      why);
+  return std::make_unique<StagedCommunicator>(world, stream, MpiReach::device_memory);
+}
+
 }  // namespace
 
 std::unique_ptr<Communicator> device_communicator(MpiEnvironment& mpi, Stream& stream,
                                                   const TransportOptions& options) {
-  const bool alone = mpi.size() == 1;
-  if (alone || options.transport == Transport::staged) {
-    if (!alone)
-      log::info("ranks exchange GPU memory over MPI, through host memory: parallel.transport = staged");
-    return std::make_unique<StagedCommunicator>(mpi.world(), stream);
+  Communicator& world = mpi.world();
+  if (mpi.size() == 1) return std::make_unique<StagedCommunicator>(world, stream);
+  if (options.transport == Transport::staged || options.transport == Transport::cuda_aware) {
+    return over_mpi(world, stream, options.transport,
+                    fmt::format("parallel.transport = {}",
+                                options.transport == Transport::staged ? "staged" : "cuda_aware"));
   }
-  const std::string why_not = obstacle(mpi.world());
+  const std::string why_not = obstacle(world);
   if (why_not.empty()) {
     log::info("ranks exchange GPU memory over NCCL {}", nccl_world_version());
     return nccl_world(mpi, stream, options);
   }
   if (options.transport == Transport::nccl)
     throw ConfigError("parallel.transport = nccl, but NCCL cannot be used: {}; choose auto", why_not);
-  log::info("ranks exchange GPU memory over MPI, through host memory, which is slow; not over NCCL: {}",
-            why_not);
-  return std::make_unique<StagedCommunicator>(mpi.world(), stream);
+  return over_mpi(world, stream, options.transport, "not over NCCL: " + why_not);
 }
 
 }  // namespace red::parallel

@@ -98,14 +98,23 @@ void StagedOperation::give_back() noexcept {
   pool_.put(*this);
 }
 
-StagedCommunicator::StagedCommunicator(Communicator& host, Stream& stream)
-    : host_(host), stream_(stream), pool_(std::make_shared<StagingPool>(stream)) {}
+StagedCommunicator::StagedCommunicator(Communicator& host, Stream& stream, MpiReach reach)
+    : host_(host), stream_(stream), reach_(reach), pool_(std::make_shared<StagingPool>(stream)) {}
 
-StagedCommunicator::StagedCommunicator(std::unique_ptr<Communicator> host, Stream& stream,
+StagedCommunicator::StagedCommunicator(std::unique_ptr<Communicator> host, Stream& stream, MpiReach reach,
                                        std::shared_ptr<StagingPool> pool)
-    : owned_(std::move(host)), host_(*owned_), stream_(stream), pool_(std::move(pool)) {}
+    : owned_(std::move(host)), host_(*owned_), stream_(stream), reach_(reach), pool_(std::move(pool)) {}
 
 StagedCommunicator::~StagedCommunicator() = default;
+
+/// Whether MPI is given x itself. It reads and writes device memory at any time after that, so the stream
+/// must be done with it.
+bool StagedCommunicator::passes_through(const Tensor& x) const {
+  if (!on_device(x.data)) return true;
+  if (reach_ == MpiReach::host_memory) return false;
+  stream_.synchronize();
+  return true;
+}
 
 Request StagedCommunicator::all_reduce(const Tensor& x, ReduceOp op) {
   if (!on_device(x.data)) return host_.all_reduce(x, op);
@@ -151,6 +160,13 @@ Request StagedCommunicator::all_gather(const Tensor& receive, const Tensor& send
     if (receive.data != send.data) copy_on_device(stream_, receive.data, send.data, num_bytes(send));
     return {};
   }
+  if (reach_ == MpiReach::device_memory) {
+    Tensor row = send;
+    row.data = check_rows(receive, send, size(), rank());
+    if (row.data != send.data) copy_on_device(stream_, row.data, send.data, num_bytes(send));
+    stream_.synchronize();
+    return host_.all_gather(receive, row);
+  }
   StagedOperation& operation = pool_->take(num_bytes(receive));
   Request request(&operation);
   const Tensor all = operation.on_host(receive);
@@ -174,7 +190,7 @@ Request StagedCommunicator::broadcast(const Tensor& x, int root) {
 }
 
 Request StagedCommunicator::send(const Tensor& x, int destination, int tag) {
-  if (!on_device(x.data)) return host_.send(x, destination, tag);
+  if (passes_through(x)) return host_.send(x, destination, tag);
   check_contiguous(x);
   StagedOperation& operation = pool_->take(num_bytes(x));
   Request request(&operation);
@@ -185,7 +201,7 @@ Request StagedCommunicator::send(const Tensor& x, int destination, int tag) {
 }
 
 Request StagedCommunicator::receive(const Tensor& x, int source, int tag) {
-  if (!on_device(x.data)) return host_.receive(x, source, tag);
+  if (passes_through(x)) return host_.receive(x, source, tag);
   check_contiguous(x);
   StagedOperation& operation = pool_->take(num_bytes(x));
   Request request(&operation);
@@ -211,7 +227,8 @@ bool StagedCommunicator::test(Request& request) {
 }
 
 std::unique_ptr<Communicator> StagedCommunicator::split(int color, int key, std::string_view name) {
-  return std::unique_ptr<Communicator>(new StagedCommunicator(host_.split(color, key, name), stream_, pool_));
+  return std::unique_ptr<Communicator>(
+      new StagedCommunicator(host_.split(color, key, name), stream_, reach_, pool_));
 }
 
 }  // namespace red::parallel

@@ -1,7 +1,9 @@
 // Communicator for tensors in device memory, over one for host memory: what goes out is copied to the host
 // first, what comes in is copied back when it has arrived. It works wherever the other one does, also where
 // several ranks share a GPU; its price is a wait for the stream whenever something goes out. Tensors in host
-// memory pass through untouched, and on the CPU all are.
+// memory pass through untouched, and on the CPU all are. Where MPI is CUDA-aware, messages and gatherings of
+// device memory pass through as well; what is added up, and broadcasts, never do: Open MPI's support does not
+// cover collectives that do not block, and its sums are made on the host too.
 #pragma once
 
 #include <memory>
@@ -13,12 +15,15 @@ namespace red::parallel {
 
 class StagingPool;
 
+/// Whose memory the host communicator's messages and gatherings may be given.
+enum class MpiReach { host_memory, device_memory };
+
 /// Device tensors are read after the work that `stream` was given before the call, and written before what it
 /// is given after wait() (or a test() that said true). The results are the host communicator's, bit for bit.
 class StagedCommunicator final : public Communicator {
  public:
   /// Both must outlive it.
-  StagedCommunicator(Communicator& host, Stream& stream);
+  StagedCommunicator(Communicator& host, Stream& stream, MpiReach reach = MpiReach::host_memory);
   ~StagedCommunicator() override;
 
   int rank() const override { return host_.rank(); }
@@ -41,11 +46,14 @@ class StagedCommunicator final : public Communicator {
   double wait_seconds() const override { return host_.wait_seconds(); }
 
  private:
-  StagedCommunicator(std::unique_ptr<Communicator> host, Stream& stream, std::shared_ptr<StagingPool> pool);
+  StagedCommunicator(std::unique_ptr<Communicator> host, Stream& stream, MpiReach reach,
+                     std::shared_ptr<StagingPool> pool);
+  bool passes_through(const Tensor& x) const;
 
   std::unique_ptr<Communicator> owned_;  ///< of a part: the host communicator
   Communicator& host_;
   Stream& stream_;
+  MpiReach reach_;
   std::shared_ptr<StagingPool> pool_;
 };
 

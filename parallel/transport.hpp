@@ -3,9 +3,10 @@
 
 namespace red::parallel {
 
-/// automatic: NCCL where every rank has a GPU of its own, and staged elsewhere. nccl: that or an error.
-/// staged: over MPI, through host memory (parallel/staged_communicator).
-enum class Transport { automatic, nccl, staged };
+/// automatic: NCCL where every rank has a GPU of its own; elsewhere over MPI, which is given GPU memory where
+/// it says that it can take it. nccl, cuda_aware: that or an error. staged: over MPI, all through host memory
+/// (parallel/staged_communicator).
+enum class Transport { automatic, nccl, cuda_aware, staged };
 
 struct TransportOptions {
   Transport transport = Transport::automatic;

@@ -40,7 +40,8 @@ TEST(NcclProgram, RanksTalkOverNcclWhereEachHasAGpu) {
   EXPECT_TRUE(nlohmann::json::parse(over_nccl.out).at("bubble").is_null()) << over_nccl.out;
   EXPECT_TRUE(nlohmann::json::parse(over_nccl.out).at("bubble_simulated").is_null()) << over_nccl.out;
   const ChildResult staged = run_on_two("CUDA_ON_CPU_DEVICES=2", "--parallel.transport=staged");
-  EXPECT_NE(staged.err.find("through host memory: parallel.transport = staged"), std::string::npos)
+  EXPECT_NE(staged.err.find("through host memory, which is slow: parallel.transport = staged"),
+            std::string::npos)
       << staged.err;
 }
 
@@ -61,7 +62,10 @@ TEST(NcclProgram, CollectivesAndMessagesAreTimed) {
     EXPECT_EQ(sizes[name], 6) << name;
 }
 
-TEST(NcclProgram, SaysWhyNcclCannotBeHad) {
+TEST(NcclProgram, SaysWhyATransportCannotBeHad) {
+  const ChildResult aware = run_on_two("CUDA_ON_CPU_DEVICES=2", "--parallel.transport=cuda_aware");
+  EXPECT_EQ(aware.exit_code, 2) << aware.err;
+  EXPECT_NE(aware.err.find("this MPI does not say that it takes GPU memory"), std::string::npos) << aware.err;
   const ChildResult result = run_on_two("CUDA_ON_CPU_DEVICES=1", "--parallel.transport=nccl");
   EXPECT_EQ(result.exit_code, 2) << result.err;
   EXPECT_NE(result.err.find("parallel.transport = nccl, but NCCL cannot be used: ranks 0 and 1 share a GPU; "

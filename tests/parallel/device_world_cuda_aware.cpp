@@ -1,0 +1,15 @@
+#include "parallel/device_communicator.hpp"
+#include "parallel/device_world.hpp"
+
+namespace red::test {
+
+/// Chosen by itself, since the ranks share a GPU and MPI says that it is CUDA-aware.
+std::unique_ptr<parallel::Communicator> make_device_world(parallel::MpiEnvironment& mpi, Stream& stream) {
+  return parallel::device_communicator(mpi, stream, parallel::TransportOptions());
+}
+
+bool adds_in_order_of_ranks() {
+  return true;
+}
+
+}  // namespace red::test
