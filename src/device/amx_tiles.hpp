@@ -30,12 +30,13 @@ constexpr int64_t padded(int64_t n) {
   return (n + kBlock - 1) / kBlock * kBlock;
 }
 
-/// While one lives, the thread's tiles have the shape that multiply() needs. Other libraries may use tiles
-/// before and after, not meanwhile.
+/// While one lives, the thread's tiles have the shape that multiply() needs; with fewer than 16 `rows`, tiles
+/// 0 to 5 (sums and a) have those. Other libraries may use tiles before and after, not meanwhile.
 class Tiles {
  public:
-  RED_AMX_INLINE Tiles() {
-    alignas(64) static constexpr Shapes shapes;
+  RED_AMX_INLINE explicit Tiles(int64_t rows = 16) {
+    alignas(64) Shapes shapes;
+    for (int tile = 0; tile < 6; ++tile) shapes.rows[tile] = static_cast<uint8_t>(rows);
     _tile_loadconfig(&shapes);
   }
   RED_AMX_INLINE ~Tiles() { _tile_release(); }

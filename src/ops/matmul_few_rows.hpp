@@ -12,10 +12,16 @@ namespace red::ops {
 /// The most rows.
 inline constexpr int64_t kFewRows = 16;
 
+/// More rows than these of bf16 are multiplied by AMX where the stream's library does.
+inline constexpr int64_t kFewRowsWithoutAmx = 6;
+
 /// c = alpha a op(b), whatever was in c, for 1 ... kFewRows rows; n or k may be 0. A row's bits depend on
-/// neither the other rows nor the number of threads.
+/// neither the other rows nor the number of threads, but on whether there are enough rows for AMX.
 void matmul_few_rows(Stream& stream, const Tensor& c, const Tensor& a, const Tensor& b, Transpose transpose_b,
                      float alpha = 1.0F);
+
+/// What it takes of the stream's scratch memory, at most.
+std::size_t few_rows_scratch_bytes(DType dtype);
 
 /// Whether it is faster than matmul() with the stream's library (measured: docs/generation.md).
 bool few_rows_pay(Stream& stream, int64_t rows, DType dtype, Transpose transpose_b);

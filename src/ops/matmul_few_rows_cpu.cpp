@@ -1,12 +1,15 @@
-// Tasks are strips of c's columns; a task keeps its sums in fp32 on its stack. With b as it is (k, n), panels
-// of some of b's rows are taken to the L1 cache by the first rows of a and read there by the others, while
-// the next panel is on its way from memory. With b^T (n, k), c's elements are dot products of rows.
+// A task keeps its sums in fp32 on its stack. With b as it is (k, n), tasks are pages wide where that can be:
+// the processor reads ahead within a page, and a core that has asked for 16 lines itself waits. Where b is
+// narrow, tasks share k as well, and their sums are added up in one order. Panels of some of b's rows are
+// taken to the L1 cache by the first rows of a and read there by the others, while the next panel is on its
+// way from memory. With b^T (n, k), tasks are strips of c's columns, whose elements are dot products of rows.
 #include <hwy/cache_control.h>
 
 #include <algorithm>
 #include <type_traits>
 
 #include "ops/matmul_few_rows.hpp"
+#include "ops/matmul_few_rows_amx.hpp"
 #include "ops/rows.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -20,16 +23,19 @@
 namespace red::ops {
 namespace {
 
-constexpr int64_t kStripCols = 256;  // of b, at most: 1 KiB of a row of fp32
-constexpr int64_t kDepth = 16;       // rows of b in a panel: 16 KiB
-constexpr int64_t kStripRows = 32;   // of b^T
-constexpr int64_t kGroup = 6;        // rows of a that share what is loaded of b
+constexpr int64_t kStripCols = 2048;              // of b, at most: a page of a row of bf16
+constexpr int64_t kSumsStride = kStripCols + 16;  // no power of two, for the cache sets' sake
+constexpr int64_t kDepth = 16;                    // rows of b in a panel
+constexpr int64_t kStripRows = 32;                // of b^T
+constexpr int64_t kGroup = 6;                     // rows of a that share what is loaded of b
 
-/// Some columns of c.
+/// Some columns of c, or of what some rows of b contribute to them.
 struct Strip {
   const Tensor &c, &a, &b;
-  int64_t col, cols;
   float alpha;
+  int64_t col, cols;
+  int64_t first = 0, end = 0;  ///< rows of b as it is; elsewhere all
+  float* part = nullptr;       ///< gets the sums, rows c.cols apart; null: c does
 };
 
 }  // namespace
@@ -44,7 +50,7 @@ namespace {
 // So that kGroup x kWide sums and what they are made of fit the registers: 32 of AVX-512, 16 of AVX2.
 constexpr int64_t kWide = hn::MaxLanes(FloatTag()) >= 16 ? 4 : 2;
 
-/// A row of the strip of c.
+/// A row of the strip, complete.
 void store_row(const Strip& strip, int64_t row, const float* sums) {
   with_element(strip.c.dtype, [&](auto e) HWY_ATTR {
     using T = decltype(e);
@@ -80,11 +86,11 @@ HWY_ATTR HWY_INLINE void add_block(const Panel<T>& panel, const Access& access, 
   const FloatTag d;
   const int64_t lanes = float_lanes();
   const float* a = panel.a + row * kDepth;
-  float* sums = panel.sums + row * kStripCols + col;
+  float* sums = panel.sums + row * kSumsStride + col;
   const T* b = panel.b + col;
   FloatVec s[kRows][kVectors], w[kVectors];
   for (int64_t r = 0; r < kRows; ++r) {
-    for (int64_t v = 0; v < kVectors; ++v) s[r][v] = hn::Load(d, sums + r * kStripCols + v * lanes);
+    for (int64_t v = 0; v < kVectors; ++v) s[r][v] = hn::Load(d, sums + r * kSumsStride + v * lanes);
   }
   for (int64_t p = 0; p < panel.depth; ++p, b += panel.stride) {
     for (int64_t v = 0; v < kVectors; ++v) w[v] = access.load(d, b + v * lanes);
@@ -95,7 +101,7 @@ HWY_ATTR HWY_INLINE void add_block(const Panel<T>& panel, const Access& access, 
     }
   }
   for (int64_t r = 0; r < kRows; ++r) {
-    for (int64_t v = 0; v < kVectors; ++v) hn::Store(s[r][v], d, sums + r * kStripCols + v * lanes);
+    for (int64_t v = 0; v < kVectors; ++v) hn::Store(s[r][v], d, sums + r * kSumsStride + v * lanes);
   }
 }
 
@@ -152,25 +158,32 @@ HWY_ATTR void load_columns(float* to, const Tensor& a, int64_t p, int64_t depth)
 
 template <class T>
 HWY_ATTR void strip_of(const Strip& strip) {
-  HWY_ALIGN float sums[kFewRows * kStripCols];
+  HWY_ALIGN float sums[kFewRows * kSumsStride];
   HWY_ALIGN float a[kFewRows * kDepth];
-  const int64_t rows = strip.c.rows, k = strip.a.cols;
-  std::fill_n(sums, rows * kStripCols, 0.0F);
-  for (int64_t p = 0; p < k; p += kDepth) {
-    const int64_t depth = std::min(kDepth, k - p);
+  const int64_t rows = strip.c.rows;
+  for (int64_t r = 0; r < rows; ++r) std::fill_n(sums + r * kSumsStride, strip.cols, 0.0F);
+  for (int64_t p = strip.first; p < strip.end; p += kDepth) {
+    const int64_t depth = std::min(kDepth, strip.end - p);
     load_columns<T>(a, strip.a, p, depth);
     Panel<T> panel{strip.b.as<T>() + p * strip.b.row_stride + strip.col,
                    strip.b.row_stride,
                    depth,
                    a,
                    sums,
-                   p + 2 * depth <= k};
+                   p + 2 * depth <= strip.end};
     for_each_group(rows, [&](auto group, int64_t row) HWY_ATTR {
       add_group<decltype(group)::value>(panel, row, strip.cols);
       panel.prefetch = false;  // the first group has
     });
   }
-  for (int64_t r = 0; r < rows; ++r) store_row(strip, r, sums + r * kStripCols);
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* row = sums + r * kSumsStride;
+    if (strip.part == nullptr) {
+      store_row(strip, r, row);
+    } else {
+      std::copy_n(row, strip.cols, strip.part + r * strip.c.cols + strip.col);
+    }
+  }
 }
 
 /// (kRows, kCols) dot products of rows of a with rows of b, both k long, into sums, whose rows are kStripRows
@@ -213,6 +226,29 @@ HWY_ATTR void transposed_strip_of(const Strip& strip) {
   for (int64_t r = 0; r < rows; ++r) store_row(strip, r, sums + r * kStripRows);
 }
 
+/// What the parts of a strip add up to, the first one's part being the first.
+void few_rows_total(const Strip& strip, int64_t num_parts) {
+  HWY_ALIGN float sums[kStripCols];
+  for (int64_t r = 0; r < strip.c.rows; ++r) {
+    const float* part = strip.part + r * strip.c.cols + strip.col;
+    std::copy_n(part, strip.cols, sums);
+    for (int64_t i = 1; i < num_parts; ++i) {
+      part += strip.c.rows * strip.c.cols;
+      for_each_vector(strip.cols, [&](auto access, int64_t j) HWY_ATTR {
+        const FloatTag d;
+        access.store(hn::Add(access.load(d, sums + j), access.load(d, part + j)), d, sums + j);
+      });
+    }
+    store_row(strip, r, sums);
+  }
+}
+
+void few_rows_by_amx(const Strip& strip, bool transposed) {
+  alignas(64) float sums[kFewRows * amx::kFewRowsCols];
+  amx::few_rows_sums(sums, strip.a, strip.b, transposed, strip.col, strip.cols);
+  for (int64_t r = 0; r < strip.c.rows; ++r) store_row(strip, r, sums + r * amx::kFewRowsCols);
+}
+
 void few_rows_strip(const Strip& strip) {
   with_element(strip.b.dtype, [&](auto e) HWY_ATTR { strip_of<decltype(e)>(strip); });
 }
@@ -229,8 +265,70 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace red::ops {
 
+HWY_EXPORT(few_rows_by_amx);
 HWY_EXPORT(few_rows_strip);
+HWY_EXPORT(few_rows_total);
 HWY_EXPORT(few_rows_transposed_strip);
+
+namespace {
+
+/// How b (k, n) is shared among tasks: a function of its size, so that bits depend on neither rows nor
+/// threads.
+struct Division {
+  int64_t cols;          ///< of a strip
+  int64_t depth, parts;  ///< rows of b in a part
+};
+
+constexpr int64_t kTasks = 8;         // where there are fewer strips, parts make up for them
+constexpr int64_t kLeastDepth = 256;  // of a part
+
+/// Elements of a row in a page of memory.
+constexpr int64_t page_of(DType dtype) {
+  return 4096 / static_cast<int64_t>(size_of(dtype));
+}
+
+Division division_of(int64_t n, int64_t k, DType dtype) {
+  const int64_t cols = page_of(dtype), strips = (n + cols - 1) / cols;
+  const int64_t parts = std::clamp<int64_t>(kTasks / strips, 1, std::max<int64_t>(1, k / kLeastDepth));
+  const int64_t depth = std::max(kDepth, ((k + parts - 1) / parts + kDepth - 1) / kDepth * kDepth);
+  return {cols, depth, std::max<int64_t>(1, (k + depth - 1) / depth)};
+}
+
+/// work(strip) for all columns of c, `width` at a time.
+template <class Work>
+void for_each_strip(Stream& stream, const Strip& all, int64_t width, const Work& work) {
+  const int64_t n = all.c.cols;
+  stream.parallel_for((n + width - 1) / width, [&](int64_t i) {
+    Strip strip = all;
+    strip.col = i * width;
+    strip.cols = std::min(width, n - strip.col);
+    work(strip);
+  });
+}
+
+void multiply_in_parts(Stream& stream, Strip all) {
+  const int64_t n = all.c.cols, k = all.a.cols;
+  const auto [cols, depth, parts] = division_of(n, k, all.b.dtype);
+  // Sums of more rows would leave the L1 cache.
+  const int64_t width = all.c.rows > kGroup ? 256 : cols, num_strips = (n + width - 1) / width;
+  const ArenaScope scope(stream.scratch());
+  if (parts > 1) all.part = stream.scratch().allocate<float>(parts * all.c.rows, n).as<float>();
+  stream.parallel_for(num_strips * parts, [&](int64_t i) {
+    Strip strip = all;
+    strip.col = i / parts * width;
+    strip.cols = std::min(width, n - strip.col);
+    strip.first = i % parts * depth;
+    strip.end = std::min(k, strip.first + depth);
+    if (parts > 1) strip.part += i % parts * all.c.rows * n;
+    HWY_DYNAMIC_DISPATCH(few_rows_strip)(strip);
+  });
+  if (parts == 1) return;
+  for_each_strip(stream, all, cols, [&](const Strip& strip) {
+    HWY_DYNAMIC_DISPATCH(few_rows_total)(strip, parts);
+  });
+}
+
+}  // namespace
 
 void matmul_few_rows(Stream& stream, const Tensor& c, const Tensor& a, const Tensor& b, Transpose transpose_b,
                      float alpha) {
@@ -242,20 +340,29 @@ void matmul_few_rows(Stream& stream, const Tensor& c, const Tensor& a, const Ten
   RED_CHECK(c.rows <= kFewRows, "{} rows, at most {} are few", c.rows, kFewRows);
   RED_CHECK(is_element(c.dtype) && is_element(a.dtype) && a.dtype == b.dtype, "{} = {} {}", name_of(c.dtype),
             name_of(a.dtype), name_of(b.dtype));
-  if (c.rows == 0) return;
-  // Narrower strips where there would be few of them: more threads find work.
-  const int64_t width = transposed ? kStripRows : std::clamp<int64_t>((n + 511) / 512 * 64, 64, kStripCols);
-  stream.parallel_for((n + width - 1) / width, [&](int64_t i) {
-    const Strip strip{c, a, b, i * width, std::min(width, n - i * width), alpha};
-    transposed ? HWY_DYNAMIC_DISPATCH(few_rows_transposed_strip)(strip)
-               : HWY_DYNAMIC_DISPATCH(few_rows_strip)(strip);
-  });
+  if (c.rows == 0 || n == 0) return;
+  const Strip all{c, a, b, alpha, 0, n};
+  if (b.dtype == DType::bf16 && stream.gemm().amx && k > 0 && (transposed || c.rows > kFewRowsWithoutAmx)) {
+    for_each_strip(stream, all, amx::kFewRowsCols, [&](const Strip& strip) {
+      HWY_DYNAMIC_DISPATCH(few_rows_by_amx)(strip, transposed);
+    });
+  } else if (transposed) {
+    for_each_strip(stream, all, kStripRows, [](const Strip& strip) {
+      HWY_DYNAMIC_DISPATCH(few_rows_transposed_strip)(strip);
+    });
+  } else {
+    multiply_in_parts(stream, all);
+  }
+}
+
+std::size_t few_rows_scratch_bytes(DType dtype) {
+  return Arena::rounded(static_cast<std::size_t>(kTasks * kFewRows * page_of(dtype)) * sizeof(float));
 }
 
 bool few_rows_pay(Stream& stream, int64_t rows, DType dtype, Transpose transpose_b) {
   const bool arithmetic = dtype == DType::bf16 && stream.gemm().has_bf16_arithmetic();
   // The processor's own dot products of bf16 are hard to beat.
-  if (arithmetic && transpose_b == Transpose::yes) return rows >= 2 && rows <= 8;
+  if (arithmetic && !stream.gemm().amx && transpose_b == Transpose::yes) return rows >= 2 && rows <= 8;
   return rows <= kFewRows;
 }
 

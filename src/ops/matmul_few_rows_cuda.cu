@@ -128,6 +128,10 @@ void matmul_few_rows(Stream& stream, const Tensor& c, const Tensor& a, const Ten
   with_lanes(a.dtype, multiply, a, b);
 }
 
+std::size_t few_rows_scratch_bytes(DType) {
+  return 0;
+}
+
 bool few_rows_pay(Stream&, int64_t rows, DType dtype, Transpose) {
   // Up to here the bytes of b take longer than the products; not yet measured on a GPU.
   return rows <= (dtype == DType::bf16 ? 4 : 8);

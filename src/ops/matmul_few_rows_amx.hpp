@@ -1,0 +1,17 @@
+// Private to ops: sums of matmul_few_rows for bf16, by AMX. To be called only where GemmLibrary::amx.
+#pragma once
+
+#include <cstdint>
+
+#include "device/tensor.hpp"
+
+namespace red::ops::amx {
+
+inline constexpr int64_t kFewRowsCols = 256;  ///< the most columns at a time
+
+/// sums (16, kFewRowsCols), at whole 64 bytes, = a op(b) in columns [col, col + cols) of op(b), which come to
+/// lie from 0 on. a has at most 16 rows. Whole 32 columns are written, and rows beyond a's perhaps.
+void few_rows_sums(float* sums, const Tensor& a, const Tensor& b, bool transpose_b, int64_t col,
+                   int64_t cols);
+
+}  // namespace red::ops::amx
