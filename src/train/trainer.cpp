@@ -65,7 +65,8 @@ Trainer::Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stre
   progress_ = std::make_unique<Progress>(config_.train.steps, mesh_.world().rank() == 0);
   const auto before_log = [this] { progress_->end_line(); };
   stragglers_ = std::make_unique<StragglerWatch>(engine_, config_.train.straggler_every, before_log);
-  checkpoints_ = std::make_unique<RunCheckpoints>(config_, engine_, stream, mesh_.world(), before_log);
+  checkpoints_ =
+      std::make_unique<RunCheckpoints>(config_, engine_, stream, mesh_.world(), before_log, inputs_.notices);
 }
 
 void Trainer::start_or_resume() {
