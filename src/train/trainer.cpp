@@ -104,12 +104,11 @@ void Trainer::start() {
   } else {
     const std::filesystem::path checkpoint =
         checkpoint_to_initialize_from(config_.checkpoint.initialize_from);
-    const checkpoint::Reader reader(checkpoint);
-    check_initialization(reader.metadata(), config_, inputs_.tokenizer_digest, checkpoint);
-    engine_.load(reader, config_.checkpoint.keep_optimizer_state);
-    from =
-        fmt::format("those of {} at step {}, optimizer state {}", checkpoint.string(), reader.metadata().step,
-                    config_.checkpoint.keep_optimizer_state ? "continued" : "reset");
+    const checkpoint::Metadata metadata = checkpoint::read_metadata(checkpoint);
+    check_initialization(metadata, config_, inputs_.tokenizer_digest, checkpoint);
+    engine_.load(checkpoint, config_.checkpoint.keep_optimizer_state);
+    from = fmt::format("those of {} at step {}, optimizer state {}", checkpoint.string(), metadata.step,
+                       config_.checkpoint.keep_optimizer_state ? "continued" : "reset");
   }
   log::info("starting at step 0: {} parameters, {}, {}", model::num_parameters(config_.model), from,
             mesh_.layout().to_string());
