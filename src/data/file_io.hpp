@@ -72,6 +72,7 @@ class OutputFile {
 
   std::filesystem::path path_, partial_;
   int fd_ = -1;
+  bool published_ = false;
   uint64_t flushed_ = 0;
   std::vector<std::byte> buffer_;
 };
