@@ -42,8 +42,8 @@ class Engine {
   /// Parameters, and with `optimizer_state` the second moments and the count of updates, of any layout's
   /// checkpoint. Collective.
   void load(const checkpoint::Reader& reader, bool optimizer_state);
-  /// The same of a checkpoint that nobody has verified: what it reads the ranks compare with its checksums
-  /// first, each a share of it. Throws DataError on every rank where something of it is damaged.
+  /// The same of a checkpoint that nobody has verified: what is read is compared with its checksums, by all
+  /// ranks together where each reads a part. Throws DataError where something of it is damaged.
   void load(const std::filesystem::path& checkpoint, bool optimizer_state);
   /// The rectangles of logical tensors that this rank writes, in device memory, and what else the optimizer
   /// has to remember.

@@ -101,6 +101,9 @@ class ShardLoader {
 }  // namespace
 
 void Engine::load(const std::filesystem::path& checkpoint, bool optimizer_state) {
+  // Who wants tiles whole compares them as they arrive.
+  const bool wants_parts = shards_ != nullptr || mesh_.layout().tensor > 1;
+  if (!wants_parts) return load(checkpoint::Reader(checkpoint), optimizer_state);
   load(checkpoint::open_together(checkpoint, mesh_.world(), optimizer_state ? "" : kParameters),
        optimizer_state);
 }
