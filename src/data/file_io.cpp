@@ -82,6 +82,13 @@ void InputFile::read_at(uint64_t offset, std::span<std::byte> out) const {
   read_fully(fd_, path_, offset, out);
 }
 
+std::string read_whole(const std::filesystem::path& path) {
+  const InputFile file(path);
+  std::string bytes(file.num_bytes(), '\0');
+  file.read_at(0, std::as_writable_bytes(std::span(bytes)));
+  return bytes;
+}
+
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const InputFile file(path);
   if (file.num_bytes() == 0) return;

@@ -177,6 +177,10 @@ TEST_F(ConversionTest, WeightsMustBeThoseOfTheConfiguration) {
   refused("\"head_dim\" is missing");
   write_bytes(path("exported") / "config.json", "{");
   refused("is no JSON object");
+  fs::remove(path("exported") / "config.json");
+  refused("config.json: is missing");
+  fs::create_directory(path("exported") / "config.json");
+  throws<IoError>("config.json: it is a folder", [&] { import_from("exported", "again"); });
 }
 
 TEST_F(ConversionTest, NothingIsWrittenOver) {
