@@ -5,13 +5,11 @@
 #include "base/check.hpp"
 #include "base/log.hpp"
 #include "checkpoint/folders.hpp"
+#include "parallel/star.hpp"
 
 namespace red::checkpoint {
 namespace {
 
-/// A failure becomes known at the second boundary behind it, or, where that could be more than 30 s later, at
-/// the first.
-constexpr double kSlowStepSeconds = 12.0;
 constexpr std::chrono::milliseconds kLook(
     20);  ///< between looks at the threads where there is nothing else to do
 constexpr std::chrono::seconds kReminder(60);
@@ -31,28 +29,58 @@ struct BackgroundSaver::Work {
   AllTiles tiles;                    ///< rank 0
   ShardRecord record;                ///< of this rank, when it has written
   std::vector<ShardRecord> records;  ///< of all ranks, on rank 0
-  std::atomic<bool> cancelled{false};
 };
 
 BackgroundSaver::BackgroundSaver(std::filesystem::path checkpoints_dir, const Retention& retention,
-                                 parallel::Communicator& world)
-    : checkpoints_dir_(std::move(checkpoints_dir)), retention_(retention), world_(world) {}
+                                 parallel::Communicator& world, parallel::NoticeBoard* notices)
+    : checkpoints_dir_(std::move(checkpoints_dir)),
+      retention_(retention),
+      world_(world),
+      news_(SaveNews::listen(notices)) {}
 
 BackgroundSaver::~BackgroundSaver() {
-  if (work_) work_->cancelled = true;
+  news_->give_up(save_);
+  news_->leave();
+}
+
+const char* BackgroundSaver::stage_name() const {
+  return stage_ == Stage::preparing ? "checkpoint: preparing the folder"
+         : stage_ == Stage::writing ? "checkpoint: writing a shard"
+                                    : "checkpoint: publishing";
+}
+
+/// A job of the stage, whose failure everybody hears of before this thread is idle. One that was stopped has
+/// not failed: the rank that did is the reason, and will say so at the boundary.
+void BackgroundSaver::start(std::function<void()> job) {
+  thread_.start(
+      [news = news_, save = save_, job = std::move(job),
+       where = fmt::format("the save of step {} fails, training goes on, and the checkpoint before is "
+                           "untouched: {}: rank {} on {}",
+                           step_, stage_name(), world_.rank(), parallel::host_name())] {
+        try {
+          job();
+        } catch (const Cancelled&) {
+        } catch (const LogicError&) {
+          throw;  // ends the run
+        } catch (const std::exception& error) {
+          news->tell(save, fmt::format("{}: {}", where, error.what()));
+          throw;
+        }
+      });
 }
 
 void BackgroundSaver::begin(const Metadata& metadata, ShardCopy copy) {
   RED_CHECK(idle() && !result_, "the save of step {} is still under way", step_);
   step_ = metadata.step;
-  begun_ = last_boundary_ = std::chrono::steady_clock::now();
+  save_ = news_->new_save();
+  begun_ = std::chrono::steady_clock::now();
   work_ = std::make_shared<Work>();
   work_->metadata = metadata;
   work_->tiles = gather_tiles(world_, metadata, copy.shards);
   work_->copy = std::move(copy);
   stage_ = Stage::preparing;
   // A job of nothing elsewhere, here and below, so that no rank's old error stays.
-  thread_.start([dir = checkpoints_dir_, step = step_, first = world_.rank() == 0] {
+  start([dir = checkpoints_dir_, step = step_, first = world_.rank() == 0] {
     if (first) prepare_partial(dir, step);
   });
 }
@@ -61,10 +89,11 @@ void BackgroundSaver::begin_writing() {
   stage_ = Stage::writing;
   const Metadata& metadata = work_->metadata;
   const ShardIdentity identity{metadata.step, metadata.sample_cursor, world_.rank(), world_.size()};
-  thread_.start([work = work_, identity, partial = partial_folder(checkpoints_dir_, step_),
-                 options = WriteOptions{{}, retention_.deletes()}] {
-    const auto stop_if_unwanted = [&work] {
-      if (work->cancelled) throw Cancelled();
+  start([work = work_, news = news_, save = save_, identity,
+         partial = partial_folder(checkpoints_dir_, step_),
+         options = WriteOptions{{}, retention_.deletes()}] {
+    const auto stop_if_unwanted = [&] {
+      if (news->given_up(save)) throw Cancelled();
     };
     work->record = write_own_shard(partial, identity, work->copy.shards, stop_if_unwanted, options);
   });
@@ -78,9 +107,6 @@ void BackgroundSaver::at_step_boundary() {
   }
   if (idle()) return;
   ask();
-  if (!slow_steps_) return;
-  world_.wait(request_, "how far the checkpoint is");
-  conclude();
 }
 
 void BackgroundSaver::finish() {
@@ -104,17 +130,14 @@ std::optional<SaveResult> BackgroundSaver::take_result() {
 /// Begins to add up how far all ranks are.
 void BackgroundSaver::ask() {
   const bool busy = thread_.busy();
-  state_[0] = !busy && thread_.error() ? 1.0 : 0.0;
-  state_[1] = busy ? 1.0 : 0.0;
-  state_[2] = seconds_since(last_boundary_);
-  last_boundary_ = std::chrono::steady_clock::now();
-  request_ = world_.all_reduce(make_tensor(state_, 3, 1), parallel::ReduceOp::max);
+  state_[0] = !busy && thread_.error() ? 1.0F : 0.0F;
+  state_[1] = busy ? 1.0F : 0.0F;
+  request_ = world_.all_reduce(make_tensor(state_, 2, 1), parallel::ReduceOp::max);
 }
 
 /// All ranks have the same state_ here, and so do the same.
 void BackgroundSaver::conclude() {
-  const bool failed = state_[0] > 0.0, unfinished = state_[1] > 0.0;
-  slow_steps_ = state_[2] > kSlowStepSeconds;
+  const bool failed = state_[0] > 0.0F, unfinished = state_[1] > 0.0F;
   switch (stage_) {
     case Stage::idle:
       break;
@@ -145,11 +168,9 @@ void BackgroundSaver::conclude() {
 
 /// The text is exchanged at once: all ranks are here. Threads that still write are told to stop.
 void BackgroundSaver::fail() {
-  const char* what = stage_ == Stage::preparing ? "checkpoint: preparing the folder"
-                     : stage_ == Stage::writing ? "checkpoint: writing a shard"
-                                                : "checkpoint: publishing";
-  const std::exception_ptr mine = thread_.error();  // before the thread is told to stop: that is no reason
-  work_->cancelled = true;
+  const char* what = stage_name();
+  const std::exception_ptr mine = thread_.error();
+  news_->give_up(save_);
   try {
     run_agreed(world_, what, [&mine] {
       if (mine) std::rethrow_exception(mine);
@@ -164,7 +185,7 @@ void BackgroundSaver::fail() {
 void BackgroundSaver::begin_publishing() {
   stage_ = Stage::publishing;
   work_->records = gather_records(world_, work_->record);
-  thread_.start([work = work_, dir = checkpoints_dir_, retention = retention_, first = world_.rank() == 0] {
+  start([work = work_, dir = checkpoints_dir_, retention = retention_, first = world_.rank() == 0] {
     if (first) publish_all(dir, work->metadata, std::move(work->tiles), work->records, retention);
   });
 }

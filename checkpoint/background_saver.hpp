@@ -2,19 +2,21 @@
 // thread makes the folder; each process' own writes its file; when all have, rank 0's thread writes the index
 // and publishes. The ranks tell each other how far they are at step boundaries alone, by a small all-reduce
 // that is begun at one boundary and looked at at the next, so that no step waits for another rank's disk. All
-// ranks see the same state at the same boundary.
+// ranks see the same state at the same boundary. That a save fails they hear earlier, beside that
+// (save_news).
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "checkpoint/checkpoint.hpp"
 #include "checkpoint/io_thread.hpp"
+#include "checkpoint/save_news.hpp"
 #include "checkpoint/save_stages.hpp"
 #include "checkpoint/shard_copy.hpp"
 
@@ -29,9 +31,10 @@ struct SaveResult {
 
 class BackgroundSaver {
  public:
-  /// `world` must outlive it.
+  /// `world` must outlive it, and so must `notices`: over them a rank that fails tells all others at once,
+  /// rank 0 says so in the log, and nobody goes on writing that save.
   BackgroundSaver(std::filesystem::path checkpoints_dir, const Retention& retention,
-                  parallel::Communicator& world);
+                  parallel::Communicator& world, parallel::NoticeBoard* notices = nullptr);
   /// Gives up a save that is still under way; what it wrote stays a step-N.partial.
   ~BackgroundSaver();
   BackgroundSaver(const BackgroundSaver&) = delete;
@@ -41,7 +44,7 @@ class BackgroundSaver {
   /// Idle only. Waits for no disk.
   void begin(const Metadata& metadata, ShardCopy copy);
   /// At the end of every step. Does not wait for a disk; for other ranks only in so far as they are a step
-  /// behind, or where steps take longer than a failure may stay unknown.
+  /// behind.
   void at_step_boundary();
   /// Waits until idle.
   void finish();
@@ -63,6 +66,8 @@ class BackgroundSaver {
   /// What the threads work on; they share its ownership.
   struct Work;
 
+  const char* stage_name() const;
+  void start(std::function<void()> job);
   void ask();
   void conclude();
   void fail();
@@ -75,11 +80,12 @@ class BackgroundSaver {
   parallel::Communicator& world_;
   Stage stage_ = Stage::idle;
   int64_t step_ = 0;
+  int32_t save_ = 0;  ///< its number
+  std::shared_ptr<SaveNews> news_;
   std::shared_ptr<Work> work_;
-  std::chrono::steady_clock::time_point begun_, last_boundary_;
-  double state_[3] = {};  ///< failed, unfinished, seconds of the last step: the largest of all ranks
+  std::chrono::steady_clock::time_point begun_;
+  float state_[2] = {};  ///< failed, unfinished: the larger of all ranks
   parallel::Request request_;
-  bool slow_steps_ = false;
   std::optional<SaveResult> result_;
   IoThread thread_;  ///< last: ends before the rest
 };

@@ -152,15 +152,27 @@ std::vector<FoundCheckpoint> list_checkpoints(const fs::path& checkpoints_dir) {
   return found;
 }
 
+namespace {
+
+/// What a deletion left behind is in nobody's way: where it stays, a run begins all the same.
+void finish_removing(const fs::path& path) {
+  const watch::BlockingPoint removing("removing", path.native());
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error)
+    log::warning(
+        "cannot remove '{}', a checkpoint that was being deleted: {} (errno {}); delete it when you like",
+        path.string(), error.message(), error.value());
+}
+
+}  // namespace
+
 void set_aside_unfinished(const fs::path& checkpoints_dir) {
   for (const std::string& name : names_in(checkpoints_dir)) {
     const fs::path path = checkpoints_dir / name;
-    if (path.extension() == kRemovingEnding) {
-      std::error_code error;
-      fs::remove_all(path, error);
-      check(error, "remove", path);
-    }
-    if (path.extension() != kPartialEnding || !parse_name(path.stem().string())) continue;
+    if (!parse_name(path.stem().string())) continue;  // none of ours
+    if (path.extension() == kRemovingEnding) finish_removing(path);
+    if (path.extension() != kPartialEnding) continue;
     const std::string aside = next_numbered(checkpoints_dir, path.stem().string(), kIncomplete);
     rename_path(path, checkpoints_dir / aside);
     log::warning(

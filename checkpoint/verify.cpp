@@ -1,5 +1,6 @@
 #include "checkpoint/verify.hpp"
 
+#include <algorithm>
 #include <map>
 
 #include "checkpoint/manifest.hpp"
@@ -31,6 +32,23 @@ class Verification {
          file += share_.count) {
       const auto tiles = by_file.find(file);
       check_file(file, tiles == by_file.end() ? std::vector<FileTile>() : tiles->second);
+    }
+    return std::move(damage_);
+  }
+
+  /// Every share goes through all tiles in one order, and each tile goes to the share that has least so far.
+  std::vector<std::string> run_tiles(const std::string& prefix) {
+    const std::string index_name = (folder_ / kIndexName).string();
+    std::vector<int64_t> num_bytes(static_cast<std::size_t>(share_.count));
+    for (const LogicalTensor& tensor : manifest_.tensors) {
+      if (!tensor.path.starts_with(prefix)) continue;
+      note([&] {
+        for (const Tile& tile : read_tiles(index_, index_name, manifest_, tensor).tiles) {
+          const auto least = std::min_element(num_bytes.begin(), num_bytes.end());
+          *least += tile.region.size() * static_cast<int64_t>(size_of(tensor.dtype));
+          if (least - num_bytes.begin() == share_.index) note([&] { shards_.verify(tensor, tile); });
+        }
+      });
     }
     return std::move(damage_);
   }
@@ -91,6 +109,15 @@ class Verification {
 std::vector<std::string> find_damage(const fs::path& checkpoint_dir, const Share& share) {
   try {
     return Verification(checked_folder(checkpoint_dir), share).run();
+  } catch (const DataError& error) {
+    return {error.what()};
+  }
+}
+
+std::vector<std::string> find_damaged_tiles(const fs::path& checkpoint_dir, const std::string& prefix,
+                                            const Share& share) {
+  try {
+    return Verification(checked_folder(checkpoint_dir), share).run_tiles(prefix);
   } catch (const DataError& error) {
     return {error.what()};
   }

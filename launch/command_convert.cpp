@@ -103,10 +103,7 @@ DType dtype_option(const config::CommandLine& line) {
 
 convert::TokenizerSource read_tokenizer(const std::filesystem::path& path) {
   const data::Tokenizer tokenizer(path);
-  const data::InputFile file(path);
-  convert::TokenizerSource source{std::string(file.num_bytes(), '\0'), path.string(), tokenizer.ids()};
-  file.read_at(0, std::as_writable_bytes(std::span(source.bytes)));
-  return source;
+  return {data::read_whole(path), path.string(), tokenizer.ids()};
 }
 
 int to_huggingface(std::span<const std::string> args) {

@@ -86,14 +86,13 @@ int evaluate_on(const Ranks& ranks, config::RunConfig config, const std::filesys
   train::Engine engine(train::evaluation_options(config, data::sample_lengths(config.data, has_encoder),
                                                  options.micro_batch, 1),
                        ranks.mesh, ranks.stream);
-  const checkpoint::Reader reader(checkpoint);
-  engine.load(reader, false);
+  engine.load(checkpoint, false);
   std::vector<eval::SourcePerplexity> results;
   for (const auto& samples : eval::open_held_out(config.data, tokenizer.ids(), has_encoder))
     results.push_back(eval::perplexity(engine, *samples, options));
   if (ranks.world.rank() != 0) return 0;
   if (line.has("json")) {
-    print_json(results, reader.metadata().step);
+    print_json(results, checkpoint::read_metadata(checkpoint).step);
   } else {
     print_table(results, has_encoder);
   }

@@ -141,7 +141,7 @@ int generate_on(const Ranks& ranks, config::RunConfig config, const std::filesys
   train::Engine engine(eval::generation_options(config, request.room), ranks.mesh, ranks.stream);
   log::info("key-value cache: {} sequences, {} on this rank", request.room.sequences,
             train::bytes_text(engine.memory().cache));
-  engine.load(checkpoint::Reader(checkpoint), false);
+  engine.load(checkpoint, false);
   const eval::Generation result =
       eval::generate(engine, ranks.stream, config.model, request.prompts, request.generation);
   if (ranks.world.rank() != 0) return 0;

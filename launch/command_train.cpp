@@ -107,6 +107,7 @@ int train_on(const Ranks& ranks, config::Loaded loaded) {
   if (config.train.validate_every > 0) inputs.validate = eval::Validation(config, tokenizer.ids());
   RunTrace trace(config, ranks);
   inputs.trace = trace.steps();
+  inputs.notices = &ranks.environment.channel();
   train::Trainer trainer(inputs, trace.mesh(), ranks.stream);
   session->training_begins(trainer.steps_done(), config.train.steps, resume_from);
   trainer.run();

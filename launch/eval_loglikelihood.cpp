@@ -94,7 +94,7 @@ int score_on(const Ranks& ranks, config::RunConfig config, const std::filesystem
   train::Engine engine(train::evaluation_options(
                            config, eval::lengths_of(requests, config.model.has_encoder()), options.batch, 1),
                        ranks.mesh, ranks.stream);
-  engine.load(checkpoint::Reader(checkpoint), false);
+  engine.load(checkpoint, false);
   const auto results = eval::loglikelihoods(engine, ranks.stream, config.model, requests, options);
   if (ranks.world.rank() != 0) return 0;
   for (const eval::Loglikelihood& result : results) {

@@ -182,6 +182,9 @@ void AbortChannel::handle(Peer& peer, const MessageHead& head, std::string_view 
       }
       changed_.notify_all();
       break;
+    case SignalKind::notice:
+      if (!failure_) spread({head.rank, head.code, std::string(text)});
+      break;
     case SignalKind::goodbye:
       peer.orderly = true;
       break;

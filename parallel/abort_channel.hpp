@@ -1,7 +1,8 @@
 // The side channel between all ranks that is not MPI, because MPI may be what is stuck: a star of TCP
 // connections around rank 0, with one sleeping thread per rank. It carries the first failure of the run to
-// everyone, who waits for what, and the death of a rank (its connection closes). Rank 0 decides which failure
-// was the first. The same thread watches the others of its process (parallel/watchdog).
+// everyone, who waits for what, the death of a rank (its connection closes), and notices, which end nothing.
+// Rank 0 decides which failure was the first. The same thread watches the others of its process
+// (parallel/watchdog).
 #pragma once
 
 #include <mpi.h>
@@ -10,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -19,6 +21,7 @@
 #include <vector>
 
 #include "base/error.hpp"
+#include "parallel/notices.hpp"
 #include "parallel/star.hpp"
 #include "parallel/wait_report.hpp"
 #include "parallel/watchdog.hpp"
@@ -51,11 +54,11 @@ struct AbortOptions {
   WatchOptions watch;
 };
 
-class AbortChannel {
+class AbortChannel final : public NoticeBoard {
  public:
   /// Collective over world; every rank throws CommunicationError when one cannot connect.
   AbortChannel(MPI_Comm world, const AbortOptions& options);
-  ~AbortChannel() { close(); }
+  ~AbortChannel() override { close(); }
   AbortChannel(const AbortChannel&) = delete;
   AbortChannel& operator=(const AbortChannel&) = delete;
 
@@ -69,6 +72,10 @@ class AbortChannel {
   Failure abort(int exit_code, std::string_view text);
   /// A wait passed its deadline: asks all ranks what they do and ends the run with the answers in the text.
   Failure overdue(std::string_view text);
+
+  int32_t new_subject() override;
+  void post(int32_t subject, const std::string& text) override;
+  void listen(std::function<void(const Notice&)> listener) override;
 
   /// What this rank does, for the report of overdue(): no allocation, no message.
   void begin_wait(std::string_view what, std::string_view communicator) noexcept;
@@ -128,6 +135,7 @@ class AbortChannel {
   void decide(Failure failure);
   void decide_and_tell(Failure failure);
   void spread_told();
+  void spread(const Notice& notice);
   void leave_together(std::unique_lock<std::mutex>& lock, Clock::time_point end);
   Failure appeal(std::string_view text, bool names_rank);
   double stagger_s() const;
@@ -159,6 +167,8 @@ class AbortChannel {
   std::optional<Failure> failure_;
   std::optional<Inquiry> inquiry_;
   std::optional<Appeal> appeal_;
+  std::function<void(const Notice&)> listener_;
+  int32_t last_subject_ = 0;
   Watchdog watchdog_;
   Clock::time_point end_of_grace_;
   std::atomic<bool> failed_{false};

@@ -62,6 +62,7 @@ enum class SignalKind : uint32_t {
   verdict,
   told,
   ready,
+  notice,
   goodbye
 };
 

@@ -91,7 +91,7 @@ void average(const std::vector<std::filesystem::path>& checkpoints, const std::f
   metadata.tokenizer_digest = from.tokenizer_digest;
   metadata.layout = fmt::format("average of {} checkpoints", models.size());
   for (std::size_t i = 0; i < checkpoints.size(); ++i)
-    metadata.extra[fmt::format("averaged {}", i)] = checkpoints[i].filename().string();
+    metadata.extra[fmt::format("averaged {}", i)] = (checkpoints[i] / "").parent_path().filename().string();
   out.save(metadata);
   progress.finish();
 }

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -11,6 +11,7 @@
 #include "config/option_table.hpp"
 #include "config/parse.hpp"
 #include "config/print.hpp"
+#include "data/file_io.hpp"
 
 namespace red::convert {
 namespace {
@@ -140,9 +141,10 @@ std::string huggingface_generation_config(const data::SpecialIds& ids, bool has_
 
 ImportedConfig read_huggingface_config(const std::filesystem::path& path, const std::string& tokenizer) {
   const std::string file = path.string();
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw DataError("{}: cannot be read", file);
-  const json content = json::parse(in, nullptr, false);
+  std::error_code error;
+  if (!std::filesystem::exists(path, error) && !error)
+    throw DataError("{}: is missing; give the folder of a model that redllm or Transformers wrote", file);
+  const json content = json::parse(data::read_whole(path), nullptr, false);
   if (!content.is_object()) throw DataError("{}: is no JSON object", file);
   const std::string type = text_at(content, "model_type", file);
   if (type != "redllm" && type != "decllm")

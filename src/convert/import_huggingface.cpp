@@ -81,9 +81,7 @@ void copy_as_is(const SafetensorsFolder& weights, const model::ParameterSpec& sp
 std::string tokenizer_bytes(const fs::path& folder, const std::string& digest) {
   const fs::path path = folder / kTokenizerModelName;
   if (!fs::exists(path)) return {};
-  const data::InputFile file(path);
-  std::string bytes(file.num_bytes(), '\0');
-  file.read_at(0, std::as_writable_bytes(std::span(bytes)));
+  std::string bytes = data::read_whole(path);
   const std::string found = data::sha256_hex(bytes);
   if (!digest.empty() && found != digest)
     throw DataError("{}: is not the tokenizer that config.json names: SHA-256 {} there, {} here",

@@ -1,6 +1,5 @@
 #include "convert/safetensors_folder.hpp"
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
@@ -50,8 +49,7 @@ void SafetensorsFolder::add_file(const fs::path& path) {
 }
 
 void SafetensorsFolder::read_index(const fs::path& folder, const fs::path& index) {
-  std::ifstream in(index, std::ios::binary);
-  const json content = json::parse(in, nullptr, false);
+  const json content = json::parse(data::read_whole(index), nullptr, false);
   if (!content.is_object() || !content.contains("weight_map") || !content["weight_map"].is_object() ||
       content["weight_map"].empty())
     throw DataError("{}: is no JSON object with a weight_map that names tensors", index.string());

@@ -21,15 +21,16 @@ constexpr std::size_t kBufferBytes = 1 << 20;
 
 [[noreturn]] void fail(std::string_view what, const std::filesystem::path& path) {
   const int code = errno;
-  throw IoError("{} {}: {}", what, path.string(), std::strerror(code));
+  throw IoError("{} {}: {} (errno {})", what, path.string(), std::strerror(code), code);
 }
 
 void sync_folder(const std::filesystem::path& path) {
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
   const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) fail("cannot open folder", folder);
-  const int result = ::fsync(fd);
+  const int result = ::fsync(fd), error = errno;
   ::close(fd);
+  errno = error;
   if (result != 0) fail("cannot sync folder", folder);
 }
 
@@ -55,11 +56,11 @@ InputFile::InputFile(std::filesystem::path path) : path_(std::move(path)) {
   fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd_ < 0) fail("cannot open", path_);
   struct stat status {};
-  if (::fstat(fd_, &status) != 0) fail("cannot stat", path_);
-  if (S_ISDIR(status.st_mode)) {
-    ::close(fd_);
-    throw IoError("cannot read {}: it is a folder", path_.string());
-  }
+  const int result = ::fstat(fd_, &status), error = errno;
+  if (result != 0 || S_ISDIR(status.st_mode)) ::close(fd_);  // no destructor will
+  errno = error;
+  if (result != 0) fail("cannot stat", path_);
+  if (S_ISDIR(status.st_mode)) throw IoError("cannot read {}: it is a folder", path_.string());
   num_bytes_ = static_cast<uint64_t>(status.st_size);
 }
 
@@ -79,6 +80,13 @@ InputFile& InputFile::operator=(InputFile&& other) noexcept {
 
 void InputFile::read_at(uint64_t offset, std::span<std::byte> out) const {
   read_fully(fd_, path_, offset, out);
+}
+
+std::string read_whole(const std::filesystem::path& path) {
+  const InputFile file(path);
+  std::string bytes(file.num_bytes(), '\0');
+  file.read_at(0, std::as_writable_bytes(std::span(bytes)));
+  return bytes;
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
@@ -112,8 +120,8 @@ OutputFile::OutputFile(std::filesystem::path path) : path_(std::move(path)), par
 }
 
 OutputFile::~OutputFile() {
-  if (fd_ < 0) return;
-  ::close(fd_);
+  if (published_) return;
+  if (fd_ >= 0) ::close(fd_);
   if (::unlink(partial_.c_str()) != 0) {
     log::warning("cannot remove {}: {}", partial_.string(), std::strerror(errno));
   }
@@ -123,7 +131,8 @@ void OutputFile::write_fully(uint64_t offset, std::span<const std::byte> bytes) 
   while (!bytes.empty()) {
     const ssize_t put = ::pwrite(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (put < 0 && errno == EINTR) continue;
-    if (put < 0) fail("cannot write", partial_);
+    if (put == 0) errno = ENOSPC;  // POSIX leaves that open; a full device is the only likely reason
+    if (put <= 0) fail("cannot write", partial_);
     offset += static_cast<uint64_t>(put);
     bytes = bytes.subspan(static_cast<std::size_t>(put));
   }
@@ -163,6 +172,7 @@ void OutputFile::publish() {
   sync();
   if (::close(std::exchange(fd_, -1)) != 0) fail("cannot close", partial_);
   if (::rename(partial_.c_str(), path_.c_str()) != 0) fail("cannot rename to its final name", partial_);
+  published_ = true;
   sync_folder(path_);
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -30,6 +31,9 @@ class InputFile {
   int fd_ = -1;
   uint64_t num_bytes_ = 0;
 };
+
+/// All bytes of a small file. Throws as InputFile does.
+std::string read_whole(const std::filesystem::path& path);
 
 /// A whole file mapped read-only. An empty file has an empty span.
 class MappedFile {
@@ -72,6 +76,7 @@ class OutputFile {
 
   std::filesystem::path path_, partial_;
   int fd_ = -1;
+  bool published_ = false;
   uint64_t flushed_ = 0;
   std::vector<std::byte> buffer_;
 };

@@ -55,15 +55,12 @@ class Adjacency {
   std::unordered_set<uint64_t> others_;
 };
 
-std::string read_whole(const std::filesystem::path& path) {
+std::string read_model(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) {
     throw DataError("tokenizer {}: not found; `redllm tokenizer train --out {}` makes one", path.string(),
                     path.string());
   }
-  const InputFile file(path);
-  std::string bytes(file.num_bytes(), '\0');
-  file.read_at(0, std::as_writable_bytes(std::span(bytes)));
-  return bytes;
+  return read_whole(path);
 }
 
 }  // namespace
@@ -139,7 +136,7 @@ Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {
 }
 
 Tokenizer::Tokenizer(const std::filesystem::path& path)
-    : Tokenizer(std::make_unique<Impl>(read_whole(path), path.string())) {}
+    : Tokenizer(std::make_unique<Impl>(read_model(path), path.string())) {}
 
 Tokenizer Tokenizer::from_bytes(const std::string& bytes, const std::string& name) {
   return Tokenizer(std::make_unique<Impl>(bytes, name));

@@ -4,6 +4,7 @@
 // and checkpoints are the callers' affair.
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -41,6 +42,9 @@ class Engine {
   /// Parameters, and with `optimizer_state` the second moments and the count of updates, of any layout's
   /// checkpoint. Collective.
   void load(const checkpoint::Reader& reader, bool optimizer_state);
+  /// The same of a checkpoint that nobody has verified: what is read is compared with its checksums, by all
+  /// ranks together where each reads a part. Throws DataError where something of it is damaged.
+  void load(const std::filesystem::path& checkpoint, bool optimizer_state);
   /// The rectangles of logical tensors that this rank writes, in device memory, and what else the optimizer
   /// has to remember.
   std::vector<checkpoint::Shard> checkpoint_shards();

@@ -2,6 +2,7 @@
 // that any layout reads what any other wrote.
 #include <algorithm>
 
+#include "checkpoint/open_together.hpp"
 #include "ops/elementwise.hpp"
 #include "train/checkpoint_shards.hpp"
 #include "train/engine.hpp"
@@ -30,8 +31,10 @@ std::map<std::string, std::string> Engine::checkpoint_extra() {
 
 namespace {
 
+constexpr const char* kParameters = "parameters/";
+
 std::string path_of(const model::StoredParameter& parameter) {
-  return "parameters/" + parameter.spec.name;
+  return kParameters + parameter.spec.name;
 }
 
 constexpr std::size_t kLoadBytes = std::size_t{64} << 20;  ///< host memory that a checkpoint is read through
@@ -96,6 +99,14 @@ class ShardLoader {
 };
 
 }  // namespace
+
+void Engine::load(const std::filesystem::path& checkpoint, bool optimizer_state) {
+  // Who wants tiles whole compares them as they arrive.
+  const bool wants_parts = shards_ != nullptr || mesh_.layout().tensor > 1;
+  if (!wants_parts) return load(checkpoint::Reader(checkpoint), optimizer_state);
+  load(checkpoint::open_together(checkpoint, mesh_.world(), optimizer_state ? "" : kParameters),
+       optimizer_state);
+}
 
 void Engine::load(const checkpoint::Reader& reader, bool optimizer_state) {
   complete_weights();

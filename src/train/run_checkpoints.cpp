@@ -16,7 +16,8 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 }  // namespace
 
 RunCheckpoints::RunCheckpoints(const config::RunConfig& config, Engine& engine, Stream& stream,
-                               parallel::Communicator& world, std::function<void()> before_log)
+                               parallel::Communicator& world, std::function<void()> before_log,
+                               parallel::NoticeBoard* notices)
     : config_(config.checkpoint),
       engine_(engine),
       stream_(stream),
@@ -24,7 +25,7 @@ RunCheckpoints::RunCheckpoints(const config::RunConfig& config, Engine& engine, 
       dir_(checkpoints_dir(config.train.run_dir)),
       retention_{config_.keep_last, config_.keep_every, config_.keep_best},
       before_log_(std::move(before_log)) {
-  if (config_.async) saver_ = std::make_unique<checkpoint::BackgroundSaver>(dir_, retention_, world);
+  if (config_.async) saver_ = std::make_unique<checkpoint::BackgroundSaver>(dir_, retention_, world, notices);
 }
 
 void RunCheckpoints::save(const checkpoint::Metadata& metadata) {

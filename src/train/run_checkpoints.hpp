@@ -13,9 +13,11 @@ namespace red::train {
 
 class RunCheckpoints {
  public:
-  /// `before_log` is called before a line goes to the log. All but it must outlive this object.
+  /// `before_log` is called before a line goes to the log. `notices`: where saves behind training tell at
+  /// once that they fail, or null. All but `before_log` must outlive this object.
   RunCheckpoints(const config::RunConfig& config, Engine& engine, Stream& stream,
-                 parallel::Communicator& world, std::function<void()> before_log);
+                 parallel::Communicator& world, std::function<void()> before_log,
+                 parallel::NoticeBoard* notices = nullptr);
 
   // All are collective. They throw CheckpointError on every rank after checkpoint.max_failures saves in a row
   // that failed.

@@ -65,7 +65,8 @@ Trainer::Trainer(const TrainerInputs& inputs, parallel::Mesh& mesh, Stream& stre
   progress_ = std::make_unique<Progress>(config_.train.steps, mesh_.world().rank() == 0);
   const auto before_log = [this] { progress_->end_line(); };
   stragglers_ = std::make_unique<StragglerWatch>(engine_, config_.train.straggler_every, before_log);
-  checkpoints_ = std::make_unique<RunCheckpoints>(config_, engine_, stream, mesh_.world(), before_log);
+  checkpoints_ =
+      std::make_unique<RunCheckpoints>(config_, engine_, stream, mesh_.world(), before_log, inputs_.notices);
 }
 
 void Trainer::start_or_resume() {
@@ -103,12 +104,11 @@ void Trainer::start() {
   } else {
     const std::filesystem::path checkpoint =
         checkpoint_to_initialize_from(config_.checkpoint.initialize_from);
-    const checkpoint::Reader reader(checkpoint);
-    check_initialization(reader.metadata(), config_, inputs_.tokenizer_digest, checkpoint);
-    engine_.load(reader, config_.checkpoint.keep_optimizer_state);
-    from =
-        fmt::format("those of {} at step {}, optimizer state {}", checkpoint.string(), reader.metadata().step,
-                    config_.checkpoint.keep_optimizer_state ? "continued" : "reset");
+    const checkpoint::Metadata metadata = checkpoint::read_metadata(checkpoint);
+    check_initialization(metadata, config_, inputs_.tokenizer_digest, checkpoint);
+    engine_.load(checkpoint, config_.checkpoint.keep_optimizer_state);
+    from = fmt::format("those of {} at step {}, optimizer state {}", checkpoint.string(), metadata.step,
+                       config_.checkpoint.keep_optimizer_state ? "continued" : "reset");
   }
   log::info("starting at step 0: {} parameters, {}, {}", model::num_parameters(config_.model), from,
             mesh_.layout().to_string());

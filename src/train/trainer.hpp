@@ -41,7 +41,8 @@ struct TrainerInputs {
   std::function<void(int64_t step)> step_begins = {};
   /// Called on every rank when a step is done, before anything of it is saved; what it throws ends the run.
   std::function<void(int64_t step)> step_done = {};
-  StepTrace* trace = nullptr;  ///< of some steps; the mesh is then over a traced communicator
+  StepTrace* trace = nullptr;                ///< of some steps; the mesh is then over a traced communicator
+  parallel::NoticeBoard* notices = nullptr;  ///< of all ranks; tells at once of saves that fail
 };
 
 class Trainer {

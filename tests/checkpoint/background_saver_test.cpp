@@ -4,13 +4,11 @@
 
 #include <gtest/gtest.h>
 
-#include <functional>
 #include <system_error>
 
 #include "checkpoint/file_size_limit.hpp"
 #include "checkpoint/folders.hpp"
-#include "checkpoint/test_run.hpp"
-#include "checkpoint/tiled_model.hpp"
+#include "checkpoint/saver_test.hpp"
 #include "checkpoint/verify.hpp"
 
 namespace red::checkpoint::test {
@@ -18,51 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class BackgroundSaverTest : public CheckpointTest {
- protected:
-  int last() const { return size() - 1; }
-
-  /// What a rank would save, and memory for its copy.
-  struct Source {
-    OwnedShards owned;
-    std::shared_ptr<HostBuffer> memory;
-  };
-  Source source(int version) {
-    Source s{shards_of(tilings()[2], rank(), size(), 3), nullptr};
-    s.owned.fill(version);
-    s.memory = std::make_shared<HostBuffer>(copy_bytes(s.owned.shards()));
-    return s;
-  }
-  void begin(BackgroundSaver& saver, int64_t step, Source& from) {
-    saver.begin(metadata_of(step), copy_shards(stream_, from.owned.shards(), from.memory));
-  }
-  /// Step after step until the saver is idle; `between` is called behind each.
-  SaveResult result_after_steps(
-      BackgroundSaver& saver, const std::function<void()>& between = [] {}) {
-    for (int boundary = 0; boundary < 100000; ++boundary) {
-      saver.at_step_boundary();
-      between();
-      if (auto result = saver.take_result()) return *result;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return {0, 0.0, "it never ends"};
-  }
-  int64_t count_wrong(const fs::path& checkpoint, int version) {
-    const Reader reader(checkpoint);
-    OwnedShards owned = shards_of(tilings()[3], 0, 1, 1);
-    for (const Shard& shard : owned.shards()) reader.read(shard);
-    return owned.count_wrong(version);
-  }
-  std::string text_of_rank_0(std::string text) {
-    text.resize(4096);
-    parallel::Request request =
-        world().broadcast(make_tensor(reinterpret_cast<uint8_t*>(text.data()), 1, 4096), 0);
-    world().wait(request, "text of rank 0");
-    return text.substr(0, text.find('\0'));
-  }
-
-  Stream stream_{1, 0, GemmChoice::plain};
-};
+using BackgroundSaverTest = SaverTest;
 
 TEST_F(BackgroundSaverTest, WritesTheBytesOfTheMomentAndOfSave) {
   Source from = source(1);

@@ -3,6 +3,7 @@
 #include "checkpoint/choose.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/mount.h>
 
 #include "checkpoint/manifest.hpp"
 #include "checkpoint/test_run.hpp"
@@ -104,6 +105,27 @@ TEST_F(ChooseTest, WhatIsUnfinishedIsSetAside) {
   EXPECT_EQ(names_in(folder()),
             (std::set<std::string>{"latest", "step-00000001", "step-00000002.incomplete-1",
                                    "step-00000002.incomplete-2"}));
+}
+
+TEST_F(ChooseTest, WhatADeletionCannotRemoveIsInNobodysWay) {
+  save_steps(1);
+  const fs::path removing = step2_.string() + ".removing", notes = folder() / "notes.removing";
+  on_rank_0([&] {
+    fs::create_directory(notes);  // none of ours
+    fs::create_directory(removing);
+    if (::mount("tmpfs", removing.c_str(), "tmpfs", 0, "size=16k") != 0) fs::remove(removing);
+  });
+  const bool mounted = fs::exists(removing);
+  EXPECT_EQ(chosen(), "step-00000001");
+  EXPECT_TRUE(fs::exists(notes));
+  EXPECT_EQ(fs::exists(removing), mounted);
+  on_rank_0([&] {
+    if (mounted) {
+      EXPECT_EQ(::umount(removing.c_str()), 0);
+    }
+  });
+  EXPECT_EQ(chosen(), "step-00000001");
+  EXPECT_FALSE(fs::exists(removing));
 }
 
 TEST_F(ChooseTest, ASupersededOneCounts) {

@@ -35,6 +35,7 @@ class CheckpointTest : public testing::Test {
   int rank() const { return mpi_.rank(); }
   int size() const { return mpi_.size(); }
   parallel::Communicator& world() { return mpi_.world(); }
+  parallel::NoticeBoard& notices() { return mpi_.channel(); }
   void barrier() {
     parallel::Request request = world().barrier();
     world().wait(request, "test barrier");

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Holds an export to the engine and to float64: check_golden.py EXPORT CASE.
+"""Holds an export to the engine and to float64, and others of the same model to it: check_golden.py EXPORT DIVIDED BF16
+BF16-DIVIDED CASE.
 
 CASE/case.json has examples and what is expected of them, CASE/*.bin the logits (engine: fp32, golden: fp64) of all
 examples one after another and the gradients. Prints the largest differences; fails where one is too large.
@@ -14,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 LOGITS = 1e-4  # absolute, fp32 against the engine's fp32; they are of size 1
 GRADIENT = 2e-5  # relative to max(own norm, 1e-3 of the global norm): fp32 against float64
+BF16_LOGITS = 0.1  # absolute, against fp32: sums of some hundred roundings of 2^-9
 BF16_LOSS = 1e-2  # relative: hundreds of roundings of 2^-9 average out
 PAD = 1  # a token that also stands in texts
 
@@ -187,9 +189,34 @@ def check_gradients(case, model):
     check(found < 1e-6, f"gradients with checkpointing {found:.1e} from those without")
 
 
+def check_other(case, folder, single, dtype, num_files):
+    """An export of the same model, rounded or in several files: nothing is missing or too much, and every bit is that
+    of the export in one fp32 file, loaded as `dtype`."""
+    name = pathlib.Path(folder).name
+    files = sorted(path.name for path in pathlib.Path(folder).glob("*.safetensors"))
+    check(len(files) >= num_files, f"{name}: {len(files)} file(s) of weights")
+    model, report = load(folder, case.has_encoder, output_loading_info=True)
+    wrong = {what: found for what, found in report.items() if found}
+    check(not wrong, f"{name}: loads without a complaint {wrong or ''}")
+    expected = load(single, case.has_encoder, dtype=dtype)
+    found, wanted = model.state_dict(), expected.state_dict()
+    check(found.keys() == wanted.keys(), f"{name}: names of weights")
+    check(all(weight.dtype == dtype for weight in found.values()), f"{name}: every weight is {dtype}")
+    check(all(torch.equal(found[key], wanted[key]) for key in wanted), f"{name}: {len(found)} weights")
+    with torch.no_grad():
+        arguments = [case.arguments([example])[0] for example in case.examples]
+        logits = [model(**each).logits[0] for each in arguments]
+        same = all(torch.equal(a, expected(**each).logits[0]) for a, each in zip(logits, arguments))
+    check(same, f"{name}: logits")
+    far = worst(zip(logits, case.logits("golden.bin", numpy.float64)))
+    check(far < (LOGITS if dtype == torch.float32 else BF16_LOGITS), f"{name}: logits {far:.2e} from float64")
+    check_loss(case, model, 1e-5 if dtype == torch.float32 else BF16_LOSS, name)
+
+
 def main():
     torch.set_num_threads(1)
-    folder, case = sys.argv[1], Case(pathlib.Path(sys.argv[2]))
+    folder, divided, bf16, bf16_divided = sys.argv[1:5]
+    case = Case(pathlib.Path(sys.argv[5]))
     for implementation in ("sdpa", "eager"):
         model = load(folder, case.has_encoder, attn_implementation=implementation)
         check(model.dtype == torch.float32, f"{implementation}: dtype of the export")
@@ -201,7 +228,9 @@ def main():
     check_cache(case, model)
     check_loss(case, model, 1e-5, "fp32")
     check_gradients(case, model)
-    check_loss(case, load(folder, case.has_encoder, dtype=torch.bfloat16), BF16_LOSS, "bf16")
+    check_other(case, divided, folder, torch.float32, 2)
+    check_other(case, bf16, folder, torch.bfloat16, 1)
+    check_other(case, bf16_divided, folder, torch.bfloat16, 2)
 
 
 if __name__ == "__main__":

@@ -177,6 +177,10 @@ TEST_F(ConversionTest, WeightsMustBeThoseOfTheConfiguration) {
   refused("\"head_dim\" is missing");
   write_bytes(path("exported") / "config.json", "{");
   refused("is no JSON object");
+  fs::remove(path("exported") / "config.json");
+  refused("config.json: is missing");
+  fs::create_directory(path("exported") / "config.json");
+  throws<IoError>("config.json: it is a folder", [&] { import_from("exported", "again"); });
 }
 
 TEST_F(ConversionTest, NothingIsWrittenOver) {
@@ -205,10 +209,11 @@ TEST_F(ConversionTest, AFolderThatCannotBeMadeLeavesNothing) {
 TEST_F(ConversionTest, TheMeanOfCheckpoints) {
   const fs::path a = made("a", small_red(), 1, 10), b = made("b", small_red(), 2, 30),
                  c = made("c", small_red(), 3, 20);
-  convert::average({a, b, c}, path("mean"));
+  convert::average({a / "", b, c}, path("mean"));
   const fs::path found = *checkpoint::find_latest(path("mean") / "checkpoints");
   const ModelCheckpoint mean(found), one(a), two(b), three(c);
   EXPECT_EQ(mean.reader().metadata().step, 30);
+  EXPECT_EQ(mean.reader().metadata().extra.at("averaged 0"), "step-00000010");
   for (const model::ParameterSpec& spec : mean.parameters()) {
     const std::vector<float> m = values_of(mean, spec), x = values_of(one, spec), y = values_of(two, spec),
                              z = values_of(three, spec);

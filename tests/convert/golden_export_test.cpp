@@ -1,5 +1,6 @@
 // Exports of the golden models, loaded by Transformers: logits against the engine's own and against float64,
-// padded batches, a cache, the loss of labels, gradients, bf16 (check_golden.py).
+// padded batches, a cache, the loss of labels, gradients; and the same model in bf16 and in several files
+// (check_golden.py).
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -109,10 +110,20 @@ TEST_F(GoldenExportTest, TransformersComputesWhatTheEngineDoes) {
     data::SpecialIds ids;
     ids.vocabulary_size = golden.model.vocab_size;
     ids.bos = golden.examples.front().sample.decoder_input.front();
-    convert::export_huggingface(model, {{}, "none", ids}, here / "exported", {});
+    // Of which one file holds a third at most, or one tensor.
+    const uint64_t few_bytes = model.num_bytes() / 3;
+    std::vector<std::string> args;
+    for (const auto& [name, options] :
+         {std::pair("exported", convert::ExportOptions{}),
+          std::pair("divided", convert::ExportOptions{DType::fp32, few_bytes}),
+          std::pair("bf16", convert::ExportOptions{DType::bf16}),
+          std::pair("bf16-divided", convert::ExportOptions{DType::bf16, few_bytes / 2})}) {
+      convert::export_huggingface(model, {{}, "none", ids}, here / name, options);
+      args.push_back((here / name).string());
+    }
     write_case(golden, here / "case");
-    const ChildResult result = run_python(
-        "check_golden.py", {(here / "exported").string(), (here / "case").string()}, folder_.path());
+    args.push_back((here / "case").string());
+    const ChildResult result = run_python("check_golden.py", args, folder_.path());
     EXPECT_EQ(result.exit_code, 0) << result.out << result.err;
     if (result.exit_code == 0) std::cout << golden.name << "\n" << result.out;
     ++num_cases;

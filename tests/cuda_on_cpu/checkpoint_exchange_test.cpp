@@ -1,9 +1,11 @@
-// Checkpoints cross between the two programs: what redllm-cuda (over the fakes) wrote, redllm goes on from,
-// evaluates and continues text with, and the other way round.
+// Checkpoints cross between the two backends: what redllm-cuda (over the fakes) wrote, redllm goes on from,
+// evaluates and continues text with, and the other way round; and what either loads and saves again has the
+// same digest.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -23,9 +25,9 @@ class CheckpointExchange : public testing::Test {
  protected:
   CheckpointExchange() { copy_good_inputs(folder_.path()); }
 
-  /// On two ranks each has a GPU of its own.
+  /// Each rank has a GPU of its own.
   ChildResult run(const std::string& program, std::vector<std::string> arguments, int ranks = 1) const {
-    std::vector<std::string> command{"/usr/bin/env", "CUDA_ON_CPU_DEVICES=2", "RED_GEMM_CACHE=off"};
+    std::vector<std::string> command{"/usr/bin/env", "CUDA_ON_CPU_DEVICES=4", "RED_GEMM_CACHE=off"};
     if (ranks > 1)
       command.insert(command.end(), {RED_SOURCE_DIR "/launch/local.sh", "-n", std::to_string(ranks)});
     command.push_back(program);
@@ -88,6 +90,30 @@ TEST_F(CheckpointExchange, ARunChangesLayoutsToo) {
   train(kCpu, "mixed", 4);
   train_on(2, kCuda, "mixed", 6, "--parallel.encoder_stages=1");
   expect_same_steps("straight", "mixed", 6);
+}
+
+// In every layout of so many ranks, of memory of one kind and of the other in turn.
+TEST_F(CheckpointExchange, WhatEitherLoadsAndSavesAgainIsTheSame) {
+  for (const std::string kind : {"red", "dec"}) {
+    SCOPED_TRACE(kind);
+    std::set<std::string> digests;
+    std::string from = "new";
+    std::size_t count = 0;
+    for (const auto& [program, ranks] :
+         {std::pair(RED_SAVE_AGAIN_CPU, 2), std::pair(RED_SAVE_AGAIN_CUDA, 4),
+          std::pair(RED_SAVE_AGAIN_CPU, 1), std::pair(RED_SAVE_AGAIN_CUDA, 2),
+          std::pair(RED_SAVE_AGAIN_CPU, 2), std::pair(RED_SAVE_AGAIN_CUDA, 1)}) {
+      const std::string to = fmt::format("{}-{}", kind, count);
+      const ChildResult result = run(program, {kind, from, to}, ranks);
+      ASSERT_EQ(result.exit_code, 0) << program << " on " << ranks << result.err;
+      std::istringstream lines(result.out);
+      for (std::string digest; lines >> digest >> from; ++count) digests.insert(digest);
+    }
+    EXPECT_GT(count, 20U);
+    EXPECT_EQ(digests.size(), 1U);
+    const ChildResult inspected = run(kCpu, {"inspect", "checkpoint", from, "--digest"});
+    EXPECT_NE(inspected.out.find(*digests.begin()), std::string::npos) << inspected.out << inspected.err;
+  }
 }
 
 TEST_F(CheckpointExchange, EachEvaluatesAndContinuesWhatTheOtherWrote) {

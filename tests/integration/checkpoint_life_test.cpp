@@ -164,6 +164,9 @@ TEST_F(CheckpointLifeTest, SavesThatFailCostNothingButThemselves) {
         training("full", {"--train.steps=20", "--checkpoint.every=2", "--checkpoint.max_failures=3", async}));
     EXPECT_EQ(failed.exit_code, 7) << failed.err;
     EXPECT_EQ(count(failed.err, "could not be saved, failure"), 3U) << failed.err;
+    EXPECT_EQ(count(failed.err, "fails, training goes on, and the checkpoint before is untouched"),
+              async == std::string("--checkpoint.async=on") ? 3U : 0U)
+        << failed.err;
     EXPECT_EQ(count(failed.err, "3 saves in a row failed (checkpoint.max_failures = 3)"), 1U) << failed.err;
     EXPECT_NE(failed.err.find("rank 0 on "), std::string::npos) << failed.err;
     EXPECT_NE(failed.err.find("step-00000004.partial/shard-00000.h5"), std::string::npos) << failed.err;

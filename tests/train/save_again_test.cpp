@@ -1,10 +1,10 @@
 // What a layout saved, any other of as many or fewer or more ranks loads and saves again without changing a
 // bit: parameters, optimizer state and the place in the data have one digest, whoever wrote them and however.
+#include "train/save_again.hpp"
+
 #include <gtest/gtest.h>
 
-#include "checkpoint/background_saver.hpp"
 #include "checkpoint/content_digest.hpp"
-#include "train/small_run.hpp"
 
 namespace red::test {
 namespace {
@@ -13,33 +13,6 @@ namespace fs = std::filesystem;
 
 class SaveAgainTest : public testing::Test {
  protected:
-  /// Loads `from` into an engine of this layout; saves it at once, or behind training. Collective over
-  /// `world`.
-  void save_again(parallel::Communicator& world, config::RunConfig config, const parallel::Layout& layout,
-                  const fs::path& from, const fs::path& to, bool behind) {
-    config.parallel = layout;
-    config.checkpoint.async = behind;
-    Stream stream(1);
-    train::agree_on_gemm(world, stream);
-    parallel::Mesh mesh(layout, world, model::layout_limits(config.model));
-    const data::SyntheticProvider provider = small_provider(config.model.kind);
-    train::Engine engine(
-        train::training_options(config, {provider.max_encoder_length(), provider.max_decoder_length()}), mesh,
-        stream);
-    const checkpoint::Reader reader(from);
-    engine.load(reader, true);
-    checkpoint::Metadata metadata = reader.metadata();
-    metadata.extra = engine.checkpoint_extra();
-    metadata.layout = layout.to_string();
-    for (const auto& [name, value] : reader.metadata().extra) metadata.extra.emplace(name, value);
-    if (!behind) return checkpoint::save(to, metadata, engine.checkpoint_shards(), world);
-    checkpoint::BackgroundSaver saver(to, {}, world);
-    saver.begin(metadata, engine.copy_checkpoint_shards());
-    engine.initialize_parameters();  // whatever becomes of the engine now
-    saver.finish();
-    EXPECT_EQ(saver.take_result().value().error, "");
-  }
-
   /// From each layout of all numbers of ranks to the next one.
   void check(const config::RunConfig& config) {
     const fs::path run_dir = folder_.path() / "run";
@@ -51,10 +24,14 @@ class SaveAgainTest : public testing::Test {
     for (int num_ranks = mpi_.size(); num_ranks > 0; --num_ranks) {
       const bool takes_part = mpi_.rank() < num_ranks;
       const auto group = mpi_.world().split(takes_part ? 0 : 1, mpi_.rank(), "group");
+      Stream stream(1);
+      train::agree_on_gemm(*group, stream);
       for (const parallel::Layout& layout : layouts(num_ranks, config.model)) {
         SCOPED_TRACE(layout.to_string());
         const fs::path to = folder_.path() / fmt::format("again-{}", count);
-        if (takes_part) save_again(*group, config, layout, from, to, count % 2 == 0);
+        if (takes_part) {
+          EXPECT_EQ(save_again(*group, stream, config, layout, from, to, count % 2 == 0), "");
+        }
         ++count;
         folder_.barrier();
         from = checkpoint::find_latest(to).value();
