@@ -185,6 +185,8 @@ std::vector<RankReport> probe(const Ranks& ranks, const train::MemoryPlan& plan,
   const bool first_of_node = first_rank == world.rank();
   report.cores = own_cores();
   report.num_cores_of_host = static_cast<int>(std::thread::hardware_concurrency());
+  if (const NumaCores numa = numa_cores(); numa.size() > 1)
+    report.numa_nodes = numa_nodes_of(report.cores, numa);
   report.threads = ranks.stream.threads().num_threads();
   report.versions = {{"MPI", mpi_version()},
                      {"HDF5", checkpoint::h5::library_version()},

@@ -14,6 +14,8 @@ script=$(realpath "$script")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck disable=SC1091 # it is checked as a file of its own
 source slurm/site.env
+# shellcheck source=launch/binding.sh
+source launch/binding.sh
 
 say() { echo "$(date '+%F %T') ${SLURM_JOB_ID:+job $SLURM_JOB_ID: }$*"; }
 fail() { say "$*" >&2; exit 2; }
@@ -76,9 +78,49 @@ srun_has_pmix() {
   [ "${open_mpi_version%%.*}" -ge 5 ] || ompi_info 2>/dev/null | grep 'MCA pmix: \(pmix[0-9]x\|ext[0-9]x\)' >/dev/null
 }
 
+# CPUs that the job has on the node where it has the fewest, as Slurm counts them; SLURM_JOB_CPUS_PER_NODE is such as "64(x2),48".
+job_cpus() {
+  if [ -n "${SLURM_JOB_CPUS_PER_NODE:-}" ]; then
+    tr ',' '\n' <<<"$SLURM_JOB_CPUS_PER_NODE" | sed 's/(.*//' | sort -n | head -n 1
+  else
+    own_cpus
+  fi
+}
+
+# Sets what each rank is bound to: `cpus_per_task` for srun, `cores_per_rank` for mpirun, which counts whole cores; 0: it is not,
+# for `unbound_because`. Nodes are as this one.
+choose_cores() { # choose_cores RANKS-OF-A-NODE
+  local cores here cpus
+  read -r cores here numa_nodes <<<"$(machine_of)"
+  cpus=$(job_cpus) cpus_per_task=${SLURM_CPUS_PER_TASK:-0} cores_per_rank=0 unbound_because=''
+  if [ "$cpus_per_task" -gt 0 ]; then
+    cores_per_rank=$((cpus_per_task * $1 < cores ? cpus_per_task : cores / $1))
+    [ "$cores_per_rank" -gt 0 ] || unbound_because="$cores cores for $1 rank(s)"
+  elif [[ ${program##*/} == *-cuda ]]; then
+    unbound_because='they bind themselves to cores near their GPUs'
+  else
+    share_cores "$1" $((cpus < cores ? cpus : cores)) $((cpus < here ? cpus : here)) "$(threads_asked "${options[@]}")"
+    if [ "$cores_per_rank" -gt 0 ]; then cpus_per_task=$((cpus / $1)); fi
+    if [ "$cpus" -lt "$cores" ] || [ "$(own_cpus)" -lt "$here" ]; then # mpirun would take any
+      cores_per_rank=0 unbound_because="the job has $cpus of $here CPUs of a node"
+    fi
+  fi
+}
+
+say_binding() {
+  if [ "$kind" = srun ] && [ "$cpus_per_task" -gt 0 ]; then
+    say "binding: each rank to the cores of $cpus_per_task CPUs, by Slurm's task/affinity"
+  elif [ "$kind" = mpirun ] && [ "$cores_per_rank" -gt 0 ]; then
+    say "binding: each rank to $cores_per_rank cores"
+  else
+    say "binding: ranks are not bound: $unbound_because"
+  fi
+}
+
 # Sets `launcher`, an array.
 choose_launcher() {
   local per_node=${SLURM_NTASKS_PER_NODE:-$(sed -n 's/^#SBATCH --ntasks-per-node=//p' "$script")} more
+  choose_cores "$per_node"
   kind=${SITE_LAUNCHER:-}
   case $kind in
     srun) ;; # Open MPI may be in the container alone
@@ -93,9 +135,8 @@ choose_launcher() {
     read -ra more <<<"$SITE_SRUN"
     if [ -n "$SITE_MPI_INTERFACES" ]; then export OMPI_MCA_btl_tcp_if_include=$SITE_MPI_INTERFACES; fi # there are no daemons
     launcher=(srun --mpi=pmix --ntasks="$ranks" --ntasks-per-node="$per_node" --kill-on-bad-exit=1)
-    # Without a number of cores a rank gets them all, and binds itself to those near its GPU (docs/cuda.md).
-    if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then # which srun does not take from the job's environment since Slurm 22.05
-      launcher+=(--cpus-per-task="$SLURM_CPUS_PER_TASK" --cpu-bind=cores)
+    if [ "$cpus_per_task" -gt 0 ]; then # which srun does not take from the job's environment since Slurm 22.05
+      launcher+=(--cpus-per-task="$cpus_per_task" --cpu-bind=cores)
     else
       launcher+=(--cpu-bind=none)
     fi
@@ -103,12 +144,13 @@ choose_launcher() {
   else
     read -ra more <<<"$SITE_MPIRUN"
     if [ -n "$SITE_MPI_INTERFACES" ]; then open_mpi_use_interfaces "$SITE_MPI_INTERFACES"; fi
-    launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node" "${open_mpi_quiet[@]}")
-    if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
-      launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node:PE=$SLURM_CPUS_PER_TASK" --bind-to core "${open_mpi_quiet[@]}")
+    launcher=(mpirun -n "$ranks")
+    if [ "$cores_per_rank" -gt 0 ]; then
+      launcher+=(--map-by "$(bound_map "$per_node" "$numa_nodes" "ppr:$per_node:node")" --bind-to core)
     else
-      launcher+=(--bind-to none --oversubscribe)
+      launcher+=(--map-by "ppr:$per_node:node" --bind-to none)
     fi
+    launcher+=(--oversubscribe "${open_mpi_quiet[@]}")
     launcher+=("${open_mpi_root[@]}" "${more[@]}")
   fi
   read -ra more <<<"$SITE_CONTAINER"
@@ -222,6 +264,7 @@ preflight+=("${preflight_options[@]}" "${options[@]}")
 supervisor=(launch/supervise.sh --max-restarts "${MAX_RESTARTS:-3}" --run-dir "$run_dir" --)
 if [ "$dry" = yes ]; then
   say "layout: $layout, $ranks ranks; launcher $kind; run folder $run_dir"
+  say_binding
   say "job: $(grep '^#SBATCH' "$script" | sed 's/^#SBATCH //' | tr '\n' ' ')"
   if [ "$SITE_PREFLIGHT" != off ]; then show preflight "${preflight[@]}"; fi
   show command "${supervisor[@]}" "${train[@]}"
@@ -244,6 +287,7 @@ on_signal() {
   (sleep 1; kill -USR1 "$child") >/dev/null 2>&1 & # the same request, where it was just being started and lost the signal
 }
 trap on_signal USR1 TERM INT
+say_binding
 try_machines
 if [ "$asked" = yes ]; then
   code=75

@@ -75,6 +75,22 @@ TEST_F(HostsTest, ADryRunPrintsCommandsAndStartsNothing) {
     EXPECT_NE(result.out.find(part), std::string::npos) << part << "\n" << result.out;
 }
 
+TEST_F(HostsTest, RanksAreBoundWhereTheirThreadsHaveCores) {
+  const ChildResult bound = hosts("--hosts a --dry-run ./prog.sh --train.threads=1");
+  EXPECT_NE(bound.out.find(" --bind-to core "), std::string::npos) << bound.out;
+  const std::pair<const char*, const char*> cases[] = {
+      {"--hosts a ./prog.sh --train.threads 9999", "1 rank(s) x 9999 threads (train.threads)"},
+      {"--hosts a:9999 ./prog.sh", "more ranks than cores"},
+      {"--hosts a --cores-per-rank 0 ./prog.sh", "--cores-per-rank 0"},
+  };
+  for (const auto& [words, reason] : cases) {
+    const ChildResult result = hosts(fmt::format("--dry-run {}", words));
+    EXPECT_NE(result.out.find(" --bind-to none "), std::string::npos) << result.out;
+    EXPECT_NE(result.err.find(fmt::format("hosts: ranks are not bound: {}", reason)), std::string::npos)
+        << result.err;
+  }
+}
+
 TEST_F(HostsTest, WhatIsWrongWithAMachineIsNamedBeforeAnythingStarts) {
   const std::pair<const char*, const char*> cases[] = {
       {"dead", "dead: cannot be reached by `./agent.sh dead`, which ended with 255: no route to host"},
