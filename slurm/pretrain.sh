@@ -212,6 +212,14 @@ seconds_of() {
   fi
 }
 
+# Whether it may go well if it is done again (as launch/supervise.sh has it).
+may_be_chance() {
+  case $code in
+    0 | 2 | 3 | 5 | 9 | 75 | 138) return 1 ;;
+    *) [ "$asked" = no ] ;;
+  esac
+}
+
 # Ends the job where a machine is not fit for the run, as SITE_PREFLIGHT says.
 try_machines() {
   local known
@@ -219,6 +227,11 @@ try_machines() {
   known=$(num_unfit)
   say "preflight: ${preflight[*]}"
   "${preflight[@]}" && code=0 || code=$?
+  if may_be_chance; then
+    say "preflight ended with $code: once more in 10 s"
+    sleep 10
+    if [ "$asked" = no ]; then "${preflight[@]}" && code=0 || code=$?; fi
+  fi
   if was_stopped; then
     asked=yes
     return 0
@@ -231,12 +244,15 @@ try_machines() {
 
 # Each job that is submitted this way leaves out one node more than the one before, so there is an end to them.
 leave_nodes_out() { # leave_nodes_out NUMBER-OF-NODES-KNOWN-BEFORE
+  local told
   if [ "$(num_unfit)" -le "$1" ]; then
     say "not submitted again: preflight names no node that is not in $excluded yet"
   elif [ "$(num_unfit)" -gt "$SITE_MOST_EXCLUDED" ]; then
     say "more nodes than SITE_MOST_EXCLUDED=$SITE_MOST_EXCLUDED are not fit for the run: $(unfit_nodes) ($excluded)"
+  elif told=$(submit_without "$(unfit_nodes)"); then
+    say "submitted again without $(unfit_nodes): $told"
   else
-    say "submitted again without $(unfit_nodes): $(submit_without "$(unfit_nodes)")"
+    say "cannot be submitted again without $(unfit_nodes): $told"
   fi
 }
 
@@ -315,6 +331,13 @@ case $code in
       scontrol requeue "$SLURM_JOB_ID" || say "cannot be requeued; submit it again to go on"
     fi
     ;;
-  *) say "ended with $code (README.md, \"Exit codes\")" ;;
+  *)
+    say "ended with $code (README.md, \"Exit codes\")"
+    if may_be_chance; then # or a machine is not fit any more, which preflight names
+      ended_with=$code
+      try_machines
+      code=$ended_with
+    fi
+    ;;
 esac
 exit "$code"

@@ -224,6 +224,31 @@ class MachinesThatAreNotFit(Scripts):
         self.assertEqual(self.bash("slurm/red_150m.sh", SITE_PREFLIGHT="exclude").returncode, 0)
         self.assertEqual(self.told("submitted"), f"--exclude=n1,n2 {ROOT}/slurm/red_150m.sh\n")
 
+    def test_a_job_that_cannot_be_submitted_again_says_so(self):
+        self.stand_in("sbatch", "echo 'sbatch: error: invalid partition' >&2; exit 1")
+        done = self.job(PREFLIGHT="echo n2 >>$excluded; exit 9", SITE_PREFLIGHT="exclude")
+        self.assertEqual(done.returncode, 9)
+        self.assertIn("cannot be submitted again without n2: sbatch: error: invalid partition", done.stdout)
+
+    def test_a_preflight_that_fails_by_chance_is_done_once_more(self):
+        self.stand_in("sleep", "")
+        for preflight, code, times in (("[ $times = 2 ] || exit 6", 0, 2), ("exit 6", 6, 2), ("kill -KILL $$", 137, 2), ("exit 2", 2, 1), ("exit 9", 9, 1)):
+            (self.folder / "times").unlink(missing_ok=True)
+            done = self.job(PREFLIGHT=f"echo >>$TOLD/times; times=$(wc -l <$TOLD/times); {preflight}")
+            self.assertEqual((done.returncode, self.told("times").count("\n")), (code, times), done.stdout)
+            self.assertEqual("start 0 on" in done.stdout, code == 0)
+
+    def test_machines_are_tried_again_when_training_gives_up(self):
+        dies = "rm -f $TOLD/fit; exit 6"
+        for training, found, code, submitted in ((dies, "echo n2 >>$excluded; exit 9", 9, "--exclude=n2 "), (dies, "exit 0", 6, ""),
+                                                 ("rm -f $TOLD/fit; exit 5", "exit 9", 5, "")):  # it would again, on any machine
+            self.write("fit", "")
+            done = self.job(PREFLIGHT=f"[ -e $TOLD/fit ] || {{ {found}; }}", TRAIN=training, SITE_PREFLIGHT="exclude", MAX_RESTARTS="0")
+            self.assertEqual(done.returncode, code, done.stdout)
+            self.assertIn(submitted, self.told("submitted"))
+            self.assertEqual(bool(self.told("submitted")), bool(submitted), done.stdout)
+            (self.folder / "submitted").unlink(missing_ok=True)
+
     def test_stop_and_report_do_as_they_say(self):
         self.assertEqual(self.job(PREFLIGHT="echo n2 >$excluded; exit 9").returncode, 9)
         self.assertEqual(self.job(PREFLIGHT="exit 9", SITE_PREFLIGHT="report").returncode, 0)
@@ -242,6 +267,7 @@ class AskedToStop(Scripts):
             done = self.bash("-c", "echo $$ >$RUN_DIR/job; exec bash slurm/red_150m.sh", SLURM_JOB_ID="7", PREFLIGHT=preflight)
             self.expect_requeued(done)
             self.assertNotIn("start 0 on", done.stdout)
+        self.stand_in("sleep", "")
         done = self.job(PREFLIGHT="kill -TERM $$")  # nobody asked the job
         self.assertEqual(done.returncode, 143, done.stdout)
 
