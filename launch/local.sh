@@ -8,8 +8,9 @@ usage() {
   cat >&2 <<'END'
 usage: launch/local.sh -n RANKS [OPTIONS] PROGRAM [ARGUMENTS...]
   --cores-per-rank N    cores that each rank is bound to; 0: ranks are not bound (default: an equal share of the machine's;
-                        not for redllm-cuda, whose ranks bind themselves near their GPUs, nor where ranks or
-                        --train.threads are too many or this shell may use only some of the machine's cores)
+                        not for redllm-cuda, nor another program with cuda in its name, whose ranks bind
+                        themselves near their GPUs, nor where ranks or --train.threads are too many or this
+                        shell may use only some of the machine's cores)
   --dry-run             prints how ranks are bound and the command; starts nothing
 END
   exit 2
@@ -41,7 +42,7 @@ read -r cores cpus numa_nodes <<<"$(machine_of)"
 unbound_because='--cores-per-rank 0'
 if [ -z "$cores_per_rank" ]; then
   cores_per_rank=0
-  if [[ ${1##*/} == *-cuda ]]; then
+  if [[ ${1##*/} == *cuda* ]]; then
     unbound_because='ranks bind themselves to the cores near their GPUs'
   elif [ "$(own_cpus)" -lt "$cpus" ]; then # mpirun would take any
     unbound_because="this shell may run on $(own_cpus) of the machine's $cpus CPUs"
