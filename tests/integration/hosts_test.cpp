@@ -17,7 +17,8 @@ const std::string kSupervise = RED_SOURCE_DIR "/launch/supervise.sh";
 constexpr int kUnfit = 9;
 
 /// An agent for every machine but those whose names tell what is wrong with them. Each machine has a
-/// temporary folder of its own: daemons that share one write one file of hwloc at once, and some crash.
+/// temporary folder of its own: daemons that share one write one file of hwloc at once, and some crash; and
+/// where that is allowed a name of its own, without which Open MPI 5 does not know whether they are one.
 constexpr const char* kAgent =
     "#!/bin/bash\n"
     "host=$1; shift; words=\"$*\"\n"
@@ -32,7 +33,8 @@ constexpr const char* kAgent =
     "  bare) words=${words/prog.sh/gone.sh} ;;\n"
     "  daemonless) words=${words/ orted / no-such-daemon } words=${words/ prted / no-such-daemon } ;;\n"
     "esac\n"
-    "exec bash -c \"$words\"\n";
+    "unshare --uts true 2>/dev/null || exec bash -c \"$words\"\n"
+    "exec unshare --uts bash -c \"hostname $host; $words\"\n";
 
 class HostsTest : public testing::Test {
  protected:
@@ -60,7 +62,7 @@ TEST_F(HostsTest, EveryRankOfEveryMachineRuns) {
   EXPECT_EQ(result.out.substr(result.out.find("rank 0")), "rank 0 of 3\nrank 1 of 3\nrank 2 of 3\n")
       << result.err;
   EXPECT_NE(result.err.find("2 machine(s) answer"), std::string::npos) << result.err;
-  EXPECT_NE(result.out.find("rsh_agent=./agent.sh"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("sh_agent=./agent.sh"), std::string::npos) << result.out;
 }
 
 TEST_F(HostsTest, ADryRunPrintsCommandsAndStartsNothing) {
@@ -144,6 +146,8 @@ TEST_F(HostsTest, MoreCoresThanAMachineHasAreRefused) {
 
 // Under the supervisor a signal becomes a SIGUSR1 to mpirun, which hands it on to the machines.
 TEST_F(HostsTest, ARunOverTwoMachinesIsTriedThenSavesWhenItIsAskedTo) {
+  if (shell("mpirun --version | grep 'MPI) 5' && ! unshare --uts true").exit_code == 0)
+    GTEST_SKIP() << "a machine cannot have a name of its own here, which Open MPI 5 asks for";
   copy_good_inputs(folder_.path());
   const std::string command = fmt::format(
       "{} --run-dir run2 -- {} --agent ./agent.sh --hosts north,south --preflight --preflight-options "
