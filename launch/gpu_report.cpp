@@ -65,6 +65,35 @@ void find_trouble(const RankReport& r, std::vector<Finding>& findings) {
          false});
 }
 
+double gib(uint64_t num_bytes) {
+  return static_cast<double>(num_bytes) / (1 << 30);
+}
+
+/// Ranks may share a GPU. What one lacks is another process's, where a GPU elsewhere has enough for the same.
+void find_full_gpus(const std::vector<RankReport>& reports, std::vector<Finding>& findings) {
+  struct Gpu {
+    const RankReport* first;  ///< of its ranks
+    uint64_t needed = 0;
+  };
+  std::map<std::pair<std::string, std::string>, Gpu> gpus;  // by node and address
+  uint64_t most_free = 0;
+  for (const RankReport& r : reports) {
+    if (!r.gpu) continue;
+    gpus.try_emplace({r.node, r.gpu->pci_address}, Gpu{&r}).first->second.needed += r.gpu->memory_needed;
+    most_free = std::max(most_free, r.gpu->memory_free);
+  }
+  for (const auto& [place, gpu] : gpus) {
+    const uint64_t free = gpu.first->gpu->memory_free;
+    if (free >= gpu.needed) continue;
+    findings.push_back(
+        {fmt::format(
+             "GPU {} of rank {} on node {} has {:.1f} GiB of memory free, what runs on it needs {:.1f} GiB "
+             "(nvidia-smi tells who has the rest, redllm plan what it is needed for)",
+             gpu.first->gpu->index, gpu.first->rank, gpu.first->node, gib(free), gib(gpu.needed)),
+         most_free >= gpu.needed ? std::vector{gpu.first->node} : std::vector<std::string>()});
+  }
+}
+
 }  // namespace
 
 std::optional<GpuReport> look_at_gpu(const std::vector<int>& cores) {
@@ -79,6 +108,7 @@ std::optional<GpuReport> look_at_gpu(const std::vector<int>& cores) {
   const auto near = report.numa_node ? numa.find(*report.numa_node) : numa.end();
   if (near != numa.end()) report.near_cores = cpu_list_text(near->second);
   report.core_nodes = numa_nodes_of(cores, numa);
+  report.memory_free = free_gpu_memory().value_or(0);
   return report;
 }
 
@@ -91,6 +121,8 @@ std::string to_json(const GpuReport& r) {
                      {"core_nodes", r.core_nodes},
                      {"no_sensors", r.no_sensors},
                      {"driver", r.driver},
+                     {"memory_free", r.memory_free},
+                     {"memory_needed", r.memory_needed},
                      {"sm_mhz", or_null(r.state.sm_mhz)},
                      {"memory_mhz", or_null(r.state.memory_mhz)},
                      {"temperature_c", or_null(r.state.temperature_c)},
@@ -113,6 +145,8 @@ GpuReport gpu_report_from(const std::string& text) {
   json.at("core_nodes").get_to(r.core_nodes);
   json.at("no_sensors").get_to(r.no_sensors);
   json.at("driver").get_to(r.driver);
+  json.at("memory_free").get_to(r.memory_free);
+  json.at("memory_needed").get_to(r.memory_needed);
   take(json, "sm_mhz", r.state.sm_mhz);
   take(json, "memory_mhz", r.state.memory_mhz);
   take(json, "temperature_c", r.state.temperature_c);
@@ -134,6 +168,7 @@ void find_gpus(const std::vector<RankReport>& reports, std::vector<Finding>& fin
     nodes.insert(report.node);
     why = report.gpu->no_sensors;
   }
+  find_full_gpus(reports, findings);
   if (!nodes.empty())
     findings.push_back(
         {fmt::format("nothing is known of clocks, heat and memory errors of the GPUs of {}: {}",
@@ -147,16 +182,18 @@ std::string gpu_table(const std::vector<RankReport>& reports) {
   for (const RankReport& r : reports) {
     if (!r.gpu) continue;
     if (table.empty())
-      table = fmt::format("{:>5} {:<16} {:>3} {:<26} {:<13} {:>4} {:>6} {:>7} {:>7} {:>4} {:>5} {:>4}\n",
-                          "rank", "node", "GPU", "name", "PCI address", "NUMA", "cores'", "SM MHz", "mem MHz",
-                          "C", "W", "ECC");
+      table =
+          fmt::format("{:>5} {:<16} {:>3} {:<26} {:<13} {:>4} {:>6} {:>7} {:>7} {:>4} {:>5} {:>4} {:>8}\n",
+                      "rank", "node", "GPU", "name", "PCI address", "NUMA", "cores'", "SM MHz", "mem MHz",
+                      "C", "W", "ECC", "free GiB");
     const std::string nodes = fmt::format("{}", fmt::join(r.gpu->core_nodes, ","));
     const GpuState& state = r.gpu->state;
     table += fmt::format(
-        "{:>5} {:<16} {:>3} {:<26} {:<13} {:>4} {:>6} {:>7} {:>7} {:>4} {:>5} {:>4}\n", r.rank, r.node,
-        r.gpu->index, r.gpu->name, r.gpu->pci_address, number_or_dash(r.gpu->numa_node),
+        "{:>5} {:<16} {:>3} {:<26} {:<13} {:>4} {:>6} {:>7} {:>7} {:>4} {:>5} {:>4} {:>8.1f}\n", r.rank,
+        r.node, r.gpu->index, r.gpu->name, r.gpu->pci_address, number_or_dash(r.gpu->numa_node),
         nodes.empty() ? "-" : nodes, number_or_dash(state.sm_mhz), number_or_dash(state.memory_mhz),
-        number_or_dash(state.temperature_c), number_or_dash(state.power_w), number_or_dash(state.ecc_errors));
+        number_or_dash(state.temperature_c), number_or_dash(state.power_w), number_or_dash(state.ecc_errors),
+        gib(r.gpu->memory_free));
   }
   return table;
 }

@@ -2,6 +2,7 @@
 // computes where. Pure but for look_at_gpu().
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <set>
@@ -24,6 +25,8 @@ struct GpuReport {
   std::set<int> core_nodes;  ///< NUMA nodes of the cores that the rank may run on
   std::string no_sensors;    ///< why nothing of the rest is known
   std::string driver;
+  uint64_t memory_free = 0;    ///< bytes, before the run's own
+  uint64_t memory_needed = 0;  ///< of it by this rank's plan, bytes
   GpuState state;
 };
 
@@ -34,11 +37,12 @@ std::string to_json(const GpuReport& report);
 /// Of to_json()'s. Throws nlohmann::json::exception.
 GpuReport gpu_report_from(const std::string& json);
 
-/// GPUs that are lost, slowed by heat or the power brake, or have broken memory; ranks bound far from theirs.
+/// GPUs that are lost, slowed by heat or the power brake, have broken memory, or less free than their ranks
+/// plan; ranks bound far from theirs.
 void find_gpus(const std::vector<RankReport>& reports, std::vector<Finding>& findings);
 
 /// A line for each rank: node, GPU, NUMA nodes of the GPU and of the rank's cores, clocks, heat, power,
-/// errors. Empty where no rank has a GPU.
+/// errors, free memory. Empty where no rank has a GPU.
 std::string gpu_table(const std::vector<RankReport>& reports);
 
 /// A line for each node, each behind a line break: "rank:GPU@NUMA node ...", and "(!1)" behind a rank whose

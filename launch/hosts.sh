@@ -5,6 +5,8 @@
 set -uo pipefail
 # shellcheck source=launch/open_mpi.sh
 source "$(dirname "${BASH_SOURCE[0]}")/open_mpi.sh"
+# shellcheck source=launch/binding.sh
+source "$(dirname "${BASH_SOURCE[0]}")/binding.sh"
 
 usage() {
   cat <<'END_OF_USAGE'
@@ -14,7 +16,8 @@ usage: launch/hosts.sh --hosts HOST[:RANKS],... [OPTIONS] PROGRAM [ARGUMENTS...]
   --hostfile FILE       the same, a line each: HOST [slots=RANKS]; # begins a comment
   --ranks-per-host N    ranks of a machine whose number is not given (default 1)
   --cores-per-rank N    cores that each rank is bound to; 0: ranks are not bound
-                        (default: the cores of the machine that has the fewest for each of its ranks)
+                        (default: the cores of the machine that has the fewest for each of its ranks; 0 where
+                        --train.threads is more than that)
   --interfaces LIST     networks to use, names or subnets: eth0,ib0 or 10.1.0.0/16 (default: Open MPI's choice)
   --agent COMMAND       starts a command on a machine: COMMAND HOST WORDS... (default: ssh -x -o BatchMode=yes
                         -o ConnectTimeout=10)
@@ -203,17 +206,22 @@ mpirun=$(type -P mpirun) program_word=$1
 own_mpi=$(mpirun --version | head -n 1) own_program=$(sha256sum <"$program" | cut -d ' ' -f 1)
 unfit=no fewest=1000000
 if [ "$dry" = yes ]; then
+  read -r cores _ <<<"$(machine_of)"
   for i in "${!hosts[@]}"; do
-    cores=$(($(nproc) / ranks_of[i]))
-    if [ "$cores" -lt "$fewest" ]; then fewest=$cores; fi
+    if [ $((cores / ranks_of[i])) -lt "$fewest" ]; then fewest=$((cores / ranks_of[i])); fi
   done
-  [ -n "$cores_per_rank" ] || say "cores of a rank: as if every machine had the $(nproc) of this one"
+  [ -n "$cores_per_rank" ] || say "cores of a rank: as if every machine had the $cores of this one"
 else
   trap clean_up EXIT
   trap 'exit 75' TERM INT USR1 # nothing is started yet
   check_hosts
 fi
-cores_per_rank=${cores_per_rank:-$fewest}
+unbound_because='--cores-per-rank 0'
+if [ -z "$cores_per_rank" ]; then # CPUs as if every machine's cores had as many as this one's
+  read -r cores cpus _ <<<"$(machine_of)"
+  share_cores 1 "$fewest" $((fewest * cpus / cores)) "$(threads_asked "$@")"
+  [ "$fewest" -gt 0 ] || unbound_because='more ranks than cores'
+fi
 if [ "$cores_per_rank" -gt "$fewest" ]; then
   say "--cores-per-rank $cores_per_rank, but a machine has only $fewest cores for each of its ranks"
   exit 9
@@ -234,7 +242,7 @@ launcher=("$mpirun" -n "$num_ranks" --host "$list" "${open_mpi_quiet[@]}" "${ope
 if [ "$cores_per_rank" -gt 0 ]; then
   launcher+=(--map-by "slot:PE=$cores_per_rank" --bind-to core)
 else
-  [ "$fewest" -gt 0 ] || say "more ranks than cores: they are not bound"
+  say "ranks are not bound: $unbound_because"
   launcher+=(--map-by slot:OVERSUBSCRIBE --bind-to none)
 fi
 for name in $(compgen -e | grep -E '^((NCCL|UCX|CUDA|OMP)_|LD_LIBRARY_PATH$)') "${forward[@]}"; do launcher+=(-x "$name"); done

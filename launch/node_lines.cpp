@@ -12,13 +12,21 @@
 namespace red::launch {
 namespace {
 
-/// "4 ranks on cores 0-7 (2 threads), 4 ranks on cores 8-15 (2 threads)", in their order.
+/// "bound to cores 0-7 of NUMA node 0 (8 threads)", "on all cores 0-15 (8 threads)".
+std::string place_of(const RankReport& r) {
+  const bool is_bound = static_cast<int>(r.cores.size()) < r.num_cores_of_host;
+  std::string place = fmt::format("{} cores {}", is_bound ? "bound to" : "on all", cpu_list_text(r.cores));
+  if (is_bound && !r.numa_nodes.empty())
+    place +=
+        fmt::format(" of NUMA node{} {}", r.numa_nodes.size() == 1 ? "" : "s", fmt::join(r.numa_nodes, ", "));
+  return place + fmt::format(" ({} thread{})", r.threads, r.threads == 1 ? "" : "s");
+}
+
+/// "4 ranks bound to cores 0-7 (2 threads), 4 ranks bound to cores 8-15 (2 threads)", in their order.
 std::string cores_text(const std::vector<RankReport>& reports, const NodeSummary& node) {
   std::vector<std::pair<std::string, int>> ranks;  // place, how many in a row
   for (const int rank : node.ranks) {
-    const RankReport& r = reports[static_cast<std::size_t>(rank)];
-    std::string place = fmt::format("on cores {} ({} thread{})", cpu_list_text(r.cores), r.threads,
-                                    r.threads == 1 ? "" : "s");
+    std::string place = place_of(reports[static_cast<std::size_t>(rank)]);
     if (!ranks.empty() && ranks.back().first == place) {
       ++ranks.back().second;
     } else {

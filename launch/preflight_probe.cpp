@@ -21,7 +21,9 @@
 #include "device/backend.hpp"
 #include "device/numa.hpp"
 #include "launch/free_memory.hpp"
+#include "ops/attention_library.hpp"
 #include "parallel/clock_offset.hpp"
+#include "parallel/device_communicator.hpp"
 #include "parallel/star.hpp"
 #include "train/machine.hpp"
 
@@ -106,9 +108,8 @@ void look_at_disk(const fs::path& run_dir, bool first_of_node, RankReport& repor
   if (first_of_node) report.disk_error = try_to_write(run_dir, report.rank);
 }
 
-/// GB/s of the best of a few all-reduces, by the slowest rank.
-double all_reduce_rate(parallel::Communicator& group, std::vector<float>& values) {
-  const Tensor x = make_tensor(values.data(), static_cast<int64_t>(values.size()), 1);
+/// GB/s of the best of a few all-reduces of x, which is in device memory, by the slowest rank.
+double all_reduce_rate(parallel::Communicator& group, Stream& stream, const Tensor& x) {
   constexpr int times = 4;  // the first one warms up
   double best = 0.0;
   for (int i = 0; i < times; ++i) {
@@ -117,7 +118,8 @@ double all_reduce_rate(parallel::Communicator& group, std::vector<float>& values
     const auto begin = Clock::now();
     parallel::Request request = group.all_reduce(x, parallel::ReduceOp::max);
     group.wait(request, "preflight: an all-reduce");
-    double rate = static_cast<double>(values.size() * sizeof(float)) / seconds_since(begin) / 1e9;
+    stream.synchronize();  // over NCCL the stream alone waited
+    double rate = static_cast<double>(x.size() * size_of(x.dtype)) / seconds_since(begin) / 1e9;
     parallel::Request slowest = group.all_reduce(make_tensor(&rate, 1, 1), parallel::ReduceOp::min);
     group.wait(slowest, "preflight: the slowest rank");
     if (i > 0) best = std::max(best, rate);
@@ -125,21 +127,24 @@ double all_reduce_rate(parallel::Communicator& group, std::vector<float>& values
   return best;
 }
 
-/// Within each node; then over nodes 0 and 1, 2 and 3, ...; then over 1 and 2, 3 and 4, ...
-void measure_messages(parallel::Communicator& world, const std::vector<int>& node_of_rank, int64_t mib,
+/// Within each node; then over nodes 0 and 1, 2 and 3, ...; then over 1 and 2, 3 and 4, ...: as training
+/// exchanges what ops work on.
+void measure_messages(const Ranks& ranks, const std::vector<int>& node_of_rank, int64_t mib,
                       RankReport& report) {
-  std::vector<float> values(static_cast<std::size_t>(mib) << 18);
+  parallel::Communicator& world = ranks.world;
+  Arena arena("preflight", static_cast<std::size_t>(mib) << 20);
+  const Tensor x = arena.allocate(mib << 18, 1);
   const int node = node_of_rank[world.rank()];
   const int num_nodes = *std::max_element(node_of_rank.begin(), node_of_rank.end()) + 1;
   const auto own = world.split(node, world.rank(), "node");
-  if (own->size() > 1) report.local_gb_s = all_reduce_rate(*own, values);
+  if (own->size() > 1) report.local_gb_s = all_reduce_rate(*own, ranks.stream, x);
   for (const int first : {0, 1}) {
     const int pair = (node + first) / 2;
     const int begin = 2 * pair - first;
     const bool whole = begin >= 0 && begin + 1 < num_nodes;
     const auto both = world.split(whole ? pair : num_nodes, world.rank(), "pair of nodes");
     if (!whole) continue;
-    const double rate = all_reduce_rate(*both, values);
+    const double rate = all_reduce_rate(*both, ranks.stream, x);
     if (node == begin) report.next_gb_s = rate;
   }
 }
@@ -161,6 +166,15 @@ void measure_products(Stream& stream, const ProbeOptions& options, RankReport& r
       train::sustained_gflops(stream, options.dtype, fast ? large : small, options.gemm_s, [&] {
         if (const auto state = sensors.read()) report.gpu->state = *state;
       });
+}
+
+/// Whether every rank's GPU has the memory that its plan asks for: where one has not, that is what is wrong,
+/// and nothing is measured on it. Collective.
+bool have_room(parallel::Communicator& world, const RankReport& report) {
+  double lacks = report.gpu && report.gpu->memory_free < report.gpu->memory_needed ? 1.0 : 0.0;
+  parallel::Request request = world.all_reduce(make_tensor(&lacks, 1, 1), parallel::ReduceOp::max);
+  world.wait(request, "preflight: whether GPUs have room");
+  return lacks == 0.0;
 }
 
 std::vector<std::string> nodes_by_rank(parallel::Communicator& world, const std::string& own) {
@@ -185,24 +199,33 @@ std::vector<RankReport> probe(const Ranks& ranks, const train::MemoryPlan& plan,
   const bool first_of_node = first_rank == world.rank();
   report.cores = own_cores();
   report.num_cores_of_host = static_cast<int>(std::thread::hardware_concurrency());
+  if (const NumaCores numa = numa_cores(); numa.size() > 1)
+    report.numa_nodes = numa_nodes_of(report.cores, numa);
   report.threads = ranks.stream.threads().num_threads();
   report.versions = {{"MPI", mpi_version()},
                      {"HDF5", checkpoint::h5::library_version()},
                      {"the library of matrix products", ranks.stream.gemm().description},
                      {"the device", kind_of_device()}};
+  report.versions.merge(backend_versions());
+  for (const auto& [name, version] : {std::pair("NCCL", parallel::device_communicator_version()),
+                                      std::pair("cuDNN", ops::attention_library_version())})
+    if (!version.empty()) report.versions[name] = version;
   if (first_of_node) report.versions["the program"] = digest_of_program();
   report.processor = proc_value("/proc/cpuinfo", "model name");
   report.memory_free = free_memory();
   const train::MemoryUse& memory = plan.ranks[world.rank()].memory;
   report.gpu = look_at_gpu(report.cores);
   report.memory_needed = report.gpu ? memory.checkpoint_copy : memory.total();
+  if (report.gpu) report.gpu->memory_needed = memory.total() - memory.checkpoint_copy;
   std::error_code ignored;  // look_at_disk() tells
   if (world.rank() == 0) fs::create_directories(options.run_dir, ignored);
   parallel::Request made = world.barrier();
   world.wait(made, "preflight: the run's folder");
   look_at_disk(options.run_dir, first_of_node, report);
-  measure_products(ranks.stream, options, report);
-  measure_messages(world, node_indices(nodes), options.mib, report);
+  if (have_room(world, report)) {
+    measure_products(ranks.stream, options, report);
+    measure_messages(ranks, node_indices(nodes), options.mib, report);
+  }
   const parallel::ClockOffset clock = parallel::clock_offset(world, wall_clock);
   report.clock_s = clock.seconds;
   report.clock_uncertainty_s = clock.uncertainty_s;

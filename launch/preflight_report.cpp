@@ -255,6 +255,7 @@ std::string to_json(const RankReport& r) {
                                  {"node", r.node},
                                  {"cores", r.cores},
                                  {"num_cores_of_host", r.num_cores_of_host},
+                                 {"numa_nodes", r.numa_nodes},
                                  {"threads", r.threads},
                                  {"versions", r.versions},
                                  {"processor", r.processor},
@@ -282,6 +283,7 @@ std::vector<RankReport> reports_from(const std::string& lines) {
       json.at("node").get_to(r.node);
       json.at("cores").get_to(r.cores);
       json.at("num_cores_of_host").get_to(r.num_cores_of_host);
+      json.at("numa_nodes").get_to(r.numa_nodes);
       json.at("threads").get_to(r.threads);
       json.at("versions").get_to(r.versions);
       json.at("processor").get_to(r.processor);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct RankReport {
   std::string node;        ///< Slurm's name of it, or the host's
   std::vector<int> cores;  ///< that the rank may run on
   int num_cores_of_host = 0;
+  std::set<int> numa_nodes;  ///< of these cores; empty where the host has one
   int threads = 1;
   std::map<std::string, std::string>
       versions;  ///< of what must be equal everywhere; what a rank leaves out counts not

@@ -13,7 +13,7 @@ usage: launch/supervise.sh [OPTIONS] -- COMMAND [ARGUMENTS...]
   --run-dir FOLDER   of the run: progress is a newer checkpoint there, and makes the count begin again
   --max-same-step N  with --run-dir: starts nothing again that died N times in a row in the same step (default 3; 0: does),
                      and says which samples that step has and how to leave them out
-SIGTERM, SIGINT, SIGUSR1: once, the command saves and leaves; again after three seconds, it is killed.
+SIGTERM, SIGINT, SIGUSR1: once, the command saves and leaves; again after three seconds, it is killed, and the code is 143.
 Ends with the command's code. Started again: 1, 4, 6, 7, 8 and death by a signal; not 0 (done), 2 and 3 (configuration, data),
 5 (not finite: it would be again), 9 (a machine is not fit) or 75 (asked to stop; death by SIGUSR1 is that too).
 A launcher that is still there 8 s after its ranks ended the run (RUN/watchdog/ended), as mpirun is where a machine or the
@@ -45,7 +45,7 @@ done
 [[ $# -ge 1 && $max_restarts =~ ^[0-9]+$ && $backoff =~ ^[0-9]+$ && $max_same_step =~ ^[0-9]+$ ]] || { usage >&2; exit 2; }
 
 ended=$run_dir/watchdog/ended
-child='' num_signals=0 first_signal=0 sleeping=''
+child='' num_signals=0 first_signal=0 killed=no sleeping=''
 
 on_signal() {
   # Slurm signals every process of a step, and they signal each other: within three seconds it is one request.
@@ -59,6 +59,7 @@ on_signal() {
     ask "$child"
   else
     say "SIG$1 again: killing the run"
+    killed=yes
     kill_session "$child"
   fi
 }
@@ -136,6 +137,8 @@ run() {
   # A launcher that was killed, or that saw a rank die first, knows less.
   if [ "$code" -gt 128 ] && [ -e "$ended" ]; then code=$(head -n 1 "$ended"); fi
   if was_asked_too_early; then code=75; fi
+  # mpirun tells what it saw first of ranks that are killed.
+  if [ "$killed" = yes ] && [ "$code" != 0 ] && [ "$code" != 75 ]; then code=143; fi
 }
 
 # Ranks and launchers die of a signal that comes before they listen, and nothing is lost: of a SIGUSR1, which nobody sends for

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "device/stream.hpp"
 #include "parallel/mpi_environment.hpp"
@@ -15,5 +16,8 @@ namespace red::parallel {
 /// the log says which one it is.
 std::unique_ptr<Communicator> device_communicator(MpiEnvironment& mpi, Stream& stream,
                                                   const TransportOptions& options);
+
+/// Of NCCL, whether ranks use it or not; empty in a program without it.
+std::string device_communicator_version();
 
 }  // namespace red::parallel

@@ -18,4 +18,8 @@ std::unique_ptr<Communicator> device_communicator(MpiEnvironment& mpi, Stream& s
   return std::make_unique<StagedCommunicator>(mpi.world(), stream);
 }
 
+std::string device_communicator_version() {
+  return "";
+}
+
 }  // namespace red::parallel

@@ -86,4 +86,8 @@ std::unique_ptr<Communicator> device_communicator(MpiEnvironment& mpi, Stream& s
   return over_mpi(world, stream, options.transport, "not over NCCL: " + why_not);
 }
 
+std::string device_communicator_version() {
+  return nccl_world_version();
+}
+
 }  // namespace red::parallel

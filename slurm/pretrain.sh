@@ -14,6 +14,8 @@ script=$(realpath "$script")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck disable=SC1091 # it is checked as a file of its own
 source slurm/site.env
+# shellcheck source=launch/binding.sh
+source launch/binding.sh
 
 say() { echo "$(date '+%F %T') ${SLURM_JOB_ID:+job $SLURM_JOB_ID: }$*"; }
 fail() { say "$*" >&2; exit 2; }
@@ -76,9 +78,49 @@ srun_has_pmix() {
   [ "${open_mpi_version%%.*}" -ge 5 ] || ompi_info 2>/dev/null | grep 'MCA pmix: \(pmix[0-9]x\|ext[0-9]x\)' >/dev/null
 }
 
+# CPUs that the job has on the node where it has the fewest, as Slurm counts them; SLURM_JOB_CPUS_PER_NODE is such as "64(x2),48".
+job_cpus() {
+  if [ -n "${SLURM_JOB_CPUS_PER_NODE:-}" ]; then
+    tr ',' '\n' <<<"$SLURM_JOB_CPUS_PER_NODE" | sed 's/(.*//' | sort -n | head -n 1
+  else
+    own_cpus
+  fi
+}
+
+# Sets what each rank is bound to: `cpus_per_task` for srun, `cores_per_rank` for mpirun, which counts whole cores; 0: it is not,
+# for `unbound_because`. Nodes are as this one.
+choose_cores() { # choose_cores RANKS-OF-A-NODE
+  local cores here cpus
+  read -r cores here numa_nodes <<<"$(machine_of)"
+  cpus=$(job_cpus) cpus_per_task=${SLURM_CPUS_PER_TASK:-0} cores_per_rank=0 unbound_because=''
+  if [ "$cpus_per_task" -gt 0 ]; then
+    cores_per_rank=$((cpus_per_task * $1 < cores ? cpus_per_task : cores / $1))
+    [ "$cores_per_rank" -gt 0 ] || unbound_because="$cores cores for $1 rank(s)"
+  elif [[ ${program##*/} == *-cuda ]]; then
+    unbound_because='they bind themselves to cores near their GPUs'
+  else
+    share_cores "$1" $((cpus < cores ? cpus : cores)) $((cpus < here ? cpus : here)) "$(threads_asked "${options[@]}")"
+    if [ "$cores_per_rank" -gt 0 ]; then cpus_per_task=$((cpus / $1)); fi
+    if [ "$cpus" -lt "$cores" ] || [ "$(own_cpus)" -lt "$here" ]; then # mpirun would take any
+      cores_per_rank=0 unbound_because="the job has $cpus of $here CPUs of a node"
+    fi
+  fi
+}
+
+say_binding() {
+  if [ "$kind" = srun ] && [ "$cpus_per_task" -gt 0 ]; then
+    say "binding: each rank to the cores of $cpus_per_task CPUs, by Slurm's task/affinity"
+  elif [ "$kind" = mpirun ] && [ "$cores_per_rank" -gt 0 ]; then
+    say "binding: each rank to $cores_per_rank cores"
+  else
+    say "binding: ranks are not bound: $unbound_because"
+  fi
+}
+
 # Sets `launcher`, an array.
 choose_launcher() {
   local per_node=${SLURM_NTASKS_PER_NODE:-$(sed -n 's/^#SBATCH --ntasks-per-node=//p' "$script")} more
+  choose_cores "$per_node"
   kind=${SITE_LAUNCHER:-}
   case $kind in
     srun) ;; # Open MPI may be in the container alone
@@ -93,9 +135,8 @@ choose_launcher() {
     read -ra more <<<"$SITE_SRUN"
     if [ -n "$SITE_MPI_INTERFACES" ]; then export OMPI_MCA_btl_tcp_if_include=$SITE_MPI_INTERFACES; fi # there are no daemons
     launcher=(srun --mpi=pmix --ntasks="$ranks" --ntasks-per-node="$per_node" --kill-on-bad-exit=1)
-    # Without a number of cores a rank gets them all, and binds itself to those near its GPU (docs/cuda.md).
-    if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then # which srun does not take from the job's environment since Slurm 22.05
-      launcher+=(--cpus-per-task="$SLURM_CPUS_PER_TASK" --cpu-bind=cores)
+    if [ "$cpus_per_task" -gt 0 ]; then # which srun does not take from the job's environment since Slurm 22.05
+      launcher+=(--cpus-per-task="$cpus_per_task" --cpu-bind=cores)
     else
       launcher+=(--cpu-bind=none)
     fi
@@ -103,12 +144,13 @@ choose_launcher() {
   else
     read -ra more <<<"$SITE_MPIRUN"
     if [ -n "$SITE_MPI_INTERFACES" ]; then open_mpi_use_interfaces "$SITE_MPI_INTERFACES"; fi
-    launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node" "${open_mpi_quiet[@]}")
-    if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
-      launcher=(mpirun -n "$ranks" --map-by "ppr:$per_node:node:PE=$SLURM_CPUS_PER_TASK" --bind-to core "${open_mpi_quiet[@]}")
+    launcher=(mpirun -n "$ranks")
+    if [ "$cores_per_rank" -gt 0 ]; then
+      launcher+=(--map-by "$(bound_map "$per_node" "$numa_nodes" "ppr:$per_node:node")" --bind-to core)
     else
-      launcher+=(--bind-to none --oversubscribe)
+      launcher+=(--map-by "ppr:$per_node:node" --bind-to none)
     fi
+    launcher+=(--oversubscribe "${open_mpi_quiet[@]}")
     launcher+=("${open_mpi_root[@]}" "${more[@]}")
   fi
   read -ra more <<<"$SITE_CONTAINER"
@@ -170,6 +212,14 @@ seconds_of() {
   fi
 }
 
+# Whether it may go well if it is done again (as launch/supervise.sh has it).
+may_be_chance() {
+  case $code in
+    0 | 2 | 3 | 5 | 9 | 75 | 138) return 1 ;;
+    *) [ "$asked" = no ] ;;
+  esac
+}
+
 # Ends the job where a machine is not fit for the run, as SITE_PREFLIGHT says.
 try_machines() {
   local known
@@ -177,6 +227,11 @@ try_machines() {
   known=$(num_unfit)
   say "preflight: ${preflight[*]}"
   "${preflight[@]}" && code=0 || code=$?
+  if may_be_chance; then
+    say "preflight ended with $code: once more in 10 s"
+    sleep 10
+    if [ "$asked" = no ]; then "${preflight[@]}" && code=0 || code=$?; fi
+  fi
   if was_stopped; then
     asked=yes
     return 0
@@ -189,12 +244,15 @@ try_machines() {
 
 # Each job that is submitted this way leaves out one node more than the one before, so there is an end to them.
 leave_nodes_out() { # leave_nodes_out NUMBER-OF-NODES-KNOWN-BEFORE
+  local told
   if [ "$(num_unfit)" -le "$1" ]; then
     say "not submitted again: preflight names no node that is not in $excluded yet"
   elif [ "$(num_unfit)" -gt "$SITE_MOST_EXCLUDED" ]; then
     say "more nodes than SITE_MOST_EXCLUDED=$SITE_MOST_EXCLUDED are not fit for the run: $(unfit_nodes) ($excluded)"
+  elif told=$(submit_without "$(unfit_nodes)"); then
+    say "submitted again without $(unfit_nodes): $told"
   else
-    say "submitted again without $(unfit_nodes): $(submit_without "$(unfit_nodes)")"
+    say "cannot be submitted again without $(unfit_nodes): $told"
   fi
 }
 
@@ -222,6 +280,7 @@ preflight+=("${preflight_options[@]}" "${options[@]}")
 supervisor=(launch/supervise.sh --max-restarts "${MAX_RESTARTS:-3}" --run-dir "$run_dir" --)
 if [ "$dry" = yes ]; then
   say "layout: $layout, $ranks ranks; launcher $kind; run folder $run_dir"
+  say_binding
   say "job: $(grep '^#SBATCH' "$script" | sed 's/^#SBATCH //' | tr '\n' ' ')"
   if [ "$SITE_PREFLIGHT" != off ]; then show preflight "${preflight[@]}"; fi
   show command "${supervisor[@]}" "${train[@]}"
@@ -244,6 +303,7 @@ on_signal() {
   (sleep 1; kill -USR1 "$child") >/dev/null 2>&1 & # the same request, where it was just being started and lost the signal
 }
 trap on_signal USR1 TERM INT
+say_binding
 try_machines
 if [ "$asked" = yes ]; then
   code=75
@@ -271,6 +331,13 @@ case $code in
       scontrol requeue "$SLURM_JOB_ID" || say "cannot be requeued; submit it again to go on"
     fi
     ;;
-  *) say "ended with $code (README.md, \"Exit codes\")" ;;
+  *)
+    say "ended with $code (README.md, \"Exit codes\")"
+    if may_be_chance; then # or a machine is not fit any more, which preflight names
+      ended_with=$code
+      try_machines
+      code=$ended_with
+    fi
+    ;;
 esac
 exit "$code"

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -28,5 +30,12 @@ std::string device_description();
 
 /// The GPU that this process computes on; nothing on a CPU. Throws ConfigError as require_backend does.
 std::optional<GpuFacts> gpu_facts();
+
+/// Bytes of that GPU's memory that nobody has taken, this process least of all. Nothing on a CPU.
+std::optional<std::size_t> free_gpu_memory();
+
+/// What must be equal on all ranks of a run: CUDA's runtime, and the newest CUDA that the driver is for.
+/// Empty on a CPU. Throws ConfigError as require_backend does.
+std::map<std::string, std::string> backend_versions();
 
 }  // namespace red

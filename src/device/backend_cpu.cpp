@@ -17,4 +17,12 @@ std::optional<GpuFacts> gpu_facts() {
   return std::nullopt;
 }
 
+std::optional<std::size_t> free_gpu_memory() {
+  return std::nullopt;
+}
+
+std::map<std::string, std::string> backend_versions() {
+  return {};
+}
+
 }  // namespace red

@@ -21,4 +21,14 @@ std::optional<GpuFacts> gpu_facts() {
   return detail::facts_of_gpu();
 }
 
+std::optional<std::size_t> free_gpu_memory() {
+  detail::require_gpu();
+  return detail::memory_of_gpu().free;
+}
+
+std::map<std::string, std::string> backend_versions() {
+  detail::require_gpu();
+  return detail::cuda_versions();
+}
+
 }  // namespace red

@@ -15,12 +15,11 @@ double mib(std::size_t num_bytes) {
 }
 
 [[noreturn]] void out_of_memory(std::size_t num_bytes) {
-  std::size_t free_bytes = 0, total_bytes = 0;
-  RED_CUDA_CHECK(cudaMemGetInfo(&free_bytes, &total_bytes));
+  const detail::GpuMemory memory = detail::memory_of_gpu();
   throw IoError(
       "cannot allocate {:.1f} MiB of GPU memory: {:.1f} of {:.1f} MiB are free; use a smaller model or "
       "micro-batch, or more ranks",
-      mib(num_bytes), mib(free_bytes), mib(total_bytes));
+      mib(num_bytes), mib(memory.free), mib(memory.total));
 }
 
 /// Whether there was memory; throws for every other failure.

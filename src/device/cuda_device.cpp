@@ -105,4 +105,17 @@ GpuFacts facts_of_gpu() {
   return facts;
 }
 
+GpuMemory memory_of_gpu() {
+  GpuMemory memory;
+  RED_CUDA_CHECK(cudaMemGetInfo(&memory.free, &memory.total));
+  return memory;
+}
+
+std::map<std::string, std::string> cuda_versions() {
+  int runtime = 0, driver = 0;
+  RED_CUDA_CHECK(cudaRuntimeGetVersion(&runtime));
+  RED_CUDA_CHECK(cudaDriverGetVersion(&driver));
+  return {{"CUDA's runtime", version_text(runtime)}, {"the driver's CUDA", version_text(driver)}};
+}
+
 }  // namespace red::detail

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 
 #include "device/backend.hpp"
@@ -24,5 +26,13 @@ std::string gpu_description();
 std::array<uint8_t, 16> gpu_identity();
 
 GpuFacts facts_of_gpu();
+
+struct GpuMemory {
+  std::size_t free = 0, total = 0;  ///< bytes
+};
+GpuMemory memory_of_gpu();
+
+/// As backend_versions().
+std::map<std::string, std::string> cuda_versions();
 
 }  // namespace red::detail

@@ -319,6 +319,11 @@ bool has_attention_library() {
   return true;
 }
 
+std::string attention_library_version() {
+  const std::size_t version = cudnnGetVersion();
+  return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
 int64_t attention_library_passes() {
   return cudnn().num_passes();
 }

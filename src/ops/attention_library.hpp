@@ -3,9 +3,14 @@
 // not; the rest is our kernels'.
 #pragma once
 
+#include <string>
+
 #include "ops/attention.hpp"
 
 namespace red::ops {
+
+/// Of cuDNN, such as "9.13.0"; empty in a program without it.
+std::string attention_library_version();
 
 /// As attention_forward. False: the library has nothing for this one, and nothing was done.
 bool attention_forward_by_library(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,

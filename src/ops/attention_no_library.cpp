@@ -7,6 +7,10 @@ bool has_attention_library() {
   return false;
 }
 
+std::string attention_library_version() {
+  return "";
+}
+
 bool attention_forward_by_library(Stream&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                                   const Tensor&, const AttentionLayout&, const AttentionMask&) {
   return false;

@@ -32,14 +32,17 @@ class GpuFactsTest : public testing::Test {
     const std::string script =
         fmt::format("r=$OMPI_COMM_WORLD_RANK; export RED_GEMM_CACHE=off {}; exec {} {}", environment,
                     RED_PROGRAM, arguments);
-    return run_child({kLocal, "-n", std::to_string(ranks), "/bin/bash", "-c", script}, folder_.path(), 200);
+    return run_child(
+        {kLocal, "-n", std::to_string(ranks), "--cores-per-rank", "0", "/bin/bash", "-c", script},
+        folder_.path(), 200);
   }
-  ChildResult preflight(int ranks, const std::string& environment, const std::string& options) const {
+  ChildResult preflight(int ranks, const std::string& environment, const std::string& options,
+                        int mib = 1) const {
     return run(ranks, environment,
                fmt::format("preflight --config=run.ini --train.run_dir=fresh --train.precision=fp32 "
                            "--train.global_batch=4 --train.deterministic=yes --parallel.data={} "
-                           "--slower-by=1 --seconds=0 --mib=1 {}",
-                           ranks, options));
+                           "--slower-by=1 --seconds=0 --mib={} {}",
+                           ranks, mib, options));
   }
   WorkingDirectory folder_;
 };
@@ -102,6 +105,38 @@ TEST_F(GpuFactsTest, PreflightShowsSensorsOfEveryRank) {
   const ChildResult table = preflight(1, environment, "");
   ASSERT_EQ(table.exit_code, 0) << table.err;
   EXPECT_NE(table.out.find("0000:10:00.0"), std::string::npos) << table.out;
+}
+
+TEST_F(GpuFactsTest, PreflightComparesLibrariesAndAddsUpInGpuMemory) {
+  for (const std::string transport : {"auto", "staged"}) {
+    const ChildResult result =
+        preflight(2, "RED_NVML=none CUDA_ON_CPU_DEVICES=2", "--json --parallel.transport=" + transport);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_EQ(result.err.find("over NCCL 2.") != std::string::npos, transport == "auto") << result.err;
+    const json report = json::parse(result.out);
+    for (const json& rank : report.at("ranks")) {
+      for (const char* name : {"NCCL", "CUDA's runtime", "the driver's CUDA"})
+        EXPECT_FALSE(rank.at("versions").at(name).get<std::string>().empty()) << name;
+      EXPECT_GT(rank.at("local_gb_s"), 0);
+      EXPECT_GT(rank.at("gpu").at("memory_needed"), 0);
+      EXPECT_GT(rank.at("gpu").at("memory_free"), rank.at("gpu").at("memory_needed"));
+    }
+  }
+  // What is added up lies in the GPU's memory.
+  const ChildResult full =
+      preflight(2, "RED_NVML=none CUDA_ON_CPU_DEVICES=2 CUDA_ON_CPU_MEMORY=$((600 << 20))", "", 700);
+  EXPECT_NE(full.err.find("cannot allocate 700.0 MiB of GPU memory"), std::string::npos) << full.err;
+}
+
+TEST_F(GpuFactsTest, PreflightNamesAGpuOthersHaveFilled) {
+  const ChildResult result = preflight(
+      2,
+      "SLURMD_NODENAME=n$r RED_NVML=none CUDA_ON_CPU_DEVICES=2 CUDA_ON_CPU_MEMORY=$((r ? 9 << 30 : 1 << 17))",
+      "--exclude-file=excluded");
+  EXPECT_EQ(result.exit_code, 9) << result.err;
+  EXPECT_NE(result.err.find("GPU 0 of rank 0 on node n0 has 0.0 GiB of memory free"), std::string::npos)
+      << result.err;
+  EXPECT_EQ(read_bytes(folder_.path() / "excluded"), "n0\n");
 }
 
 TEST_F(GpuFactsTest, PreflightNamesAGpuThatIsHotAndOneWithBrokenMemory) {

@@ -85,6 +85,18 @@ def processes_with(word: bytes) -> dict:
     return found
 
 
+def processes_of(mark: str) -> dict:
+    """The same of those whose environment has this, which whatever a run starts inherits, however it calls itself."""
+    found = {}
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+    return found
+
+
 def send(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
@@ -100,6 +112,7 @@ class Run:
         self.folder = inputs / name
         self.checkpoints = self.folder / "checkpoints"
         self.process = None
+        self.mark = f"CAMPAIGN_RUN={self.folder}"
 
     def command(self) -> list:
         raise NotImplementedError
@@ -108,13 +121,14 @@ class Run:
         with open(self.inputs / f"{self.name}.log", "a", encoding="utf-8") as log:
             self.process = subprocess.Popen([str(word) for word in self.command()], cwd=self.inputs, stdout=log, stderr=log,
                                             start_new_session=True,
-                                            env={**os.environ, **{key: str(value) for key, value in environment.items()}})
+                                            env={**os.environ, **dict([self.mark.split("=", 1)]), **{key: str(value) for key, value in environment.items()}})
 
     def told(self) -> str:
         return (self.inputs / f"{self.name}.log").read_text(encoding="utf-8", errors="replace")
 
     def processes(self) -> dict:
-        return processes_with(f"--train.run_dir={self.name}".encode())
+        """All of its own, by what they were called with or what they inherited: daemons, shells and sleeps too."""
+        return {**processes_of(self.mark), **processes_with(f"--train.run_dir={self.name}".encode())}
 
     def ranks(self) -> list:
         """Process ids, by rank as far as the system tells."""

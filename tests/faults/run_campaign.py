@@ -42,7 +42,8 @@ class Fault:
     strike: object = None  # strike(run, chance)
     shim: dict = dataclasses.field(default_factory=dict)  # of the library that is preloaded; it acts from the instant on
     options: tuple = ()
-    told: str = ""  # a pattern that the log must have
+    told: str = ""  # a pattern that the log must have; RANK: of the shim
+    before: int = STEPS * 3 // 4  # it strikes before this step
     stages: bool = False  # needs stages that send gradients
     hosts: bool = False  # needs two hosts
 
@@ -165,7 +166,8 @@ FAULTS = {
     "SIGINT to one rank": Fault(to_rank(signal.SIGINT), told="asked to stop"),
     "SIGTERM to the supervisor": Fault(to_supervisor(signal.SIGTERM), told="asked to stop"),
     "SIGKILL of all ranks": Fault(to_all_ranks(signal.SIGKILL)),
-    "a slow rank": Fault(shim=shim("cos", "slow", FAULT_MS=40, FAULT_LASTS=1), options=("--train.straggler_every=4",)),
+    "a slow rank": Fault(shim=shim("cos", "slow", FAULT_MS=40, FAULT_LASTS=1), options=("--train.straggler_every=4",),
+                         told=r"rank RANK on \S+ \([^)]*\) is slow: ", before=STEPS // 2),  # three windows of four steps name it
     "SIGUSR1 to mpirun": Fault(to_launcher(signal.SIGUSR1), told="asked to stop"),
     "a read fails": Fault(shim=shim("pread", FAULT_ERRNO=errno.EIO, **DATA), told="Input/output error"),
     "NaN in a gradient, going back": Fault(
@@ -240,12 +242,12 @@ class Observer:
             further = len(self.run.events("train")) > self.starts or self.run.events("return")
             if self.recover_s is None and further and (self.run.step() >= self.at or code == 0):
                 self.recover_s = round(time.time() - self.begin, 2)
+            if self.detect_s is None and " is slow: " in told:
+                self.detect_s = round(time.time() - self.begin, 2)
             if code is not None:
                 if code != 0:
                     self.noticed()
                 return code
-            if self.detect_s is None and " is slow: " in told:
-                self.detect_s = round(time.time() - self.begin, 2)
             if self.run.events("return"):
                 self.noticed()
             time.sleep(0.02)
@@ -271,7 +273,7 @@ def inject(fault: Fault, run: Run, reference: Run, chance) -> dict:
     if environment:
         environment["LD_PRELOAD"] = SHIM
     run.start(**environment)
-    step = chance.randrange(8, STEPS * 3 // 4)
+    step = chance.randrange(8, fault.before)
     run.wait_for_step(step)
     time.sleep(chance.uniform(0.0, 0.05))
     observer = Observer(run)
@@ -293,8 +295,9 @@ def inject(fault: Fault, run: Run, reference: Run, chance) -> dict:
     if codes[-1] != 0:
         raise Failed(f"did not finish: exit codes {codes}")
     wait_until_gone(run, LEFT_SECONDS)
-    if fault.told and not re.search(fault.told, run.told()):
-        raise Failed(f"not told: {fault.told}")
+    wanted = fault.told.replace("RANK", str(environment.get("FAULT_RANK")))
+    if wanted and not re.search(wanted, run.told()):
+        raise Failed(f"not told: {wanted}")
     return {"step": observer.at, "exit_codes": codes, "restarts": run.told().count(": restart "), "starts": len(run.events("start")),
             "detect_s": observer.detect_s, "recover_s": observer.recover_s}
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The job scripts of slurm/ on a real Slurm cluster of two nodes (launch/local_slurm.sh), with a tiny model, its encoder on one node and
 its decoder on the other: jobs that run out of time, are requeued, cancelled, asked to stop, lose a node or wait for one. Each ends as an
-undisturbed job does: every loss and every sample digest, each step once, the same checkpoint, no process left.
+undisturbed job does: every loss and every sample digest, each step once, the same checkpoint, no process left. And of the cluster itself:
+its status, its environment, and one of a user without privileges.
 
     tests/faults/slurm_test.py [PART OF A NAME...]      # ends with 77 where there is no Slurm
 """
@@ -20,8 +21,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from campaign import BUILD, PROGRAM, ROOT, SHIM, make_inputs, processes_with, run
+from slurm_cluster import Cluster, Failed, unprivileged
 
-CLUSTER = ROOT / "launch" / "local_slurm.sh"
 STEPS = 600
 STEP_MS = 60  # a step sleeps so long on all ranks, so that jobs last for a minute beside each other on few cores
 MOST_SECONDS = 400  # for a job to finish, whatever happened: a lost node's lock alone holds for a minute
@@ -52,38 +53,13 @@ window = 64
 [data.source.text]
 tokens = {folder}/text
 """
-
-
-class Failed(Exception):
-    pass
-
-
-class Cluster:
-    """Two nodes of this machine, by the name of their folder."""
-
-    def __init__(self, folder: pathlib.Path, port: int):
-        self.options = ["--folder", folder, "--port", port]
-        self.folder = folder
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-        self.start()
-
-    def start(self) -> None:
-        """What of it does not run."""
-        done = run([CLUSTER, "start", *self.options], self.folder.parent)
-        if done.returncode != 0:
-            raise Failed(f"the cluster does not start: {done.stderr}")
-
-    def stop(self) -> None:
-        run([CLUSTER, "stop", *self.options], self.folder.parent)
-
-    def call(self, *words) -> str:
-        done = run(words, ROOT, env=self.environment)
-        if done.returncode != 0:
-            raise Failed(f"{' '.join(map(str, words))}: {done.stderr}")
-        return done.stdout.strip()
-
-    def daemon(self, node: str) -> int:
-        return int((self.folder / f"slurmd-{node}.pid").read_text(encoding="utf-8"))
+TUNING_STEPS = 20
+TUNING_DATA = DATA.replace("window = 64", "input_length = 32\ntarget_length = 16").replace("{folder}/text", "{folder}/pairs")
+# Before a program: rank 1 of node n1 takes its processor for a lesser one than the others do.
+ANOTHER_PROCESSOR = """#!/bin/bash
+if [ "$SLURMD_NODENAME $OMPI_COMM_WORLD_RANK" = "n1 1" ]; then export RED_MAX_CPU=avx2; fi
+exec "$@"
+"""
 
 
 class Job:
@@ -237,6 +213,20 @@ def drain_node(job: Job) -> None:
     expect_saved_and_requeued(job)
 
 
+def exclude_node(job: Job) -> None:
+    """The job ends, and another one of the same size has the node that is left."""
+    job.wait("another job", lambda: "submitted again without n1: " in job.told())
+    job.wait_for_state("FAILED")
+    if (state := job.state())["ExitCode"] != "9:0":
+        raise Failed(f"the job whose node is not fit ended as {state}")
+    job.number = int(expect(job, r"submitted again without n1: (\d+)").group(1))
+    job.wait_for_state("COMPLETED")
+    expect(job, r"preflight: the device on n1 is")
+    expect(job, r"start 0 on n2:")
+    if (job.folder / "excluded_nodes").read_text(encoding="utf-8") != "n1\n":
+        raise Failed("excluded_nodes has other nodes than n1")
+
+
 @dataclasses.dataclass
 class Case:
     name: str
@@ -245,12 +235,18 @@ class Case:
     launcher: str = "mpirun"
     own_cluster: bool = False  # nobody else's job is to notice
     step_ms: int = STEP_MS
+    environment: dict = dataclasses.field(default_factory=dict)  # {inputs}: their folder
 
+
+# A job that a job submits has of sbatch's options only what the site says.
+EXCLUDE = {"SITE_PREFLIGHT": "exclude", "SITE_CONTAINER": "bash {inputs}/another_processor.sh",
+           "SITE_SBATCH": "--gpus-per-node=0 --oversubscribe --output={inputs}/exclude_node.log"}
 
 CASES = [
     Case("lose_node", lose_node, own_cluster=True, step_ms=2 * STEP_MS),  # a busy machine's Slurm notices late
     Case("out_of_time", out_of_time, ("--time=1", "--signal=B:USR1@50")),
     Case("drain_node", drain_node, own_cluster=True),
+    Case("exclude_node", exclude_node, ("--nodes=1", "--ntasks-per-node=2", "--nodelist=n1"), step_ms=0, environment=EXCLUDE),
     Case("requeue", requeue),
     Case("cancel", cancel),
     Case("ask", ask),
@@ -278,7 +274,7 @@ def outcome_of(case: Case, cluster: Cluster, inputs: pathlib.Path, port: int, re
         if case.own_cluster:
             own = Cluster(inputs / f"cluster-{case.name}", port)
         job = Job(own or cluster, inputs, case.name, *case.sbatch, launcher=case.launcher, step_ms=case.step_ms)
-        job.submit()
+        job.submit(**{name: value.format(inputs=inputs) for name, value in case.environment.items()})
         case.happens(job)
         check_same(job, reference.result())
         return f"ok: {time.time() - begin:.0f} s"
@@ -309,6 +305,29 @@ def dry_run(cluster: Cluster, inputs: pathlib.Path) -> str:
     return "ok"
 
 
+def make_pairs(inputs: pathlib.Path) -> None:
+    pair = json.dumps({"inputs": "a rank or a file", "targets": "nobody is called"})
+    (inputs / "pairs.jsonl").write_text(40 * f"{pair}\n", encoding="utf-8")
+    done = run([PROGRAM, "data", "build", "--pairs", "--tokenizer", "t.model", "--out", "pairs", "pairs.jsonl"], inputs)
+    if done.returncode != 0:
+        sys.exit(f"redllm data build --pairs: {done.stderr}")
+
+
+def tune(cluster: Cluster, inputs: pathlib.Path, reference) -> str:
+    """From what the undisturbed job has learnt, by the script that tunes its model."""
+    job = Job(cluster, inputs, "tuned", step_ms=0)
+    try:
+        job.submit("slurm/tune_red_150m.sh", TUNING_DATA_CONFIG=inputs / "tuning.ini", INITIALIZE_FROM=reference.result().folder)
+        job.wait_for_state("COMPLETED", "FAILED")
+        expect(job, r"starting at step 0: .*undisturbed")
+        steps = [step for step, _, _ in job.metrics()]
+        if job.state()["JobState"] != "COMPLETED" or steps != list(range(1, TUNING_STEPS + 1)):
+            raise Failed(f"ended as {job.state()['JobState']}, steps {steps}")
+        return "ok"
+    except (Failed, OSError, subprocess.TimeoutExpired) as error:
+        return f"FAILED: {error}\n{job.told()}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="cases whose name has one of these in it (default: all)")
@@ -319,24 +338,32 @@ def main() -> int:
     chosen = [case for case in CASES if not options.names or any(name in case.name for name in options.names)]
     port = 20000 + os.getpid() % 300 * 40  # four for each cluster, below those that the system lends (32768)
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="redllm-slurm-") as folder, ThreadPoolExecutor(len(CASES) + 1) as side_by_side:
+    with tempfile.TemporaryDirectory(prefix="redllm-slurm-") as folder, ThreadPoolExecutor(len(CASES) + 3) as side_by_side:
         inputs = pathlib.Path(folder)
         make_inputs(inputs)
+        make_pairs(inputs)
         (inputs / "data.ini").write_text(DATA.format(steps=STEPS, folder=inputs), encoding="utf-8")
+        (inputs / "tuning.ini").write_text(TUNING_DATA.format(steps=TUNING_STEPS, folder=inputs), encoding="utf-8")
+        (inputs / "another_processor.sh").write_text(ANOTHER_PROCESSOR, encoding="utf-8")
         cluster = Cluster(inputs / "cluster", port)
         try:
             print(f"dry_run      {dry_run(cluster, inputs)}", flush=True)
             reference = side_by_side.submit(undisturbed, cluster, inputs)
+            more = [(name, side_by_side.submit(test, *arguments))
+                    for name, test, *arguments in (("tuned", tune, cluster, inputs, reference),
+                                                   ("unprivileged", unprivileged, port + 4 * (len(chosen) + 1)))
+                    if not options.names or any(part in name for part in options.names)]
             outcomes = [side_by_side.submit(outcome_of, case, cluster, inputs, port + 4 * (i + 1), reference)
                         for i, case in enumerate(chosen)]
             reference.result()
-            for case, outcome in zip(chosen, outcomes):
+            outcomes = [*((case.name, outcome) for case, outcome in zip(chosen, outcomes)), *more]
+            for name, outcome in outcomes:
                 failed += not outcome.result().startswith("ok")
-                print(f"{case.name:12} {outcome.result()}", flush=True)
+                print(f"{name:12} {outcome.result()}", flush=True)
         finally:
             cluster.stop()
-    print(f"{len(chosen) - failed} of {len(chosen)} cases as promised")
-    return 1 if failed or not chosen else 0
+    print(f"{len(outcomes) - failed} of {len(outcomes)} cases as promised")
+    return 1 if failed or not outcomes else 0
 
 
 if __name__ == "__main__":

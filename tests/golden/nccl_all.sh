@@ -36,7 +36,7 @@ for file in "${files[@]}"; do
     for order in $streams; do
       begin=$SECONDS outcome=ok
       REDLLM_GOLDEN_FILE=$file CUDA_ON_CPU_STREAMS=$order CUDA_ON_CPU_DEVICES=8 RED_GEMM_CACHE=off timeout "${minutes}m" \
-        launch/local.sh -n "$count" "$programs/golden_cuda_${test}_test" --gtest_color=no >"$log" 2>&1 || outcome="FAILED ($?)"
+        launch/local.sh -n "$count" --cores-per-rank 0 "$programs/golden_cuda_${test}_test" --gtest_color=no >"$log" 2>&1 || outcome="FAILED ($?)"
       printf '%-24s %s rank(s), %-7s %4d s  %s\n' "$file" "$count" "$order," $((SECONDS - begin)) "$outcome"
       if [ "$outcome" != ok ]; then
         failed=$((failed + 1))

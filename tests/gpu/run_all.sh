@@ -141,7 +141,7 @@ measure() {
 
 on_ranks() { # on_ranks N COMMAND...: the words of the command, by launch/local.sh where ranks are several
   words=("${with_lib[@]}" "${@:2}")
-  if [ "$1" != 1 ]; then words=(launch/local.sh -n "$1" "${words[@]}"); fi
+  if [ "$1" != 1 ]; then words=(launch/local.sh -n "$1" --cores-per-rank 0 "${words[@]}"); fi
 }
 
 # run_test PART PROGRAM RANKS each|shared [ARGUMENTS...]

@@ -6,9 +6,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <nlohmann/json.hpp>
+#include <thread>
 #include <vector>
 
 #include "integration/child_process.hpp"
@@ -99,6 +101,35 @@ TEST_F(PreflightTest, IsContentWithThisMachine) {
   }
   EXPECT_FALSE(report.at("ranks").at(0).at("versions").at("the program").get<std::string>().empty());
   EXPECT_TRUE(fs::is_empty(folder_.path() / "fresh"));
+}
+
+// What launch/local.sh promises is what ranks have: cores of their own, and all of them where there are too
+// few or somebody says so.
+TEST_F(PreflightTest, RanksAreBoundToCoresOfTheirOwn) {
+  const std::vector<int> cores = own_cores();
+  if (cores.size() != 2 || std::thread::hardware_concurrency() != 2)
+    GTEST_SKIP() << "not a machine of two cores";
+  const auto cores_of = [&](int ranks, const std::string& options, const std::string& more = "") {
+    const ChildResult result = run_child(
+        {"/bin/bash", "-c",
+         fmt::format("{} -n {} {} {} preflight --config=run.ini --train.run_dir=fresh --train.precision=fp32 "
+                     "--train.global_batch=4 --parallel.data={} --json {} {}",
+                     kLocal, ranks, options, kProgram, ranks, more, kAnyRate)},
+        folder_.path(), 120);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    std::vector<std::vector<int>> found;
+    const json report = json::parse(result.out);
+    for (const json& rank : report.at("ranks")) found.push_back(rank.at("cores"));
+    return found;
+  };
+  using Cores = std::vector<std::vector<int>>;
+  auto bound = cores_of(2, "");
+  std::sort(bound.begin(), bound.end());
+  EXPECT_EQ(bound, (Cores{{cores[0]}, {cores[1]}}));
+  EXPECT_EQ(cores_of(1, ""), Cores{cores});
+  EXPECT_EQ(cores_of(2, "--cores-per-rank 0"), (Cores{cores, cores}));
+  EXPECT_EQ(cores_of(2, "", "--train.threads=2"), (Cores{cores, cores}));
+  EXPECT_EQ(cores_of(4, ""), (Cores{cores, cores, cores, cores}));
 }
 
 TEST_F(PreflightTest, MeasuresEveryPairOfNeighbours) {

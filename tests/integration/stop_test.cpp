@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "integration/child_process.hpp"
 #include "integration/good_inputs.hpp"
 #include "integration/working_directory.hpp"
@@ -78,6 +80,42 @@ TEST_F(StopTest, ARunGoesOnAsIfItHadNotBeenStopped) {
   ASSERT_EQ(shell(training("halves", steps)).exit_code, 0);
   ASSERT_EQ(shell(training("whole", steps)).exit_code, 0);
   EXPECT_EQ(digest("halves"), digest("whole"));
+}
+
+// A rank that hangs keeps the run from saving: whoever asked, asks again.
+TEST_F(StopTest, ASecondRequestEndsAtOnceWithoutHarm) {
+  const std::string run = training("hung", kManySteps) + " --checkpoint.every=2 --train.timeout_s=600";
+  const ChildResult result = interrupted(
+      fmt::format("set -m; {} --run-dir hung -- {}", kSupervise, run), "hung",  // so that SIGINT is heard
+      fmt::format("until [ -e hung/checkpoints/latest ]; do sleep 0.05; done\n"
+                  "kill -STOP $(pgrep -n -f '^{} train .*run_dir=hung ')\n"
+                  "kill -TERM $pid; sleep 4.5; begin=$SECONDS; kill -INT $pid; wait $pid; code=$?\n"
+                  "echo $code $((SECONDS - begin)); pgrep -f '^(mpirun|{}) .*run_dir=hung '; exit $code",
+                  kProgram, kProgram));
+  EXPECT_EQ(result.exit_code, 143) << result.err;
+  EXPECT_NE(result.err.find("SIGINT again: killing the run"), std::string::npos) << result.err;
+  std::istringstream told(result.out);
+  int code = 0, seconds = 0, left = 0;
+  told >> code >> seconds;
+  EXPECT_LE(seconds, 7);
+  EXPECT_FALSE(told >> left) << "process " << left << " is left";
+  EXPECT_EQ(shell(kProgram + " inspect checkpoint hung --verify").exit_code, 0);
+  const ChildResult at = shell("cat hung/checkpoints/latest | sed 's/.*step-0*//'");
+  const int steps = std::stoi(at.out) + 3;
+  EXPECT_EQ(shell(training("hung", steps)).exit_code, 0);
+  EXPECT_EQ(shell(training("whole", steps)).exit_code, 0);
+  EXPECT_EQ(digest("hung"), digest("whole"));
+}
+
+TEST_F(StopTest, AKilledRankIsStartedAgainWithTheOthers) {
+  const std::string command = kSupervise + " --max-restarts 3 --backoff 0 --run-dir killed -- " +
+                              training("killed", 400) + " --checkpoint.every=2";
+  const ChildResult result = interrupted(
+      command, "killed", fmt::format("kill -KILL $(pgrep -n -f '^{} train .*run_dir=killed ')", kProgram));
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(result.err.find("restart 1 of 3 in 0 s"), std::string::npos) << result.err;
+  EXPECT_EQ(shell(training("whole", 400)).exit_code, 0);
+  EXPECT_EQ(digest("killed"), digest("whole"));
 }
 
 TEST_F(StopTest, WhatDiesIsStartedAgain) {

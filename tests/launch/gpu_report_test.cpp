@@ -29,6 +29,8 @@ std::vector<RankReport> cluster() {
     gpu.near_cores = rank % 2 == 0 ? "0-3" : "4-7";
     gpu.core_nodes = {rank % 2};
     gpu.driver = "580.65.06";
+    gpu.memory_free = uint64_t{79} << 30;
+    gpu.memory_needed = uint64_t{60} << 30;
     gpu.state.sm_mhz = 1980.0;
     gpu.state.memory_mhz = 2619.0;
     gpu.state.temperature_c = 61.0;
@@ -77,6 +79,18 @@ TEST(GpuReportTest, AGpuThatHeatOrThePowerBrakeSlowsIsNotFit) {
 TEST(GpuReportTest, AGpuWithBrokenMemoryIsNotFit) {
   expect_one(found([](auto& reports) { reports[0].gpu->state.ecc_errors = 2; }), {"n0"},
              {"rank 0 on node n0", "2 errors of memory", "nvidia-smi --gpu-reset"}, true);
+}
+
+TEST(GpuReportTest, AGpuWithTooLittleFreeMemoryIsNotFit) {
+  const auto holds = [](GpuReport& gpu, uint64_t gib) { gpu.memory_free = gib << 30; };
+  expect_one(found([&](auto& reports) { holds(*reports[2].gpu, 3); }), {"n1"},
+             {"GPU 0 of rank 2 on node n1 has 3.0 GiB", "needs 60.0 GiB", "nvidia-smi"}, true);
+  // No GPU has as much: what the run plans is at fault.
+  expect_one(found([&](auto& reports) { reports[1].gpu->memory_needed = uint64_t{80} << 30; }), {},
+             {"GPU 1 of rank 1", "needs 80.0 GiB"}, true);
+  // Two ranks on one GPU.
+  expect_one(found([](auto& reports) { reports[1].gpu->pci_address = reports[0].gpu->pci_address; }), {},
+             {"GPU 0 of rank 0 on node n0", "needs 120.0 GiB"}, true);
 }
 
 TEST(GpuReportTest, ALostGpuIsNotFit) {

@@ -50,6 +50,14 @@ class Scripts(unittest.TestCase):
         (self.folder / "bin").mkdir(exist_ok=True)
         self.write(f"bin/{name}", f"#!/bin/bash\n{text}").chmod(0o755)
 
+    def machine(self, cores: int, threads: int, nodes: int) -> None:
+        """One that the scripts take for theirs, with so many hardware threads a core and NUMA nodes."""
+        for i in range(nodes):
+            (self.folder / f"sys/devices/system/node/node{i}").mkdir(parents=True)
+        self.stand_in("lscpu", 'case $1 in -p=node) seq 0 %d;; *) for i in $(seq %d); do echo "$i,0"; done;; esac' % (nodes - 1, cores))
+        for tool in ("nproc", "getconf"):
+            self.stand_in(tool, f"echo {cores * threads}")
+
     def told(self, name: str) -> str:
         """What a stand-in wrote down."""
         return (self.folder / name).read_text(encoding="utf-8") if (self.folder / name).exists() else ""
@@ -57,7 +65,7 @@ class Scripts(unittest.TestCase):
     def environment(self, **more) -> dict:
         kept = {name: value for name, value in os.environ.items() if not re.match("SLURM_|SITE_|OMPI_|PRTE_|PMIX_|NCCL_", name)}
         return {**kept, "PATH": f"{self.folder}/bin:{os.environ['PATH']}", "REDLLM_BUILD": f"{self.folder}/bin", "REDLLM_BACKEND": "cpu",
-                "DATA_CONFIG": f"{self.folder}/data.ini", "RUN_DIR": str(self.run_dir), "TOLD": str(self.folder), "MPI_VERSION": OPEN_MPI_4,
+                "DATA_CONFIG": f"{self.folder}/data.ini", "RUN_DIR": str(self.run_dir), "TOLD": str(self.folder), "MPI_VERSION": OPEN_MPI_4, "RED_SYSFS": f"{self.folder}/sys",
                 "PREFLIGHT": "exit 0", "TRAIN": "exit 0", **more}
 
     def bash(self, *words, cwd=ROOT, **environment) -> subprocess.CompletedProcess:
@@ -154,6 +162,44 @@ class WhereItRuns(Scripts):
             self.assertIn(f"; launcher {launcher};", told, (mpi_list, version, components))
 
 
+    def test_ranks_on_the_cpu_get_cores_of_their_own(self):
+        self.machine(cores=32, threads=2, nodes=2)
+        for environment, words in (
+                ({}, "binding: each rank to 4 cores\n"), ({}, " --map-by ppr:4:numa:PE=4 --bind-to core --oversubscribe "),
+                ({"OPTIONS": "--train.threads=8"}, " --map-by ppr:4:numa:PE=4 "),  # on two hardware threads a core
+                ({"OPTIONS": "--train.threads=9"}, "ranks are not bound: 8 rank(s) x 9 threads (train.threads), 64 CPUs"),
+                ({"SLURM_NTASKS_PER_NODE": "5"}, " --map-by ppr:5:node:PE=6 "), ({"SLURM_NTASKS_PER_NODE": "40"}, "not bound: 32 cores for 40 rank(s)"),
+                ({"SLURM_CPUS_PER_TASK": "2"}, " --map-by ppr:4:numa:PE=2 "), ({"SLURM_CPUS_PER_TASK": "8"}, " --map-by ppr:4:numa:PE=4 "),
+                ({"SLURM_JOB_CPUS_PER_NODE": "16(x2),12"}, "ranks are not bound: the job has 12 of 64 CPUs of a node"),
+                ({"SLURM_JOB_CPUS_PER_NODE": "64(x2),96"}, " --map-by ppr:4:numa:PE=4 "),
+                ({"SITE_LAUNCHER": "srun"}, " --cpus-per-task=8 --cpu-bind=cores "),
+                ({"SITE_LAUNCHER": "srun", "SLURM_JOB_CPUS_PER_NODE": "16(x2),12"}, "to the cores of 1 CPUs, by Slurm's"),
+                ({"SITE_LAUNCHER": "srun", "SLURM_CPUS_PER_TASK": "3"}, " --cpus-per-task=3 --cpu-bind=cores "),
+                ({"SITE_LAUNCHER": "srun", "OPTIONS": "--train.threads 9"}, " --cpu-bind=none ")):
+            self.assertIn(words, self.dry_run(**environment), environment)
+        self.stand_in("redllm-cuda", "echo planned")
+        for launcher, words in (("mpirun", " --bind-to none "), ("srun", " --cpu-bind=none ")):
+            told = self.dry_run(REDLLM_BACKEND="cuda", SITE_LAUNCHER=launcher)
+            self.assertIn(words, told)
+            self.assertIn("ranks are not bound: they bind themselves to cores near their GPUs", told)
+
+    def test_ranks_of_this_machine_are_bound_as_a_dry_run_says(self):
+        self.machine(cores=32, threads=2, nodes=2)
+        for words, told in ((("-n", 4, "true"), " --map-by ppr:2:numa:PE=8 --bind-to core "), (("-n", 3, "true"), " --map-by slot:PE=10 --bind-to core "),
+                            (("-n", 33, "true"), "binding: ranks are not bound: 32 cores for 33 rank(s)\n"),
+                            (("-n", 2, "true", "--train.threads=33"), "binding: ranks are not bound: 2 rank(s) x 33 threads"),
+                            (("-n", 2, "--cores-per-rank", 1, "true"), "binding: each rank is bound to 1 of 32 cores\n"),
+                            (("-n", 2, "redllm-cuda"), "binding: ranks are not bound: ranks bind themselves")):
+            self.stand_in("redllm-cuda", "")
+            done = self.bash(ROOT / "launch" / "local.sh", *words[:2], "--dry-run", *words[2:])
+            self.assertIn(told, done.stdout, words)
+        self.stand_in("nproc", "echo 3")
+        self.assertIn("not bound: this shell may run on 3 of the machine's 64 CPUs", self.bash(ROOT / "launch/local.sh", "-n", 1, "--dry-run", "true").stdout)
+        for words in (("-n",), ("-n", 0, "true"), ("-n", 2), ("-n", 2, "--no-such", "true"), ("-n", 2, "--cores-per-rank", "x", "true"),
+                      ("-n", 2, "--cores-per-rank", 17, "true"), ("-n", 2, "no-such-program")):
+            self.assertEqual(self.bash(ROOT / "launch/local.sh", *words).returncode, 2, words)
+
+
 class MachinesThatAreNotFit(Scripts):
     def unfit(self, preflight: str, **environment) -> str:
         """What sbatch was told by a job that ended with 9."""
@@ -178,6 +224,31 @@ class MachinesThatAreNotFit(Scripts):
         self.assertEqual(self.bash("slurm/red_150m.sh", SITE_PREFLIGHT="exclude").returncode, 0)
         self.assertEqual(self.told("submitted"), f"--exclude=n1,n2 {ROOT}/slurm/red_150m.sh\n")
 
+    def test_a_job_that_cannot_be_submitted_again_says_so(self):
+        self.stand_in("sbatch", "echo 'sbatch: error: invalid partition' >&2; exit 1")
+        done = self.job(PREFLIGHT="echo n2 >>$excluded; exit 9", SITE_PREFLIGHT="exclude")
+        self.assertEqual(done.returncode, 9)
+        self.assertIn("cannot be submitted again without n2: sbatch: error: invalid partition", done.stdout)
+
+    def test_a_preflight_that_fails_by_chance_is_done_once_more(self):
+        self.stand_in("sleep", "")
+        for preflight, code, times in (("[ $times = 2 ] || exit 6", 0, 2), ("exit 6", 6, 2), ("kill -KILL $$", 137, 2), ("exit 2", 2, 1), ("exit 9", 9, 1)):
+            (self.folder / "times").unlink(missing_ok=True)
+            done = self.job(PREFLIGHT=f"echo >>$TOLD/times; times=$(wc -l <$TOLD/times); {preflight}")
+            self.assertEqual((done.returncode, self.told("times").count("\n")), (code, times), done.stdout)
+            self.assertEqual("start 0 on" in done.stdout, code == 0)
+
+    def test_machines_are_tried_again_when_training_gives_up(self):
+        dies = "rm -f $TOLD/fit; exit 6"
+        for training, found, code, submitted in ((dies, "echo n2 >>$excluded; exit 9", 9, "--exclude=n2 "), (dies, "exit 0", 6, ""),
+                                                 ("rm -f $TOLD/fit; exit 5", "exit 9", 5, "")):  # it would again, on any machine
+            self.write("fit", "")
+            done = self.job(PREFLIGHT=f"[ -e $TOLD/fit ] || {{ {found}; }}", TRAIN=training, SITE_PREFLIGHT="exclude", MAX_RESTARTS="0")
+            self.assertEqual(done.returncode, code, done.stdout)
+            self.assertIn(submitted, self.told("submitted"))
+            self.assertEqual(bool(self.told("submitted")), bool(submitted), done.stdout)
+            (self.folder / "submitted").unlink(missing_ok=True)
+
     def test_stop_and_report_do_as_they_say(self):
         self.assertEqual(self.job(PREFLIGHT="echo n2 >$excluded; exit 9").returncode, 9)
         self.assertEqual(self.job(PREFLIGHT="exit 9", SITE_PREFLIGHT="report").returncode, 0)
@@ -196,6 +267,7 @@ class AskedToStop(Scripts):
             done = self.bash("-c", "echo $$ >$RUN_DIR/job; exec bash slurm/red_150m.sh", SLURM_JOB_ID="7", PREFLIGHT=preflight)
             self.expect_requeued(done)
             self.assertNotIn("start 0 on", done.stdout)
+        self.stand_in("sleep", "")
         done = self.job(PREFLIGHT="kill -TERM $$")  # nobody asked the job
         self.assertEqual(done.returncode, 143, done.stdout)
 

@@ -178,12 +178,15 @@ TEST(PreflightTest, AnotherNumberOfRanksThanTasksIsNamedWithTheWayOut) {
 TEST(PreflightTest, NodesThatAreAlikeHaveOneLine) {
   std::vector<RankReport> reports = cluster(3);
   reports[4].cores = reports[5].cores = {0, 1, 2, 3};
+  for (const int rank : {1, 3}) reports[rank].numa_nodes = {1};
+  for (const int rank : {4, 5}) reports[rank].numa_nodes = {0, 1};
   reports[4].versions["HDF5"] = reports[5].versions["HDF5"] = "1.14.0";
-  EXPECT_EQ(node_lines(reports),
-            "n0, n1: 1 rank on cores 0-1 (2 threads), 1 rank on cores 2-3 (2 threads)\n"
-            "n2: 2 ranks on cores 0-3 (2 threads)\n"
-            "n0, n1: HDF5: 1.10.8; MPI: 4.1.4; the program: 0.1.0 (CRC-32C 1)\n"
-            "n2: HDF5: 1.14.0; MPI: 4.1.4; the program: 0.1.0 (CRC-32C 1)\n");
+  EXPECT_EQ(
+      node_lines(reports),
+      "n0, n1: 1 rank bound to cores 0-1 (2 threads), 1 rank bound to cores 2-3 of NUMA node 1 (2 threads)\n"
+      "n2: 2 ranks on all cores 0-3 (2 threads)\n"
+      "n0, n1: HDF5: 1.10.8; MPI: 4.1.4; the program: 0.1.0 (CRC-32C 1)\n"
+      "n2: HDF5: 1.14.0; MPI: 4.1.4; the program: 0.1.0 (CRC-32C 1)\n");
 }
 
 TEST(PreflightTest, ReportsComeBackAsTheyWere) {
