@@ -141,8 +141,8 @@ std::string huggingface_generation_config(const data::SpecialIds& ids, bool has_
 
 ImportedConfig read_huggingface_config(const std::filesystem::path& path, const std::string& tokenizer) {
   const std::string file = path.string();
-  std::error_code error;
-  if (!std::filesystem::exists(path, error) && !error)
+  std::error_code failed;
+  if (!std::filesystem::exists(path, failed) && !failed)
     throw DataError("{}: is missing; give the folder of a model that redllm or Transformers wrote", file);
   const json content = json::parse(data::read_whole(path), nullptr, false);
   if (!content.is_object()) throw DataError("{}: is no JSON object", file);
