@@ -11,6 +11,8 @@ machine_of() {
   cores=$(lscpu -p=core,socket 2>/dev/null | grep -v '^#' | sort -u | wc -l)
   nodes=$(lscpu -p=node 2>/dev/null | grep '^[0-9]' | sort -u | wc -l)
   if [ "$cores" = 0 ]; then cores=$cpus; fi
+  # Ranks are mapped as if all nodes had equally many cores.
+  if [ "$(lscpu -p=node,core,socket 2>/dev/null | grep '^[0-9]' | sort -u | cut -d , -f 1 | uniq -c | awk '{ print $1 }' | sort -u | wc -l)" -gt 1 ]; then nodes=1; fi
   if [ "$(find "${RED_SYSFS:-/sys}/devices/system/node" -maxdepth 1 -name 'node[0-9]*' 2>/dev/null | wc -l)" != "$nodes" ]; then nodes=1; fi
   echo "$cores" "$cpus" "$nodes"
 }

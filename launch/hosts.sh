@@ -125,7 +125,7 @@ if [ -e "$2" ]; then echo "@ folder same"; else echo "@ folder other"; fi
 file=$(type -P "$3") && echo "@ program $(sha256sum <"$file" | cut -d " " -f 1)"
 echo "@ mpi $({ "$5" --version || mpirun --version; } 2>/dev/null | head -n 1)"
 if command -v "$4" >/dev/null || [ -x "${5%/*}/$4" ]; then echo "@ daemon yes"; fi
-cores=$(lscpu -p=core,socket 2>/dev/null | grep -v "^#" | sort -u | wc -l); own=$(nproc)
+cores=$(lscpu -p=core,socket 2>/dev/null | grep -v "^#" | sort -u | wc -l); own=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 echo "@ cores $((cores > 0 && cores < own ? cores : own))"
 exit 0'
 

@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
   esac
   if [ "$1" = --dry-run ]; then shift; else shift 2 || usage; fi
 done
-[[ $ranks =~ ^[1-9][0-9]{0,5}$ && $cores_per_rank =~ ^[0-9]{0,4}$ && $# -ge 1 ]] || usage
+[[ $ranks =~ ^[1-9][0-9]{0,5}$ && $cores_per_rank =~ ^(0|[1-9][0-9]{0,3})?$ && $# -ge 1 ]] || usage
 command -v "$1" >/dev/null || fail "there is no program $1" # mpirun --quiet would say nothing
 
 # shellcheck source=launch/open_mpi.sh

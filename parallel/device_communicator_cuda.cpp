@@ -16,8 +16,14 @@
 namespace red::parallel {
 namespace {
 
-/// Why the ranks cannot use NCCL; empty when they can. Collective, and the same on every rank.
-std::string obstacle(Communicator& world) {
+/// Why the ranks cannot use NCCL; empty when they can.
+struct Obstacle {
+  bool ranks_share_gpus = false;
+  std::string why;
+};
+
+/// Collective, and the same on every rank.
+Obstacle obstacle(Communicator& world) {
   using Identity = std::array<uint8_t, 16>;
   std::vector<Identity> gpus(static_cast<std::size_t>(world.size()));
   gpus[static_cast<std::size_t>(world.rank())] = red::detail::gpu_identity();
@@ -27,10 +33,10 @@ std::string obstacle(Communicator& world) {
   std::map<Identity, std::size_t> first;
   for (std::size_t rank = 0; rank < gpus.size(); ++rank) {
     const auto [found, is_new] = first.emplace(gpus[rank], rank);
-    if (!is_new) return fmt::format("ranks {} and {} share a GPU", found->second, rank);
+    if (!is_new) return {true, fmt::format("ranks {} and {} share a GPU", found->second, rank)};
   }
-  if (nccl_world_version().empty()) return "this program was built without it (docs/cuda.md)";
-  return "";
+  if (nccl_world_version().empty()) return {false, "this program was built without it (docs/cuda.md)"};
+  return {};
 }
 
 /// Whether MPI says, on every rank, that it takes GPU memory. Collective.
@@ -76,14 +82,16 @@ std::unique_ptr<Communicator> device_communicator(MpiEnvironment& mpi, Stream& s
                     fmt::format("parallel.transport = {}",
                                 options.transport == Transport::staged ? "staged" : "cuda_aware"));
   }
-  const std::string why_not = obstacle(world);
+  const auto [shared, why_not] = obstacle(world);
   if (why_not.empty()) {
     log::info("ranks exchange GPU memory over NCCL {}", nccl_world_version());
     return nccl_world(mpi, stream, options);
   }
   if (options.transport == Transport::nccl)
     throw ConfigError("parallel.transport = nccl, but NCCL cannot be used: {}; choose auto", why_not);
-  return over_mpi(world, stream, options.transport, "not over NCCL: " + why_not);
+  // Ranks that share a GPU are a trial's: what works everywhere is theirs.
+  return over_mpi(world, stream, shared ? Transport::staged : Transport::automatic,
+                  "not over NCCL: " + why_not);
 }
 
 std::string device_communicator_version() {

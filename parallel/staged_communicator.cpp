@@ -35,12 +35,14 @@ class StagedOperation final : public Request::Impl {
   /// `request` has begun; when it is done, `source` (host memory) goes to `target`.
   void begin(Request request, const Tensor& target, const Tensor& source) {
     request_ = std::move(request);
+    finished_ = false;
     target_ = target;
     source_ = source;
   }
   Request& request() { return request_; }
   /// The request is done.
   void finish() {
+    finished_ = true;
     if (!target_.empty()) copy_to_device(stream_, target_.data, source_.data, num_bytes(target_));
     target_ = Tensor();
   }
@@ -52,6 +54,7 @@ class StagedOperation final : public Request::Impl {
   Stream& stream_;
   HostBuffer memory_;
   Request request_;
+  bool finished_ = true;
   Tensor target_, source_;
 };
 
@@ -92,10 +95,11 @@ class StagingPool {
   std::vector<StagedOperation*> free_;
 };
 
+/// Dropped unfinished, on the way out of an exception, it stays aside: MPI may write to its memory yet.
 void StagedOperation::give_back() noexcept {
   request_ = Request();
   target_ = Tensor();
-  pool_.put(*this);
+  if (finished_) pool_.put(*this);
 }
 
 StagedCommunicator::StagedCommunicator(Communicator& host, Stream& stream, MpiReach reach)

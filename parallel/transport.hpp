@@ -3,9 +3,9 @@
 
 namespace red::parallel {
 
-/// automatic: NCCL where every rank has a GPU of its own; elsewhere over MPI, which is given GPU memory where
-/// it says that it can take it. nccl, cuda_aware: that or an error. staged: over MPI, all through host memory
-/// (parallel/staged_communicator).
+/// automatic: NCCL where every rank has a GPU of its own; in a program without NCCL then over MPI, which is
+/// given GPU memory where it says that it can take it; staged where ranks share a GPU. nccl, cuda_aware: that
+/// or an error. staged: over MPI, all through host memory (parallel/staged_communicator).
 enum class Transport { automatic, nccl, cuda_aware, staged };
 
 struct TransportOptions {

@@ -90,9 +90,12 @@ job_cpus() {
 # Sets what each rank is bound to: `cpus_per_task` for srun, `cores_per_rank` for mpirun, which counts whole cores; 0: it is not,
 # for `unbound_because`. Nodes are as this one.
 choose_cores() { # choose_cores RANKS-OF-A-NODE
-  local cores here cpus
+  local cores here cpus part=no
   read -r cores here numa_nodes <<<"$(machine_of)"
-  cpus=$(job_cpus) cpus_per_task=${SLURM_CPUS_PER_TASK:-0} cores_per_rank=0 unbound_because=''
+  cpus=$(job_cpus)
+  # Some sites count cores as CPUs. Of a part nobody knows which nodes of NUMA it is on.
+  if { [ "$cpus" -lt "$here" ] && [ "$cpus" != "$cores" ]; } || [ "$(own_cpus)" -lt "$here" ]; then part=yes numa_nodes=1; fi
+  cpus_per_task=${SLURM_CPUS_PER_TASK:-0} cores_per_rank=0 unbound_because=''
   if [ "$cpus_per_task" -gt 0 ]; then
     cores_per_rank=$((cpus_per_task * $1 < cores ? cpus_per_task : cores / $1))
     [ "$cores_per_rank" -gt 0 ] || unbound_because="$cores cores for $1 rank(s)"
@@ -100,9 +103,11 @@ choose_cores() { # choose_cores RANKS-OF-A-NODE
     unbound_because='they bind themselves to cores near their GPUs'
   else
     share_cores "$1" $((cpus < cores ? cpus : cores)) $((cpus < here ? cpus : here)) "$(threads_asked "${options[@]}")"
-    if [ "$cores_per_rank" -gt 0 ]; then cpus_per_task=$((cpus / $1)); fi
-    if [ "$cpus" -lt "$cores" ] || [ "$(own_cpus)" -lt "$here" ]; then # mpirun would take any
+    if [ "$part" = yes ]; then # of which mpirun would take any
+      if [ "$cores_per_rank" -gt 0 ]; then cpus_per_task=$((cpus / $1)); fi
       cores_per_rank=0 unbound_because="the job has $cpus of $here CPUs of a node"
+    else
+      cpus_per_task=$((cores_per_rank * (cpus < here ? cpus : here) / cores))
     fi
   fi
 }
@@ -220,26 +225,47 @@ may_be_chance() {
   esac
 }
 
-# Ends the job where a machine is not fit for the run, as SITE_PREFLIGHT says.
+# Sets `code` to how it ended. Signals reach it meanwhile, and never this shell alone.
+run_child() { # run_child COMMAND...
+  "$@" &
+  child=$!
+  if [ "$asked" = yes ]; then on_signal; fi # it came before there was a child
+  while :; do
+    wait "$child" && code=0 || code=$?
+    kill -0 "$child" 2>/dev/null || break
+  done
+  child=''
+}
+
+# A launcher may wait for ever for a machine that is gone. timeout hands on the one signal that it is told.
+run_preflight() {
+  local begin=$SECONDS
+  run_child timeout --signal=USR1 --kill-after=30 "$SITE_PREFLIGHT_SECONDS" "${preflight[@]}"
+  if [ $((SECONDS - begin)) -ge "$SITE_PREFLIGHT_SECONDS" ]; then
+    say "preflight did not end within $SITE_PREFLIGHT_SECONDS s (SITE_PREFLIGHT_SECONDS)"
+    code=8
+  fi
+}
+
+# Sets `code`: 0 where the machines are fit for the run, or need not be.
 try_machines() {
-  local known
+  code=0
   [ "$SITE_PREFLIGHT" != off ] || return 0
-  known=$(num_unfit)
   say "preflight: ${preflight[*]}"
-  "${preflight[@]}" && code=0 || code=$?
-  if may_be_chance; then
+  run_preflight
+  if may_be_chance && [ "$code" != 8 ]; then
     say "preflight ended with $code: once more in 10 s"
-    sleep 10
-    if [ "$asked" = no ]; then "${preflight[@]}" && code=0 || code=$?; fi
+    sleep 10 || true # a signal to all of the job
+    if [ "$asked" = no ]; then run_preflight; fi
   fi
-  if was_stopped; then
-    asked=yes
-    return 0
-  fi
-  if [ "$code" = 0 ] || [ "$SITE_PREFLIGHT" = report ]; then return 0; fi
-  if [ "$code" = 9 ] && [ "$SITE_PREFLIGHT" = exclude ]; then leave_nodes_out "$known"; fi
-  say "ended with $code (README.md, \"Exit codes\")"
-  exit "$code"
+  if was_stopped; then asked=yes code=0; fi
+  if [ "$SITE_PREFLIGHT" = report ]; then code=0; fi
+}
+
+leave() { # leave CODE NODES-KNOWN-BEFORE: after preflight, without training
+  if [ "$1" = 9 ] && [ "$SITE_PREFLIGHT" = exclude ]; then leave_nodes_out "$2"; fi
+  say "ended with $1 (README.md, \"Exit codes\")"
+  exit "$1"
 }
 
 # Each job that is submitted this way leaves out one node more than the one before, so there is an end to them.
@@ -304,18 +330,14 @@ on_signal() {
 }
 trap on_signal USR1 TERM INT
 say_binding
+known=$(num_unfit)
 try_machines
+if [ "$code" != 0 ]; then leave "$code" "$known"; fi
 if [ "$asked" = yes ]; then
   code=75
 else
   say "start ${SLURM_RESTART_COUNT:-0} on ${SLURM_JOB_NODELIST:-this machine}: ${train[*]}"
-  "${supervisor[@]}" "${train[@]}" &
-  child=$!
-  if [ "$asked" = yes ]; then on_signal; fi # it came before there was a child
-  while :; do
-    wait "$child" && code=0 || code=$?
-    kill -0 "$child" 2>/dev/null || break
-  done
+  run_child "${supervisor[@]}" "${train[@]}"
   if was_stopped; then
     if [ "$code" != 75 ]; then say "ended with $code instead of saving: what is behind the newest checkpoint will be done again"; fi
     code=75
@@ -334,8 +356,9 @@ case $code in
   *)
     say "ended with $code (README.md, \"Exit codes\")"
     if may_be_chance; then # or a machine is not fit any more, which preflight names
-      ended_with=$code
+      ended_with=$code known=$(num_unfit)
       try_machines
+      if [ "$code" = 9 ] && [ "$(num_unfit)" -gt "$known" ]; then leave 9 "$known"; fi
       code=$ended_with
     fi
     ;;

@@ -68,9 +68,9 @@ void add_transport(RunSection& s) {
         {Transport::nccl, "nccl"},
         {Transport::cuda_aware, "cuda_aware"},
         {Transport::staged, "staged"}},
-       "How ranks of redllm-cuda exchange GPU memory. auto: over NCCL where each has a GPU of its own, "
-       "otherwise over MPI: cuda_aware where MPI says that it takes GPU memory, else staged, through host "
-       "memory. The log says which.")
+       "How ranks of redllm-cuda exchange GPU memory. auto: over NCCL where each has a GPU of its own, or "
+       "cuda_aware in a program without NCCL where MPI says that it takes GPU memory; otherwise staged: over "
+       "MPI, through host memory. The log says which.")
       .aka({"distributed_backend", "ddp_backend"});
   s.boolean("overlap", FIELD(transport.overlap),
             "Compute while gradients are summed over the data ranks and updated rows gathered. no: wait for "

@@ -37,6 +37,7 @@ class Tiles {
   RED_AMX_INLINE explicit Tiles(int64_t rows = 16) {
     alignas(64) Shapes shapes;
     for (int tile = 0; tile < 6; ++tile) shapes.rows[tile] = static_cast<uint8_t>(rows);
+    asm volatile("" ::"m"(shapes));  // GCC 12 takes the instruction to read the first 8 bytes alone
     _tile_loadconfig(&shapes);
   }
   RED_AMX_INLINE ~Tiles() { _tile_release(); }

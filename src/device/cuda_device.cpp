@@ -12,11 +12,14 @@ namespace {
 
 constexpr int kLeastMajor = 8;  // what kernels are compiled for begins with sm_80
 
-// A kernel that is loaded when it is first launched makes the device wait for all others, and NCCL's wait for
-// other ranks: two ranks that load one would wait for each other. Set before main, which starts threads and
-// MPI, whose plug-ins may start CUDA; what the user has set stays.
-[[maybe_unused]] const bool kLoadsAtStart =
-    setenv("CUDA_MODULE_LOADING", "EAGER", 0) == 0;  // NOLINT(concurrency-mt-unsafe): no thread was started
+// What CUDA reads when it starts, and the user has not set. A kernel that is loaded when it is first launched
+// makes the device wait for all others, and NCCL's wait for other ranks: two ranks that load one would wait
+// for each other. So would operations of two streams that share one of the device's queues, of which CUDA
+// takes 8 unless it is told otherwise, and 32 at most. Before main, which starts threads and MPI, whose
+// plug-ins may start CUDA.
+[[maybe_unused]] const bool kEnvironmentIsSet =
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0) == 0 &&     // NOLINT(concurrency-mt-unsafe): no thread
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0) == 0;  // NOLINT(concurrency-mt-unsafe): was started
 
 cudaDeviceProp properties() {
   int device = 0;

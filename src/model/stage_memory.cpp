@@ -150,7 +150,7 @@ std::size_t Stage::scratch_bytes(int num_threads) const {
   const std::size_t row_sums = Arena::rounded(static_cast<std::size_t>(tokens) * sizeof(float));
   std::size_t most = std::max({row_sums, ops::matmul_scratch_bytes(num_threads, dtype_),
                                ops::rms_norm_scratch_bytes(tokens, config_.d_model)});
-  if (cache_) most = std::max(most, ops::few_rows_scratch_bytes(dtype_));
+  if (options_.cache.sequences > 0) most = std::max(most, ops::few_rows_scratch_bytes(dtype_));
   if (head_) most = std::max(most, ops::cross_entropy_scratch_bytes(std::min(options_.head_chunk, tokens)));
   for (const std::vector<Layer>* layers : {&encoder_, &decoder_}) {
     if (layers->empty()) continue;  // layers of a stack are alike

@@ -135,7 +135,7 @@ TEST_F(SaveNewsTest, AWriteThatFailsIsToldOnceBeforeTheRanksAgreeOnIt) {
     saver.at_step_boundary();
     for (bool heard = false; !heard && !saver.idle();) {  // until the boundary at which they write
       saver.at_step_boundary();
-      heard = on_all_ranks(board.first(std::chrono::seconds(1)).has_value());
+      heard = on_all_ranks(board.first(std::chrono::seconds(3)).has_value());
     }
     EXPECT_FALSE(saver.idle() || saver.take_result());
     const auto notice = board.first(std::chrono::seconds(0));

@@ -138,7 +138,7 @@ def expect_saved_and_requeued(job: Job) -> None:
     """It saved where it was, and went on from there."""
     step = expect(job, r"asked to stop: saving step (\d+)").group(1)
     expect(job, "back into the queue")
-    expect(job, rf"start 1 on {re.escape(job.nodes)}:")
+    expect(job, rf"start [1-9]\d* on {re.escape(job.nodes)}:")
     expect(job, rf"resuming \S+ at step {step},")
 
 
@@ -244,7 +244,7 @@ EXCLUDE = {"SITE_PREFLIGHT": "exclude", "SITE_CONTAINER": "bash {inputs}/another
 
 CASES = [
     Case("lose_node", lose_node, own_cluster=True, step_ms=2 * STEP_MS),  # a busy machine's Slurm notices late
-    Case("out_of_time", out_of_time, ("--time=1", "--signal=B:USR1@50")),
+    Case("out_of_time", out_of_time, ("--time=1", "--signal=B:USR1@40")),
     Case("drain_node", drain_node, own_cluster=True),
     Case("exclude_node", exclude_node, ("--nodes=1", "--ntasks-per-node=2", "--nodelist=n1"), step_ms=0, environment=EXCLUDE),
     Case("requeue", requeue),
@@ -252,7 +252,7 @@ CASES = [
     Case("ask", ask),
     Case("step_ask", ask_step),
     Case("srun_ask", ask_step, launcher="srun"),
-    Case("srun_out_of_time", out_of_time, ("--time=1", "--signal=B:USR1@50"), launcher="srun"),
+    Case("srun_out_of_time", out_of_time, ("--time=1", "--signal=B:USR1@40"), launcher="srun"),
 ]
 
 

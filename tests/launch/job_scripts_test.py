@@ -161,7 +161,6 @@ class WhereItRuns(Scripts):
             told = self.dry_run(MPI_LIST=mpi_list, MPI_VERSION=version, MPI_COMPONENTS=components)
             self.assertIn(f"; launcher {launcher};", told, (mpi_list, version, components))
 
-
     def test_ranks_on_the_cpu_get_cores_of_their_own(self):
         self.machine(cores=32, threads=2, nodes=2)
         for environment, words in (
@@ -171,6 +170,10 @@ class WhereItRuns(Scripts):
                 ({"SLURM_NTASKS_PER_NODE": "5"}, " --map-by ppr:5:node:PE=6 "), ({"SLURM_NTASKS_PER_NODE": "40"}, "not bound: 32 cores for 40 rank(s)"),
                 ({"SLURM_CPUS_PER_TASK": "2"}, " --map-by ppr:4:numa:PE=2 "), ({"SLURM_CPUS_PER_TASK": "8"}, " --map-by ppr:4:numa:PE=4 "),
                 ({"SLURM_JOB_CPUS_PER_NODE": "16(x2),12"}, "ranks are not bound: the job has 12 of 64 CPUs of a node"),
+                ({"SLURM_JOB_CPUS_PER_NODE": "64(x2),48"}, "ranks are not bound: the job has 48 of 64 CPUs of a node"),
+                ({"SLURM_JOB_CPUS_PER_NODE": "32(x3)"}, " --map-by ppr:4:numa:PE=4 "),  # where a core is what Slurm calls a CPU
+                ({"SLURM_JOB_CPUS_PER_NODE": "48", "SLURM_CPUS_PER_TASK": "2"}, " --map-by ppr:8:node:PE=2 "),
+                ({"SITE_LAUNCHER": "srun", "SLURM_NTASKS_PER_NODE": "3"}, " --cpus-per-task=20 --cpu-bind=cores "),  # whole cores
                 ({"SLURM_JOB_CPUS_PER_NODE": "64(x2),96"}, " --map-by ppr:4:numa:PE=4 "),
                 ({"SITE_LAUNCHER": "srun"}, " --cpus-per-task=8 --cpu-bind=cores "),
                 ({"SITE_LAUNCHER": "srun", "SLURM_JOB_CPUS_PER_NODE": "16(x2),12"}, "to the cores of 1 CPUs, by Slurm's"),
@@ -237,6 +240,12 @@ class MachinesThatAreNotFit(Scripts):
             done = self.job(PREFLIGHT=f"echo >>$TOLD/times; times=$(wc -l <$TOLD/times); {preflight}")
             self.assertEqual((done.returncode, self.told("times").count("\n")), (code, times), done.stdout)
             self.assertEqual("start 0 on" in done.stdout, code == 0)
+
+    def test_a_preflight_that_never_ends_does(self):
+        done = self.job(PREFLIGHT="sleep 60", SITE_PREFLIGHT_SECONDS="1")
+        self.assertEqual(done.returncode, 8, done.stdout)
+        self.assertIn("preflight did not end within 1 s (SITE_PREFLIGHT_SECONDS)", done.stdout)
+        self.assertNotIn("once more", done.stdout)
 
     def test_machines_are_tried_again_when_training_gives_up(self):
         dies = "rm -f $TOLD/fit; exit 6"

@@ -3,9 +3,8 @@
 
 namespace red::test {
 
-/// Chosen by itself, since the ranks share a GPU and MPI says that it is CUDA-aware.
 std::unique_ptr<parallel::Communicator> make_device_world(parallel::MpiEnvironment& mpi, Stream& stream) {
-  return parallel::device_communicator(mpi, stream, parallel::TransportOptions());
+  return parallel::device_communicator(mpi, stream, {parallel::Transport::cuda_aware});
 }
 
 bool adds_in_order_of_ranks() {

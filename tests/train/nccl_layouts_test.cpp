@@ -98,7 +98,6 @@ config::RunConfig tiny_config(const Case& which) {
   config.pipeline_schedule = which.schedule;
   config.train.precision = which.precision;
   config.train.global_batch = 3 * which.layout.data;
-  config.train.bucket_mib = 1;
   return config;
 }
 
@@ -113,9 +112,10 @@ class NcclLayoutsTest : public testing::Test {
   Outcome train(const config::RunConfig& config, parallel::Communicator& world) {
     parallel::Mesh mesh(config.parallel, world, model::layout_limits(config.model));
     const data::SyntheticProvider provider = small_provider(config.model.kind);
-    train::Engine engine(
-        train::training_options(config, {provider.max_encoder_length(), provider.max_decoder_length()}), mesh,
-        stream_);
+    train::EngineOptions options =
+        train::training_options(config, {provider.max_encoder_length(), provider.max_decoder_length()});
+    options.buckets.num_bytes = 1000;  // several for a layer
+    train::Engine engine(options, mesh, stream_);
     engine.initialize_parameters();
     train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
                               config.train.micro_batch, config.parallel.data, mesh.at().data);
