@@ -18,7 +18,6 @@ namespace red::ops::amx {
 namespace {
 
 using red::amx::kBlock;
-using red::amx::kStep;
 using red::amx::kTileElements;
 
 constexpr int64_t kRows = 16;    // of a tile

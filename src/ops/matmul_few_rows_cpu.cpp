@@ -308,7 +308,8 @@ void for_each_strip(Stream& stream, const Strip& all, int64_t width, const Work&
 
 void multiply_in_parts(Stream& stream, Strip all) {
   const int64_t n = all.c.cols, k = all.a.cols;
-  const auto [cols, depth, parts] = division_of(n, k, all.b.dtype);
+  const Division division = division_of(n, k, all.b.dtype);
+  const int64_t cols = division.cols, depth = division.depth, parts = division.parts;
   // Sums of more rows would leave the L1 cache.
   const int64_t width = all.c.rows > kGroup ? 256 : cols, num_strips = (n + width - 1) / width;
   const ArenaScope scope(stream.scratch());
