@@ -34,15 +34,22 @@ class StragglerTest : public testing::Test {
   }
   std::string log() const { return read_bytes(folder_.path() / "slow.log"); }
 
-  /// Rank 1 alone is named, within 100 steps.
+  /// What is said of rank 1 at a step; null: nothing. On a busy machine the other may be slow as well.
+  static json rank_1(const json& metrics) {
+    for (const json& slow : metrics.value("stragglers", json::array())) {
+      if (slow.at("rank") == 1) return slow;
+    }
+    return nullptr;
+  }
+  /// Rank 1 is named, within 100 steps.
   void expect_named(const std::vector<json>& metrics) const {
     const int begin = std::stoi(read_bytes(folder_.path() / "begin"));
     const auto first = std::find_if(metrics.begin(), metrics.end(), [&](const json& m) {
-      return m.at("step") > begin && m.contains("stragglers") && m.at("stragglers").at(0).at("rank") == 1;
+      return m.at("step") > begin && !rank_1(m).is_null();
     });
     ASSERT_NE(first, metrics.end()) << log();
     EXPECT_LE(first->at("step").get<int>(), begin + 100);
-    const json& slow = first->at("stragglers").at(0);
+    const json slow = rank_1(*first);
     EXPECT_GT(slow.at("own_s").get<double>(), 1.2 * slow.at("expected_s").get<double>());
     EXPECT_FALSE(slow.at("host").get<std::string>().empty());
     EXPECT_FALSE(slow.at("phase").get<std::string>().empty());
