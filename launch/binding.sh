@@ -4,15 +4,15 @@
 # shellcheck shell=bash disable=SC2034 # the script that sources this reads its variables
 
 # "CORES CPUS NODES": of this machine, where a core with two hardware threads is two CPUs; NODES: those of NUMA, 1 where some have
-# no cores, whose numbers Open MPI counts too.
+# no cores, whose numbers Open MPI counts too, or more than others.
 machine_of() {
-  local cpus cores nodes
+  local cpus cores sizes nodes=1
   cpus=$(getconf _NPROCESSORS_ONLN)
   cores=$(lscpu -p=core,socket 2>/dev/null | grep -v '^#' | sort -u | wc -l)
-  nodes=$(lscpu -p=node 2>/dev/null | grep '^[0-9]' | sort -u | wc -l)
   if [ "$cores" = 0 ]; then cores=$cpus; fi
+  sizes=$(lscpu -p=node,core,socket 2>/dev/null | grep '^[0-9]' | sort -u | cut -d , -f 1 | sort | uniq -c | awk '{ print $1 }')
   # Ranks are mapped as if all nodes had equally many cores.
-  if [ "$(lscpu -p=node,core,socket 2>/dev/null | grep '^[0-9]' | sort -u | cut -d , -f 1 | uniq -c | awk '{ print $1 }' | sort -u | wc -l)" -gt 1 ]; then nodes=1; fi
+  if [ "$(sort -u <<<"$sizes" | wc -l)" = 1 ]; then nodes=$(wc -l <<<"$sizes"); fi
   if [ "$(find "${RED_SYSFS:-/sys}/devices/system/node" -maxdepth 1 -name 'node[0-9]*' 2>/dev/null | wc -l)" != "$nodes" ]; then nodes=1; fi
   echo "$cores" "$cpus" "$nodes"
 }

@@ -237,13 +237,15 @@ run_child() { # run_child COMMAND...
   child=''
 }
 
-# A launcher may wait for ever for a machine that is gone. timeout hands on the one signal that it is told.
+# Sets `code`; false: it did not end by itself. A launcher may wait for ever for a machine that is gone. timeout hands on the one
+# signal that it is told.
 run_preflight() {
   local begin=$SECONDS
   run_child timeout --signal=USR1 --kill-after=30 "$SITE_PREFLIGHT_SECONDS" "${preflight[@]}"
   if [ $((SECONDS - begin)) -ge "$SITE_PREFLIGHT_SECONDS" ]; then
     say "preflight did not end within $SITE_PREFLIGHT_SECONDS s (SITE_PREFLIGHT_SECONDS)"
     code=8
+    return 1
   fi
 }
 
@@ -252,11 +254,10 @@ try_machines() {
   code=0
   [ "$SITE_PREFLIGHT" != off ] || return 0
   say "preflight: ${preflight[*]}"
-  run_preflight
-  if may_be_chance && [ "$code" != 8 ]; then
+  if run_preflight && may_be_chance; then
     say "preflight ended with $code: once more in 10 s"
     sleep 10 || true # a signal to all of the job
-    if [ "$asked" = no ]; then run_preflight; fi
+    if [ "$asked" = no ]; then run_preflight || true; fi
   fi
   if was_stopped; then asked=yes code=0; fi
   if [ "$SITE_PREFLIGHT" = report ]; then code=0; fi

@@ -294,6 +294,12 @@ Division division_of(int64_t n, int64_t k, DType dtype) {
   return {cols, depth, std::max<int64_t>(1, (k + depth - 1) / depth)};
 }
 
+/// Columns of a strip, `most` where that leaves every thread two of the strips' parts. No bit depends on it.
+int64_t strip_width(Stream& stream, int64_t n, int64_t most, int64_t parts) {
+  const int64_t strips = (2 * stream.threads().num_threads() + parts - 1) / parts;
+  return std::clamp<int64_t>((n / strips + 63) / 64 * 64, 64, most);
+}
+
 /// work(strip) for all columns of c, `width` at a time.
 template <class Work>
 void for_each_strip(Stream& stream, const Strip& all, int64_t width, const Work& work) {
@@ -309,9 +315,10 @@ void for_each_strip(Stream& stream, const Strip& all, int64_t width, const Work&
 void multiply_in_parts(Stream& stream, Strip all) {
   const int64_t n = all.c.cols, k = all.a.cols;
   const Division division = division_of(n, k, all.b.dtype);
-  const int64_t cols = division.cols, depth = division.depth, parts = division.parts;
+  const int64_t depth = division.depth, parts = division.parts;
   // Sums of more rows would leave the L1 cache.
-  const int64_t width = all.c.rows > kGroup ? 256 : cols, num_strips = (n + width - 1) / width;
+  const int64_t width = strip_width(stream, n, all.c.rows > kGroup ? 256 : division.cols, parts);
+  const int64_t num_strips = (n + width - 1) / width;
   const ArenaScope scope(stream.scratch());
   if (parts > 1) all.part = stream.scratch().allocate<float>(parts * all.c.rows, n).as<float>();
   stream.parallel_for(num_strips * parts, [&](int64_t i) {
@@ -324,7 +331,7 @@ void multiply_in_parts(Stream& stream, Strip all) {
     HWY_DYNAMIC_DISPATCH(few_rows_strip)(strip);
   });
   if (parts == 1) return;
-  for_each_strip(stream, all, cols, [&](const Strip& strip) {
+  for_each_strip(stream, all, width, [&](const Strip& strip) {
     HWY_DYNAMIC_DISPATCH(few_rows_total)(strip, parts);
   });
 }
@@ -344,7 +351,7 @@ void matmul_few_rows(Stream& stream, const Tensor& c, const Tensor& a, const Ten
   if (c.rows == 0 || n == 0) return;
   const Strip all{c, a, b, alpha, 0, n};
   if (b.dtype == DType::bf16 && stream.gemm().amx && k > 0 && (transposed || c.rows > kFewRowsWithoutAmx)) {
-    for_each_strip(stream, all, amx::kFewRowsCols, [&](const Strip& strip) {
+    for_each_strip(stream, all, strip_width(stream, n, amx::kFewRowsCols, 1), [&](const Strip& strip) {
       HWY_DYNAMIC_DISPATCH(few_rows_by_amx)(strip, transposed);
     });
   } else if (transposed) {

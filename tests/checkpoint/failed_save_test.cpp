@@ -7,38 +7,19 @@
 
 #include "checkpoint/file_size_limit.hpp"
 #include "checkpoint/folders.hpp"
-#include "checkpoint/test_run.hpp"
-#include "checkpoint/tiled_model.hpp"
+#include "checkpoint/saver_test.hpp"
 
 namespace red::checkpoint::test {
 namespace {
 
 namespace fs = std::filesystem;
 
-class FailedSaveTest : public CheckpointTest {
+class FailedSaveTest : public SaverTest {
  protected:
-  int last() const { return size() - 1; }
-
   void save_version(const fs::path& where, int64_t step, int version) {
     OwnedShards owned = shards_of(tilings()[0], rank(), size(), 2);
     owned.fill(version);
     save(where, metadata_of(step), owned.shards(), world());
-  }
-
-  int64_t count_wrong(const fs::path& checkpoint, int version) {
-    const Reader reader(checkpoint);
-    OwnedShards owned = shards_of(tilings()[3], 0, 1, 1);
-    for (const Shard& shard : owned.shards()) reader.read(shard);
-    return owned.count_wrong(version);
-  }
-
-  /// Rank 0's text everywhere, to compare with.
-  std::string text_of_rank_0(std::string text) {
-    text.resize(4096);
-    parallel::Request request =
-        world().broadcast(make_tensor(reinterpret_cast<uint8_t*>(text.data()), 1, 4096), 0);
-    world().wait(request, "text of rank 0");
-    return text.substr(0, text.find('\0'));
   }
 };
 

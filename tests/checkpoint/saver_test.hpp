@@ -53,6 +53,7 @@ class SaverTest : public CheckpointTest {
     world().wait(request, "whether all ranks");
     return all == 1.0F;
   }
+  /// Rank 0's text everywhere, to compare with.
   std::string text_of_rank_0(std::string text) {
     text.resize(4096);
     parallel::Request request =

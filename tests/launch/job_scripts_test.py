@@ -50,11 +50,12 @@ class Scripts(unittest.TestCase):
         (self.folder / "bin").mkdir(exist_ok=True)
         self.write(f"bin/{name}", f"#!/bin/bash\n{text}").chmod(0o755)
 
-    def machine(self, cores: int, threads: int, nodes: int) -> None:
-        """One that the scripts take for theirs, with so many hardware threads a core and NUMA nodes."""
+    def machine(self, cores: int, threads: int, nodes: int, on_first: int = 0) -> None:
+        """One that the scripts take for theirs, with so many hardware threads a core and NUMA nodes; the first of two with `on_first` cores."""
         for i in range(nodes):
-            (self.folder / f"sys/devices/system/node/node{i}").mkdir(parents=True)
-        self.stand_in("lscpu", 'case $1 in -p=node) seq 0 %d;; *) for i in $(seq %d); do echo "$i,0"; done;; esac' % (nodes - 1, cores))
+            (self.folder / f"sys/devices/system/node/node{i}").mkdir(parents=True, exist_ok=True)
+        self.write("cores", "".join(f"{int(i >= on_first) if on_first else i % nodes},{i},0\n" for i in range(cores)))
+        self.stand_in("lscpu", f"if [ $1 = -p=core,socket ]; then cut -d , -f 2- {self.folder}/cores; else cat {self.folder}/cores; fi")
         for tool in ("nproc", "getconf"):
             self.stand_in(tool, f"echo {cores * threads}")
 
@@ -235,11 +236,15 @@ class MachinesThatAreNotFit(Scripts):
 
     def test_a_preflight_that_fails_by_chance_is_done_once_more(self):
         self.stand_in("sleep", "")
-        for preflight, code, times in (("[ $times = 2 ] || exit 6", 0, 2), ("exit 6", 6, 2), ("kill -KILL $$", 137, 2), ("exit 2", 2, 1), ("exit 9", 9, 1)):
+        for preflight, code, times in (("[ $times = 2 ] || exit 6", 0, 2), ("exit 6", 6, 2), ("exit 8", 8, 2), ("kill -KILL $$", 137, 2), ("exit 2", 2, 1), ("exit 9", 9, 1)):
             (self.folder / "times").unlink(missing_ok=True)
             done = self.job(PREFLIGHT=f"echo >>$TOLD/times; times=$(wc -l <$TOLD/times); {preflight}")
             self.assertEqual((done.returncode, self.told("times").count("\n")), (code, times), done.stdout)
             self.assertEqual("start 0 on" in done.stdout, code == 0)
+
+    def test_numa_nodes_with_unequal_cores_are_not_mapped(self):
+        self.machine(cores=32, threads=1, nodes=2, on_first=20)
+        self.assertIn(" --map-by ppr:8:node:PE=4 --bind-to core ", self.dry_run(SITE_LAUNCHER="mpirun"))
 
     def test_a_preflight_that_never_ends_does(self):
         done = self.job(PREFLIGHT="sleep 60", SITE_PREFLIGHT_SECONDS="1")
