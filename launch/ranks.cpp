@@ -73,6 +73,7 @@ int run_on_ranks(const config::RunConfig& config, const std::function<parallel::
   std::optional<Stream> stream_of_rank;  // outlives what communicates for it
   parallel::MpiOptions options;
   options.deadline_s = config.train.timeout_s;
+  options.shared_memory = config.transport.shared_memory;
   options.abort.watch = {config.train.timeout_s, config.train.io_timeout_s, watchdog_folder};
   return run_under_mpi(options, [&](parallel::MpiEnvironment& mpi) {
     require_backend(mpi.size());

@@ -37,15 +37,14 @@ BlockExchange::BlockExchange(MpiContext& context) : MpiOperation(context) {
   arrivals_.resize(static_cast<std::size_t>(std::max(kWindowBytes, widest * kLeastSegmentBytes)));
 }
 
-void BlockExchange::start(const Task& task) {
+void BlockExchange::start(const BlockTask& task) {
   task_ = task;
   done_ = false;
-  window_ = window_for(num_peers());
+  window_ = window_for(task_.num_peers());
   const MpiOptions& options = context_.options();
   const int64_t bytes = std::min(options.segment_bytes,
                                  std::max(kLeastSegmentBytes, kWindowBytes / std::max<int64_t>(window_, 1)));
   segment_ = std::min(bytes / static_cast<int64_t>(size_of(task.dtype)), options.max_elements);
-  if (task.own == nullptr) task_.own = element(task.blocks, block_begin(task.place.rank));
   begin_phase(task.reduce);
   context_.activate(*this);
   advance();
@@ -53,40 +52,27 @@ void BlockExchange::start(const Task& task) {
 
 void BlockExchange::begin_phase(bool reducing) {
   reducing_ = reducing;
-  const int64_t largest = block_size(0);
-  num_messages_ = (largest + segment_ - 1) / segment_ * num_peers();
+  const int64_t largest = task_.block_size(0);
+  num_messages_ = (largest + segment_ - 1) / segment_ * task_.num_peers();
   for (Window* window : {&incoming_, &outgoing_}) window->begin = window->next = 0;
-}
-
-int64_t BlockExchange::block_begin(int block) const {
-  const int64_t size = task_.place.size;
-  return block * (task_.num_elements / size) + std::min<int64_t>(block, task_.num_elements % size);
-}
-
-int64_t BlockExchange::block_size(int block) const {
-  return block_begin(block + 1) - block_begin(block);
 }
 
 /// Message `index` as this rank receives or sends it. A round goes to the neighbours at distance 1, 2, ...:
 /// what a rank sends as its i-th message is what the peer expects as its i-th.
 BlockExchange::Piece BlockExchange::piece(int64_t index, bool incoming) const {
   const int rank = task_.place.rank, size = task_.place.size;
-  const int distance = 1 + static_cast<int>(index % num_peers());
+  const int distance = 1 + static_cast<int>(index % task_.num_peers());
   Piece piece;
   piece.peer = (incoming ? rank + distance : rank + size - distance) % size;
   // While reducing, elements belong to the block of whom they go to; while gathering, of whom they come from.
   piece.block = reducing_ == incoming ? rank : piece.peer;
-  piece.offset = index / num_peers() * segment_;
-  piece.count = std::clamp<int64_t>(block_size(piece.block) - piece.offset, 0, segment_);
+  piece.offset = index / task_.num_peers() * segment_;
+  piece.count = std::clamp<int64_t>(task_.block_size(piece.block) - piece.offset, 0, segment_);
   return piece;
 }
 
-std::byte* BlockExchange::element(std::byte* base, int64_t index) const {
-  return base + static_cast<std::size_t>(index) * size_of(task_.dtype);
-}
-
 std::byte* BlockExchange::arrival(int64_t index) {
-  return element(arrivals_.data(), index % window_ * segment_);
+  return task_.element(arrivals_.data(), index % window_ * segment_);
 }
 
 /// Starts as many messages as the windows hold. Those without elements (blocks differ by one) are none.
@@ -99,7 +85,7 @@ bool BlockExchange::post() {
     const int64_t slot = incoming_.next % window_;
     incoming_.arrived[slot] = static_cast<char>(p.count == 0);
     if (p.count == 0) continue;
-    std::byte* target = reducing_ ? arrival(slot) : element(task_.blocks, block_begin(p.block) + p.offset);
+    std::byte* target = reducing_ ? arrival(slot) : task_.element_of_block(p.block, p.offset);
     RED_MPI(MPI_Irecv(target, static_cast<int>(p.count), type, p.peer, tag, task_.place.comm,
                       &incoming_.requests[slot]));
   }
@@ -108,8 +94,7 @@ bool BlockExchange::post() {
     const int64_t slot = outgoing_.next % window_;
     outgoing_.arrived[slot] = static_cast<char>(p.count == 0);
     if (p.count == 0) continue;
-    std::byte* source =
-        reducing_ ? element(task_.blocks, block_begin(p.block) + p.offset) : element(task_.own, p.offset);
+    std::byte* source = reducing_ ? task_.element_of_block(p.block, p.offset) : task_.own_element(p.offset);
     RED_MPI(MPI_Isend(source, static_cast<int>(p.count), type, p.peer, tag, task_.place.comm,
                       &outgoing_.requests[slot]));
   }
@@ -135,7 +120,7 @@ bool BlockExchange::retire() {
     }
     return true;
   };
-  for (; has_arrived(incoming_, num_peers()); incoming_.begin += num_peers()) {
+  for (; has_arrived(incoming_, task_.num_peers()); incoming_.begin += task_.num_peers()) {
     if (reducing_) sum_up_round(incoming_.begin);
   }
   while (has_arrived(outgoing_, 1)) ++outgoing_.begin;
@@ -148,16 +133,16 @@ void BlockExchange::sum_up_round(int64_t first) {
   const Piece own = piece(first, true);
   if (own.count == 0) return;
   for (int r = 0; r < size; ++r) {
-    round_[r] = r == rank ? element(task_.blocks, block_begin(rank) + own.offset)
-                          : arrival(first + (r - rank + size) % size - 1);
+    round_[r] =
+        r == rank ? task_.element_of_block(rank, own.offset) : arrival(first + (r - rank + size) % size - 1);
   }
-  reduce_blocks(task_.dtype, task_.op, element(task_.own, own.offset),
+  reduce_blocks(task_.dtype, task_.op, task_.own_element(own.offset),
                 {round_.data(), static_cast<std::size_t>(size)}, own.count);
 }
 
 bool BlockExchange::advance() {
   if (done_) return true;
-  if (num_peers() == 0) return done_ = true;
+  if (task_.num_peers() == 0) return done_ = true;
   for (int pass = 0; pass < kPasses; ++pass) {
     bool changed = post();
     changed |= collect(incoming_);

@@ -50,6 +50,9 @@ MpiCommunicator::MpiCommunicator(std::shared_ptr<MpiContext> context, MPI_Comm c
   RED_MPI(MPI_Comm_set_errhandler(internal_, MPI_ERRORS_RETURN));
   RED_MPI(MPI_Comm_rank(comm_, &rank_));
   RED_MPI(MPI_Comm_size(comm_, &size_));
+  const MpiOptions& options = context_->options();
+  if (options.shared_memory)
+    ring_ = SharedRing::create(comm_, SharedExchange::slot_bytes(options.segment_bytes, size_), name_);
 }
 
 MpiCommunicator::~MpiCommunicator() {
@@ -68,41 +71,42 @@ void MpiCommunicator::check_peer(int peer, int tag) const {
   RED_CHECK(tag >= 0 && tag < 32768, "tag {}", tag);  // what MPI promises
 }
 
+Request MpiCommunicator::start(const BlockTask& task) {
+  if (ring_) {
+    SharedExchange& operation = context_->new_shared_exchange();
+    Request request(&operation);
+    operation.start(task, *ring_);
+    return request;
+  }
+  BlockExchange& operation = context_->new_exchange();
+  Request request(&operation);
+  operation.start(task);
+  return request;
+}
+
 Request MpiCommunicator::all_reduce(const Tensor& x, ReduceOp op) {
   check_contiguous(x);
   const auto total_bytes = static_cast<int64_t>(num_bytes(x)) * size_;
-  if (total_bytes <= SmallAllReduce::kBytes && x.size() <= context_->options().max_elements) {
+  if (!ring_ && total_bytes <= SmallAllReduce::kBytes && x.size() <= context_->options().max_elements) {
     SmallAllReduce& operation = context_->new_small_all_reduce();
     Request request(&operation);
     operation.start(x, op, next_place());
     return request;
   }
-  BlockExchange& operation = context_->new_exchange();
-  Request request(&operation);
-  BlockExchange::Task task{next_place(), x.data, nullptr, x.size(), x.dtype, op, true, true};
-  operation.start(task);
-  return request;
+  return start({next_place(), x.data, nullptr, x.size(), x.dtype, op, true, true});
 }
 
 Request MpiCommunicator::reduce_scatter(const Tensor& receive, const Tensor& send) {
   std::byte* row = check_rows(send, receive, size_, rank_);
   if (size_ == 1 && receive.data != row && send.size() != 0)
     std::memcpy(receive.data, row, num_bytes(receive));
-  BlockExchange& operation = context_->new_exchange();
-  Request request(&operation);
-  operation.start(
-      {next_place(), send.data, receive.data, send.size(), send.dtype, ReduceOp::sum, true, false});
-  return request;
+  return start({next_place(), send.data, receive.data, send.size(), send.dtype, ReduceOp::sum, true, false});
 }
 
 Request MpiCommunicator::all_gather(const Tensor& receive, const Tensor& send) {
   std::byte* row = check_rows(receive, send, size_, rank_);
   if (send.data != row && send.size() != 0) std::memcpy(row, send.data, num_bytes(send));
-  BlockExchange& operation = context_->new_exchange();
-  Request request(&operation);
-  operation.start(
-      {next_place(), receive.data, row, receive.size(), receive.dtype, ReduceOp::sum, false, true});
-  return request;
+  return start({next_place(), receive.data, row, receive.size(), receive.dtype, ReduceOp::sum, false, true});
 }
 
 Request MpiCommunicator::broadcast(const Tensor& x, int root) {

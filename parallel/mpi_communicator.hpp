@@ -13,7 +13,8 @@ namespace red::parallel {
 /// does.
 class MpiCommunicator final : public Communicator {
  public:
-  /// Takes over `comm` and makes a duplicate for messages of its own: collective over comm.
+  /// Takes over `comm` and makes a duplicate for messages of its own, and shared memory where all its ranks
+  /// are on one machine: collective over comm.
   MpiCommunicator(std::shared_ptr<MpiContext> context, MPI_Comm comm, std::string name);
   ~MpiCommunicator() override;
   MpiCommunicator(const MpiCommunicator&) = delete;
@@ -39,12 +40,14 @@ class MpiCommunicator final : public Communicator {
 
  private:
   MpiPlace next_place();
+  Request start(const BlockTask& task);
   void check_peer(int peer, int tag) const;
 
   std::shared_ptr<MpiContext> context_;
   MPI_Comm comm_;                      ///< the caller's messages, and MPI's own collectives
   MPI_Comm internal_ = MPI_COMM_NULL;  ///< messages of our collectives
   std::string name_;
+  std::unique_ptr<SharedRing> ring_;  ///< where all ranks are on one machine
   int rank_ = 0;
   int size_ = 1;
   uint32_t num_collectives_ = 0;

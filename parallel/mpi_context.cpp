@@ -71,8 +71,13 @@ SmallAllReduce& MpiContext::new_small_all_reduce() {
 }
 
 BlockExchange& MpiContext::new_exchange() {
-  active_.reserve(exchanges_.all.size() + 1);
+  active_.reserve(exchanges_.all.size() + shared_.all.size() + 1);
   return exchanges_.take(*this);
+}
+
+SharedExchange& MpiContext::new_shared_exchange() {
+  active_.reserve(exchanges_.all.size() + shared_.all.size() + 1);
+  return shared_.take(*this);
 }
 
 void MpiContext::give_back(PlainOperation& operation) noexcept {
@@ -88,14 +93,17 @@ void MpiContext::give_back(BlockExchange& operation) noexcept {
   if (!told_unfinished(operation)) exchanges_.put(operation);
 }
 
+void MpiContext::give_back(SharedExchange& operation) noexcept {
+  std::erase(active_, &operation);
+  if (!told_unfinished(operation)) shared_.put(operation);
+}
+
 void MpiContext::progress() noexcept {
   if (error_ || channel_.failed()) return;
   try {
-    if (active_.empty()) {
-      int found = 0;
-      RED_MPI(MPI_Iprobe(MPI_ANY_SOURCE, 0, silent_, &found, MPI_STATUS_IGNORE));
-    }
-    std::erase_if(active_, [](BlockExchange* operation) { return operation->advance(); });
+    int found = 0;
+    RED_MPI(MPI_Iprobe(MPI_ANY_SOURCE, 0, silent_, &found, MPI_STATUS_IGNORE));
+    std::erase_if(active_, [](MpiOperation* operation) { return operation->advance(); });
     if (companion_) companion_();
   } catch (...) {
     error_ = std::current_exception();

@@ -12,6 +12,7 @@
 #include "parallel/abort_channel.hpp"
 #include "parallel/mpi_operation.hpp"
 #include "parallel/mpi_options.hpp"
+#include "parallel/shared_exchange.hpp"
 
 namespace red::parallel {
 
@@ -30,14 +31,16 @@ class MpiContext {
   PlainOperation& new_plain();
   SmallAllReduce& new_small_all_reduce();
   BlockExchange& new_exchange();
+  SharedExchange& new_shared_exchange();
   void give_back(PlainOperation& operation) noexcept;
   void give_back(SmallAllReduce& operation) noexcept;
   void give_back(BlockExchange& operation) noexcept;
+  void give_back(SharedExchange& operation) noexcept;
 
   AbortChannel& channel() { return channel_; }
 
   /// From now on progress() advances it, until it is done.
-  void activate(BlockExchange& operation) { active_.push_back(&operation); }
+  void activate(MpiOperation& operation) { active_.push_back(&operation); }
   /// Lets MPI and the exchanges move on. Never throws, because it runs in the midst of other work: an error
   /// waits for the next wait() or test().
   void progress() noexcept;
@@ -69,7 +72,8 @@ class MpiContext {
   Pool<PlainOperation> plain_;
   Pool<SmallAllReduce> small_;
   Pool<BlockExchange> exchanges_;
-  std::vector<BlockExchange*> active_;
+  Pool<SharedExchange> shared_;
+  std::vector<MpiOperation*> active_;
   std::function<void()> companion_;
   std::exception_ptr error_;  ///< of progress()
   AbortChannel channel_;

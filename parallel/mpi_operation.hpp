@@ -3,6 +3,7 @@
 // pieces move in a window, in an order that both ends know (docs/adr/0003 says why not MPI's own reductions).
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "parallel/mpi_check.hpp"
@@ -82,22 +83,39 @@ class SmallAllReduce final : public PlainOperation {
   int size_ = 1;
 };
 
-/// A vector of n elements lies in `size` blocks, by rank. First (reduce) each rank collects its own block
-/// from all and adds it up in the order of ranks, then (gather) it sends the block to all others.
+/// A vector of n elements lies in `size` blocks, by rank, the first n % size of them one element longer.
+/// First (reduce) each rank collects its own block from all and adds it up in the order of ranks, then
+/// (gather) it gives the block to all others.
+struct BlockTask {
+  MpiPlace place;  ///< uses place.tag and place.tag + 1
+  std::byte* blocks = nullptr;
+  std::byte* own = nullptr;  ///< where the own block's sum goes or comes from; null: its place in blocks
+  int64_t num_elements = 0;  ///< of all blocks
+  DType dtype = DType::fp32;
+  ReduceOp op = ReduceOp::sum;
+  bool reduce = false, gather = false;
+
+  int num_peers() const { return place.size - 1; }
+  int64_t block_begin(int block) const {
+    return block * (num_elements / place.size) + std::min<int64_t>(block, num_elements % place.size);
+  }
+  int64_t block_size(int block) const { return block_begin(block + 1) - block_begin(block); }
+  std::byte* element(std::byte* base, int64_t index) const {
+    return base + static_cast<std::size_t>(index) * size_of(dtype);
+  }
+  std::byte* element_of_block(int block, int64_t index) const {
+    return element(blocks, block_begin(block) + index);
+  }
+  std::byte* own_element(int64_t index) const {
+    return own == nullptr ? element_of_block(place.rank, index) : element(own, index);
+  }
+};
+
+/// A BlockTask by messages.
 class BlockExchange final : public MpiOperation {
  public:
-  struct Task {
-    MpiPlace place;  ///< uses place.tag and place.tag + 1
-    std::byte* blocks = nullptr;
-    std::byte* own = nullptr;  ///< where the own block's sum goes or comes from; null: its place in blocks
-    int64_t num_elements = 0;  ///< of all blocks
-    DType dtype = DType::fp32;
-    ReduceOp op = ReduceOp::sum;
-    bool reduce = false, gather = false;
-  };
-
   explicit BlockExchange(MpiContext& context);
-  void start(const Task& task);
+  void start(const BlockTask& task);
   bool advance() override;
   void give_back() noexcept override;
 
@@ -116,11 +134,7 @@ class BlockExchange final : public MpiOperation {
     int64_t count = 0;
   };
 
-  int num_peers() const { return task_.place.size - 1; }
-  int64_t block_begin(int block) const;
-  int64_t block_size(int block) const;
   Piece piece(int64_t index, bool incoming) const;
-  std::byte* element(std::byte* base, int64_t index) const;
   std::byte* arrival(int64_t index);
   void begin_phase(bool reducing);
   bool post();
@@ -128,7 +142,7 @@ class BlockExchange final : public MpiOperation {
   bool retire();
   void sum_up_round(int64_t first);
 
-  Task task_;
+  BlockTask task_;
   bool reducing_ = false;
   int64_t segment_ = 0;       ///< elements of one message
   int64_t window_ = 0;        ///< messages in flight in each direction, whole rounds

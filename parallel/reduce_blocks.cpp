@@ -6,8 +6,50 @@
 
 #include "base/check.hpp"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "parallel/reduce_blocks.cpp"
+#include <hwy/foreach_target.h>  // compiles this file again for each target
+
+#include "base/bf16_vectors-inl.hpp"
+
+HWY_BEFORE_NAMESPACE();
+namespace red::parallel {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// out = x[0] + x[1] + ... in fp32, rounded once. Plain loops over bf16 are not vectorised well: rounding
+/// takes a choice, and the baseline's vectors are short.
+void add_up_bf16(bf16* out, std::span<const std::byte* const> x, int64_t count) {
+  const hn::ScalableTag<float> d;
+  const hn::Rebind<uint16_t, decltype(d)> d16;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto bits_of = [&](std::size_t rank) { return reinterpret_cast<const uint16_t*>(x[rank]); };
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    auto sum = red::HWY_NAMESPACE::widen(d, hn::LoadU(d16, bits_of(0) + i));
+    for (std::size_t rank = 1; rank < x.size(); ++rank)
+      sum = hn::Add(sum, red::HWY_NAMESPACE::widen(d, hn::LoadU(d16, bits_of(rank) + i)));
+    hn::StoreU(red::HWY_NAMESPACE::narrow(sum), d16, reinterpret_cast<uint16_t*>(out) + i);
+  }
+  for (; i < count; ++i) {
+    float sum = reinterpret_cast<const bf16*>(x[0])[i];
+    for (std::size_t rank = 1; rank < x.size(); ++rank) sum += reinterpret_cast<const bf16*>(x[rank])[i];
+    out[i] = bf16(sum);
+  }
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace red::parallel
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace red::parallel {
 namespace {
+
+HWY_EXPORT(add_up_bf16);
 
 /// Elements that are reduced over all ranks before the next ones: their sums stay in the first-level cache.
 constexpr int64_t kChunk = 1024;
@@ -70,6 +112,8 @@ void reduce_blocks(DType dtype, ReduceOp op, std::byte* out, std::span<const std
     case DType::int32:
       return reduce<int32_t>(op, out, x, count);
     case DType::bf16:
+      if (op == ReduceOp::sum)
+        return HWY_DYNAMIC_DISPATCH(add_up_bf16)(reinterpret_cast<bf16*>(out), x, count);
       return reduce<bf16, float>(op, out, x, count);
     case DType::uint8:
       break;
@@ -78,3 +122,4 @@ void reduce_blocks(DType dtype, ReduceOp op, std::byte* out, std::span<const std
 }
 
 }  // namespace red::parallel
+#endif  // HWY_ONCE

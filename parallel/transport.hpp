@@ -1,4 +1,4 @@
-// How ranks exchange what lies in GPU memory, as the keys parallel.transport and its neighbours say it.
+// How ranks exchange their tensors, as the keys parallel.transport and its neighbours say it.
 #pragma once
 
 namespace red::parallel {
@@ -10,8 +10,9 @@ enum class Transport { automatic, nccl, cuda_aware, staged };
 
 struct TransportOptions {
   Transport transport = Transport::automatic;
-  bool check_order = false;  ///< of NCCL's collectives, between ranks; key parallel.check_collectives
-  bool overlap = true;       ///< of computation with collectives; key parallel.overlap
+  bool check_order = false;   ///< of NCCL's collectives, between ranks; key parallel.check_collectives
+  bool shared_memory = true;  ///< of host memory between ranks of one machine; key parallel.shared_memory
+  bool overlap = true;        ///< of computation with collectives; key parallel.overlap
 };
 
 }  // namespace red::parallel

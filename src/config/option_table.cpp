@@ -72,6 +72,9 @@ void add_transport(RunSection& s) {
        "cuda_aware in a program without NCCL where MPI says that it takes GPU memory; otherwise staged: over "
        "MPI, through host memory. The log says which.")
       .aka({"distributed_backend", "ddp_backend"});
+  s.boolean("shared_memory", FIELD(transport.shared_memory),
+            "Ranks of one machine add up and gather host memory through memory that they share; no: by MPI's "
+            "messages, as between machines. The result is the same, bit for bit.");
   s.boolean("overlap", FIELD(transport.overlap),
             "Compute while gradients are summed over the data ranks and updated rows gathered. no: wait for "
             "each, and over NCCL for every collective. The result is the same.")

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "base/bf16_vectors-inl.hpp"
 #include "base/check.hpp"
 #include "base/dtype.hpp"
 
@@ -34,32 +35,10 @@ inline HWY_ATTR int64_t float_lanes() {
   return static_cast<int64_t>(hn::Lanes(FloatTag()));
 }
 
-// bf16 lies in memory alone: it is read as fp32 and rounded when written, as the scalar bf16 does. Highway's
-// own conversion cuts digits off on x86.
-
-/// fp32 from the bits of bf16.
-template <class D>
-HWY_ATTR hn::Vec<D> widen(D d, hn::Vec<hn::Rebind<uint16_t, D>> bits) {
-  const hn::Rebind<uint32_t, D> d32;
-  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, bits)));
-}
-
-/// The bits of v as bf16, in the upper halves; what is below them means nothing.
-inline HWY_ATTR hn::Vec<hn::Rebind<uint32_t, FloatTag>> round_bits(FloatVec v) {
-  const hn::Rebind<uint32_t, FloatTag> d32;
-  const auto bits = hn::BitCast(d32, v);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d32, 1U));
-  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d32, 0x7FFFU)));
-  const auto quiet = hn::Or(bits, hn::Set(d32, 0x00400000U));
-  return hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(v)), quiet, rounded);
-}
-
-/// The bits of v as bf16.
-inline HWY_ATTR hn::Vec<hn::Rebind<uint16_t, FloatTag>> narrow(FloatVec v) {
-  const hn::Rebind<uint16_t, FloatTag> d16;
-  const hn::Rebind<int32_t, FloatTag> d32;
-  return hn::DemoteTo(d16, hn::BitCast(d32, hn::ShiftRight<16>(round_bits(v))));
-}
+// bf16 lies in memory alone: it is read as fp32 and rounded when written (base/bf16_vectors-inl.hpp).
+using red::HWY_NAMESPACE::narrow;
+using red::HWY_NAMESPACE::round_bits;
+using red::HWY_NAMESPACE::widen;
 
 /// v as it will be read again after it was stored as T.
 template <class T>

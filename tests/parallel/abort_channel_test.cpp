@@ -70,6 +70,13 @@ TEST(AbortChannel, StoppedRank0IsNamedByAnother) {
   expect_end(outcome, 8, "which hears from all ranks what they wait for, does not answer");
 }
 
+TEST(AbortChannel, SumsThatDoNotMatchAreToldApart) {
+  const Outcome outcome = run("other_sum");
+  expect_end(outcome, 6, "they do not do the same");
+  EXPECT_EQ(count(outcome.output, "all-reduce of 10 fp64 elements"), 1) << outcome.output;
+  EXPECT_EQ(count(outcome.output, "all-reduce of 100000 fp32 elements"), 1) << outcome.output;
+}
+
 TEST(AbortChannel, OperationsThatDoNotMatch) {
   expect_end(run("mismatch"), 8, "every rank waits, so their operations do not match");
 }

@@ -47,6 +47,11 @@ void meet_trouble(std::string_view mode, int rank, Communicator& world) {
     Request request = world.receive(make_tensor(&x, 1, 1), 0, 1);
     world.wait(request, "a message that nobody sends");
   }
+  if (mode == "other_sum" && rank == 1) {
+    std::vector<double> x(10);
+    Request request = world.all_reduce(make_tensor(x.data(), 1, 10), ReduceOp::sum);
+    world.wait(request, "a sum that nobody else has");
+  }
 }
 
 void run(std::string_view mode, Communicator& world) {

@@ -4,6 +4,7 @@
 #include "parallel/mpi_communicator.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cmath>
@@ -57,13 +58,18 @@ bool same_everywhere(Communicator& world, uint64_t number) {
   return true;
 }
 
-/// The default limits, and limits so small that everything is cut many times.
+/// Through shared memory and by messages: with the default limits, and with limits so small that everything
+/// is cut many times.
 std::vector<MpiOptions> all_options() {
-  MpiOptions tiny;
+  MpiOptions messages;
+  messages.shared_memory = false;
+  MpiOptions tiny = messages;
   tiny.max_elements = 7;
-  MpiOptions short_segments;
+  MpiOptions short_segments = messages;
   short_segments.segment_bytes = 104;
-  return {MpiOptions{}, tiny, short_segments};
+  MpiOptions short_slots;
+  short_slots.segment_bytes = 104;
+  return {MpiOptions{}, messages, tiny, short_segments, short_slots};
 }
 
 class Operations : public testing::TestWithParam<int> {
@@ -73,7 +79,7 @@ class Operations : public testing::TestWithParam<int> {
   int size() const { return world_.size(); }
   /// Long tensors only where they are not cut into thousands of pieces.
   std::vector<int64_t> sizes() const {
-    if (GetParam() == 0) return {0, 1, 2, 31, 1000, 65537, 500009};
+    if (GetParam() <= 1) return {0, 1, 2, 31, 1000, 65537, 500009};
     return {0, 1, 6, 7, 8, 31, 50, 1001};
   }
 
@@ -144,7 +150,7 @@ class Operations : public testing::TestWithParam<int> {
   Communicator& world_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Limits, Operations, testing::Values(0, 1, 2));
+INSTANTIATE_TEST_SUITE_P(Limits, Operations, testing::Range(0, 5));
 
 TEST_P(Operations, AllReduceByHand) {
   std::vector<float> x = {static_cast<float>(rank() + 1), -static_cast<float>(rank())};
@@ -313,6 +319,35 @@ TEST_P(Operations, WrongShapesAreRefused) {
                  LogicError)
         << "a send chunk in another rank's row would be overwritten";
   }
+}
+
+TEST(Communicator, SharedMemoryAndMessagesGiveTheSameBits) {
+  std::vector<uint64_t> digests;
+  for (const bool shared : {true, false}) {
+    MpiOptions options;
+    options.shared_memory = shared;
+    MpiEnvironment environment(options);
+    std::vector<bf16> x = values<bf16>(environment.rank(), 0, 300007);
+    Request request = environment.world().all_reduce(as_tensor(x), ReduceOp::sum);
+    environment.world().wait(request, "all-reduce");
+    digests.push_back(digest(x));
+  }
+  EXPECT_EQ(digests[0], digests[1]);
+}
+
+TEST(Communicator, OneRankWithoutSharedMemoryIsNoneForAll) {
+  MpiEnvironment environment;
+  Communicator& world = environment.world();
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{.rlim_cur = 3, .rlim_max = before.rlim_max};  // what is open stays open
+  if (world.rank() == world.size() - 1) ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const std::unique_ptr<Communicator> apart = world.split(0, world.rank(), "apart");
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  std::vector<float> x(100000, 1.0F);
+  Request request = apart->all_reduce(as_tensor(x), ReduceOp::sum);
+  apart->wait(request, "all-reduce by messages");
+  EXPECT_EQ(x.back(), static_cast<float>(world.size()));
 }
 
 TEST(Communicator, ShortMessageIsAnError) {

@@ -91,8 +91,20 @@ class Step {
   std::vector<Request> requests_;
 };
 
-TEST(SteadyState, NothingIsAllocatedAfterTheSecondStep) {
-  MpiEnvironment environment;
+/// Through shared memory, and by messages.
+class SteadyState : public testing::TestWithParam<bool> {
+ protected:
+  static MpiOptions options() {
+    MpiOptions options;
+    options.shared_memory = GetParam();
+    return options;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(SharedMemory, SteadyState, testing::Bool());
+
+TEST_P(SteadyState, NothingIsAllocatedAfterTheSecondStep) {
+  MpiEnvironment environment(options());
   Step step(environment.world());
   step.run();
   EXPECT_GT(t_num_news, 0);  // the counter counts
@@ -104,8 +116,8 @@ TEST(SteadyState, NothingIsAllocatedAfterTheSecondStep) {
   EXPECT_EQ(num_buffers_made(), buffers);
 }
 
-TEST(SteadyState, PollingHidesATransferThatWouldOtherwiseStandStill) {
-  MpiEnvironment environment;
+TEST_P(SteadyState, PollingHidesATransferThatWouldOtherwiseStandStill) {
+  MpiEnvironment environment(options());
   Communicator& world = environment.world();
   if (world.size() == 1) return;
   const int64_t chunk = (int64_t{16} << 20) / 4 / world.size();  // 16 MiB in all

@@ -1,0 +1,159 @@
+#include "parallel/shared_ring.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "base/log.hpp"
+#include "parallel/mpi_check.hpp"
+
+namespace red::parallel {
+
+/// The file is full of zeros when it is made, and so are these. Two lines, as each is written by its owner
+/// and read by everybody.
+struct SharedRing::Counters {
+  alignas(64) int64_t published;  ///< rounds that the owner has written
+  alignas(64) int64_t read;       ///< rounds that the owner has read of all others
+  alignas(64) Note notes[kSlots];
+};
+
+namespace {
+
+/// Closes itself.
+struct Descriptor {
+  int number = -1;
+  ~Descriptor() {
+    if (number >= 0) close(number);
+  }
+};
+
+bool on_one_machine(MPI_Comm comm) {
+  MPI_Comm machine = MPI_COMM_NULL;
+  int here = 0, all = 0;
+  RED_MPI(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine));
+  RED_MPI(MPI_Comm_size(machine, &here));
+  RED_MPI(MPI_Comm_free(&machine));
+  RED_MPI(MPI_Comm_size(comm, &all));
+  return here == all;
+}
+
+/// errno of the first rank for which something failed, as all ranks learn it; 0: none.
+int failure_of_any(MPI_Comm comm, int error) {
+  RED_MPI(MPI_Allreduce(MPI_IN_PLACE, &error, 1, MPI_INT, MPI_MAX, comm));
+  return error;
+}
+
+int64_t load(int64_t& counter) {
+  return std::atomic_ref(counter).load(std::memory_order_acquire);
+}
+
+void store(int64_t& counter, int64_t value) {
+  std::atomic_ref(counter).store(value, std::memory_order_release);
+}
+
+}  // namespace
+
+std::unique_ptr<SharedRing> SharedRing::create(MPI_Comm comm, int64_t slot_bytes, std::string_view name) {
+  int rank = 0, size = 0;
+  RED_MPI(MPI_Comm_rank(comm, &rank));
+  RED_MPI(MPI_Comm_size(comm, &size));
+  if (size == 1 || !on_one_machine(comm)) return nullptr;
+  std::unique_ptr<SharedRing> ring(new SharedRing(rank, (slot_bytes + 63) / 64 * 64));
+
+  // Reserved by whom it belongs to: a full machine is an error here and no signal later, and the pages are
+  // near its core. The others open it by the descriptor's place in /proc, so that nothing is left behind.
+  const Descriptor own{memfd_create("redllm", MFD_CLOEXEC)};
+  int error = own.number < 0 ? errno : posix_fallocate(own.number, 0, ring->bytes_of_rank());
+  error = failure_of_any(comm, error);
+  std::vector<int64_t> places(2 * static_cast<std::size_t>(size));
+  const int64_t place[] = {getpid(), own.number};
+  if (error == 0) {
+    RED_MPI(MPI_Allgather(place, 2, MPI_INT64_T, places.data(), 2, MPI_INT64_T, comm));
+    error = failure_of_any(comm, ring->map(places) ? 0 : errno);
+  }
+  if (error == 0) return ring;
+  if (rank == 0) {
+    log::info("no shared memory for communicator {} ({}): its sums go by messages, which is slower", name,
+              std::strerror(error));
+  }
+  return nullptr;
+}
+
+bool SharedRing::map(const std::vector<int64_t>& places) {
+  for (std::size_t i = 0; i < places.size(); i += 2) {
+    const std::string path = fmt::format("/proc/{}/fd/{}", places[i], places[i + 1]);
+    const Descriptor file{open(path.c_str(), O_RDWR | O_CLOEXEC)};
+    if (file.number < 0) return false;
+    void* memory = mmap(nullptr, static_cast<std::size_t>(bytes_of_rank()), PROT_READ | PROT_WRITE,
+                        MAP_SHARED | MAP_POPULATE, file.number, 0);
+    if (memory == MAP_FAILED) return false;
+    memory_.push_back(static_cast<std::byte*>(memory));
+  }
+  return true;
+}
+
+SharedRing::~SharedRing() {
+  for (std::byte* memory : memory_) munmap(memory, static_cast<std::size_t>(bytes_of_rank()));
+}
+
+int64_t SharedRing::bytes_of_rank() const {
+  return static_cast<int64_t>(sizeof(Counters)) + kSlots * slot_bytes_;
+}
+
+int64_t SharedRing::reserve(int64_t count) {
+  const int64_t first = reserved_;
+  reserved_ += count;
+  return first;
+}
+
+bool SharedRing::may_publish(int64_t round) {
+  if (published_ != round || read_ <= round - kSlots) return false;
+  if (all_read_ > round - kSlots) return true;
+  all_read_ = std::numeric_limits<int64_t>::max();
+  for (std::size_t r = 0; r < memory_.size(); ++r) {
+    if (static_cast<int>(r) != rank_)
+      all_read_ = std::min(all_read_, load(reinterpret_cast<Counters*>(memory_[r])->read));
+  }
+  return all_read_ > round - kSlots;
+}
+
+void SharedRing::publish(int64_t round, const Note& note) {
+  auto* own = reinterpret_cast<Counters*>(memory_[rank_]);
+  own->notes[round % kSlots] = note;
+  published_ = round + 1;
+  store(own->published, published_);
+}
+
+bool SharedRing::may_read(int64_t round) {
+  if (read_ != round || published_ <= round) return false;
+  if (all_published_ > round) return true;
+  all_published_ = std::numeric_limits<int64_t>::max();
+  for (std::size_t r = 0; r < memory_.size(); ++r) {
+    if (static_cast<int>(r) != rank_)
+      all_published_ = std::min(all_published_, load(reinterpret_cast<Counters*>(memory_[r])->published));
+  }
+  return all_published_ > round;
+}
+
+void SharedRing::finish_reading(int64_t round) {
+  read_ = round + 1;
+  store(reinterpret_cast<Counters*>(memory_[rank_])->read, read_);
+}
+
+std::byte* SharedRing::slot(int rank, int64_t round) const {
+  return memory_[rank] + sizeof(Counters) + round % kSlots * slot_bytes_;
+}
+
+const SharedRing::Note& SharedRing::note(int rank, int64_t round) const {
+  return reinterpret_cast<const Counters*>(memory_[rank])->notes[round % kSlots];
+}
+
+}  // namespace red::parallel
