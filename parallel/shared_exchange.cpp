@@ -6,6 +6,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/check.hpp"
 #include "parallel/mpi_context.hpp"
 #include "parallel/reduce_blocks.hpp"
 
@@ -21,6 +22,7 @@ constexpr int64_t kMostRounds = 2 * SharedRing::kSlots;
 
 /// Bytes of a slot for each destination; whole elements of any type.
 int64_t piece_bytes(int64_t slot_bytes, int size) {
+  RED_CHECK(size >= 2, "{} ranks have no ring", size);
   return slot_bytes / (size - 1) / 8 * 8;
 }
 
