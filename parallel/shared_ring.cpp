@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,16 +11,20 @@
 #include <cerrno>
 #include <cstring>
 #include <limits>
+#include <random>
 #include <string>
+#include <utility>
 
 #include "base/log.hpp"
 #include "parallel/mpi_check.hpp"
+#include "parallel/one_machine.hpp"
 
 namespace red::parallel {
 
-/// The file is full of zeros when it is made, and so are these. Two lines, as each is written by its owner
-/// and read by everybody.
-struct SharedRing::Counters {
+/// The file is full of zeros when it is made, and so are these. Each has a cache line of its own, as its
+/// owner writes it and everybody reads it.
+struct SharedRing::Counters {     // NOLINT(clang-analyzer-optin.performance.Padding)
+  uint64_t identity;              ///< drawn by the owner: a process may see others under the same numbers
   alignas(64) int64_t published;  ///< rounds that the owner has written
   alignas(64) int64_t read;       ///< rounds that the owner has read of all others
   alignas(64) Note notes[kSlots];
@@ -35,17 +40,14 @@ struct Descriptor {
   }
 };
 
-bool on_one_machine(MPI_Comm comm) {
-  MPI_Comm machine = MPI_COMM_NULL;
-  int here = 0, all = 0;
-  RED_MPI(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine));
-  RED_MPI(MPI_Comm_size(machine, &here));
-  RED_MPI(MPI_Comm_free(&machine));
-  RED_MPI(MPI_Comm_size(comm, &all));
-  return here == all;
+/// 0, or what went wrong as errno has it.
+int reserve_bytes(int descriptor, int64_t num_bytes) {
+  int error = EINTR;
+  while (error == EINTR) error = posix_fallocate(descriptor, 0, num_bytes);
+  return error;
 }
 
-/// errno of the first rank for which something failed, as all ranks learn it; 0: none.
+/// The largest of the ranks' errors; 0: none has one.
 int failure_of_any(MPI_Comm comm, int error) {
   RED_MPI(MPI_Allreduce(MPI_IN_PLACE, &error, 1, MPI_INT, MPI_MAX, comm));
   return error;
@@ -71,33 +73,43 @@ std::unique_ptr<SharedRing> SharedRing::create(MPI_Comm comm, int64_t slot_bytes
   // Reserved by whom it belongs to: a full machine is an error here and no signal later, and the pages are
   // near its core. The others open it by the descriptor's place in /proc, so that nothing is left behind.
   const Descriptor own{memfd_create("redllm", MFD_CLOEXEC)};
-  int error = own.number < 0 ? errno : posix_fallocate(own.number, 0, ring->bytes_of_rank());
+  Place place{getpid(), own.number, std::random_device()()};
+  int error = own.number < 0 ? errno : reserve_bytes(own.number, ring->bytes_of_rank());
+  if (error == 0 && pwrite(own.number, &place.identity, sizeof(place.identity), 0) != sizeof(place.identity))
+    error = errno;
   error = failure_of_any(comm, error);
-  std::vector<int64_t> places(2 * static_cast<std::size_t>(size));
-  const int64_t place[] = {getpid(), own.number};
   if (error == 0) {
-    RED_MPI(MPI_Allgather(place, 2, MPI_INT64_T, places.data(), 2, MPI_INT64_T, comm));
-    error = failure_of_any(comm, ring->map(places) ? 0 : errno);
+    std::vector<Place> places(static_cast<std::size_t>(size));
+    RED_MPI(MPI_Allgather(&place, sizeof(place), MPI_BYTE, places.data(), sizeof(place), MPI_BYTE, comm));
+    error = failure_of_any(comm, ring->map(places));
   }
   if (error == 0) return ring;
-  if (rank == 0) {
-    log::info("no shared memory for communicator {} ({}): its sums go by messages, which is slower", name,
-              std::strerror(error));
+  static bool told = false;  // for one communicator of many
+  if (rank == 0 && !std::exchange(told, true)) {
+    log::rank_warning(
+        "no shared memory for communicator {} ({}): its sums go by messages, which is slower; "
+        "parallel.shared_memory=no asks for that",
+        name, std::strerror(error));
   }
   return nullptr;
 }
 
-bool SharedRing::map(const std::vector<int64_t>& places) {
-  for (std::size_t i = 0; i < places.size(); i += 2) {
-    const std::string path = fmt::format("/proc/{}/fd/{}", places[i], places[i + 1]);
+int SharedRing::map(const std::vector<Place>& places) {
+  const auto num_bytes = static_cast<std::size_t>(bytes_of_rank());
+  for (const Place& place : places) {
+    const std::string path = fmt::format("/proc/{}/fd/{}", place.process, place.descriptor);
     const Descriptor file{open(path.c_str(), O_RDWR | O_CLOEXEC)};
-    if (file.number < 0) return false;
-    void* memory = mmap(nullptr, static_cast<std::size_t>(bytes_of_rank()), PROT_READ | PROT_WRITE,
-                        MAP_SHARED | MAP_POPULATE, file.number, 0);
-    if (memory == MAP_FAILED) return false;
+    if (file.number < 0) return errno;
+    struct stat status {};
+    if (fstat(file.number, &status) != 0) return errno;
+    if (status.st_size != static_cast<off_t>(num_bytes)) return ESRCH;
+    void* memory =
+        mmap(nullptr, num_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file.number, 0);
+    if (memory == MAP_FAILED) return errno;
     memory_.push_back(static_cast<std::byte*>(memory));
+    if (static_cast<const Counters*>(memory)->identity != place.identity) return ESRCH;
   }
-  return true;
+  return 0;
 }
 
 SharedRing::~SharedRing() {

@@ -28,7 +28,7 @@ class SharedRing {
   };
 
   /// Collective over comm, and blocks, as the start may. Null on all ranks where they are on several
-  /// machines, or where one of them cannot have the memory or see another's (rank 0 says so in the log). The
+  /// machines, or where one of them cannot have the memory or see another's (a line in the log says so). The
   /// memory has no name and goes with its last process.
   static std::unique_ptr<SharedRing> create(MPI_Comm comm, int64_t slot_bytes, std::string_view name);
   ~SharedRing();
@@ -51,9 +51,14 @@ class SharedRing {
 
  private:
   struct Counters;  // at the head of a rank's memory
+  struct Place {
+    int64_t process, descriptor;
+    uint64_t identity;
+  };
   SharedRing(int rank, int64_t slot_bytes) : rank_(rank), slot_bytes_(slot_bytes) {}
   int64_t bytes_of_rank() const;
-  bool map(const std::vector<int64_t>& places);
+  /// 0, or what went wrong as errno has it; ESRCH: what is there is not that rank's.
+  int map(const std::vector<Place>& places);
 
   int rank_;
   int64_t slot_bytes_;

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "parallel/mpi_check.hpp"
+#include "parallel/one_machine.hpp"
 
 namespace red::parallel {
 namespace {
@@ -31,17 +32,6 @@ struct Invitation {
 
 std::string_view view(const std::array<char, 32>& bytes) {
   return {bytes.data(), bytes.size()};
-}
-
-bool on_one_machine(MPI_Comm world, int size) {
-  MPI_Comm machine = MPI_COMM_NULL;
-  int size_here = 0;
-  RED_MPI(MPI_Comm_split_type(world, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine));
-  RED_MPI(MPI_Comm_size(machine, &size_here));
-  RED_MPI(MPI_Comm_free(&machine));
-  int all = size_here == size ? 1 : 0;
-  RED_MPI(MPI_Allreduce(MPI_IN_PLACE, &all, 1, MPI_INT, MPI_MIN, world));
-  return all != 0;
 }
 
 Invitation invite(const Listener& listener, bool one_machine) {
