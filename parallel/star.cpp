@@ -122,7 +122,7 @@ std::vector<StarConnection> connect_star(MPI_Comm world, double timeout_s) {
   RED_MPI(MPI_Comm_rank(world, &rank));
   RED_MPI(MPI_Comm_size(world, &size));
   if (size == 1) return {};
-  const bool one_machine = on_one_machine(world, size);
+  const bool one_machine = on_one_machine(world);
   Invitation invitation;
   Listener listener;
   std::string trouble = "rank 0 cannot listen for it";
