@@ -94,7 +94,8 @@ void CaseList::add_product(const std::string& name, const ProductSizes& s, doubl
   add(name, fmt::format("m {} n {} k {}", s.m, s.n, s.k), times, product(s));
 }
 
-/// y = x w, and both gradients; w's is added to in fp32.
+/// y = x w, and both gradients; w's is added to in fp32, but for the first micro-batch of a step, which
+/// writes it.
 void CaseList::add_matrix(const std::string& name, int64_t tokens, int64_t in, int64_t out, double forward,
                           double backward) {
   add_product(name, {tokens, out, in, Transpose::no, Transpose::no, dtype_, dtype_, 0.0F}, forward);
@@ -235,13 +236,15 @@ void CaseList::add_loss() {
 /// What a step does to parameters and gradients, at the size of one matrix of a layer.
 void CaseList::add_parameters() {
   const ParameterSizes s{model_.d_model, model_.d_ff};
-  const double times =
-      static_cast<double>(model::num_parameters(model_)) / static_cast<double>(s.rows * s.cols);
-  const auto add_once = [&](const char* name, OpBuild build) {
+  const auto add_for = [&](int64_t elements, const char* name, OpBuild build) {
+    const double times = static_cast<double>(elements) / static_cast<double>(s.rows * s.cols);
     cases_.push_back({name, shape_of(s.rows, s.cols), 0.0, times, std::move(build)});
   };
+  const auto add_once = [&](const char* name, OpBuild build) {
+    add_for(model::num_parameters(model_), name, std::move(build));
+  };
   if (dtype_ == DType::bf16) add_once("weights to bf16", weights_to_bf16(s));
-  add_once("gradients to zero", zeros(s));
+  add_for(model_.vocab_size * model_.d_model, "embedding's gradient to zero", zeros(s));
   add_once("gradient norm", gradient_norm(s));
   add_once("Adafactor, state", adafactor_state(s));
   add_once("Adafactor, step", adafactor_step(s));

@@ -282,12 +282,12 @@ void AttentionBlock::backward_weight(const PassContext& context, const Tensor& m
   const Tensor normed = tensor_.allocate_full(work, saved.o.rows, d_model_, dtype());
   ops::rms_norm_recompute(s, tensor_.local(normed), saved.x, saved.inv_rms, gain_.value);
   tensor_.enter(normed);
-  matmul(s, output_.gradient, saved.o, Transpose::yes, d_result, Transpose::no, 1.0F, 1.0F);
+  add_product_to_gradient(s, output_, saved.o, d_result);
   if (kind_ == AttentionKind::cross) {
-    matmul(s, query_->gradient, normed, Transpose::yes, gradients.d_q, Transpose::no, 1.0F, 1.0F);
-    matmul(s, key_value_->gradient, memory, Transpose::yes, gradients.d_qkv, Transpose::no, 1.0F, 1.0F);
+    add_product_to_gradient(s, *query_, normed, gradients.d_q);
+    add_product_to_gradient(s, *key_value_, memory, gradients.d_qkv);
   } else {
-    matmul(s, key_value_->gradient, normed, Transpose::yes, gradients.d_qkv, Transpose::no, 1.0F, 1.0F);
+    add_product_to_gradient(s, *key_value_, normed, gradients.d_qkv);
   }
 }
 

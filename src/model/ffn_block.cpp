@@ -107,8 +107,8 @@ void FfnBlock::backward_weight(const PassContext& context, const Saved& saved, c
   const Tensor& d_result = gradients.d_result.empty() ? d_out : gradients.d_result;
   ops::rms_norm_recompute(s, tensor_.local(normed), saved.x, saved.inv_rms, gain_.value);
   tensor_.enter(normed);
-  matmul(s, down_.gradient, gradients.hidden, Transpose::yes, d_result, Transpose::no, 1.0F, 1.0F);
-  matmul(s, gate_up_.gradient, normed, Transpose::yes, saved.gate_up, Transpose::no, 1.0F, 1.0F);
+  add_product_to_gradient(s, down_, gradients.hidden, d_result);
+  add_product_to_gradient(s, gate_up_, normed, saved.gate_up);
 }
 
 }  // namespace red::model

@@ -76,7 +76,7 @@ void LossHead::forward(const PassContext& context, const DeviceBatch& batch, Sav
     if (!train) continue;
     matmul(s, saved.d_normed.row_range(begin, n), chunk.d_logits, Transpose::no, embedding_.value,
            Transpose::no, scale_);
-    matmul(s, embedding_.gradient, chunk.d_logits, Transpose::yes, y, Transpose::no, scale_, 1.0F);
+    add_product_to_gradient(s, embedding_, chunk.d_logits, y, scale_);
   }
   if (train) tensor_.leave(saved.d_normed);
 }

@@ -1,5 +1,9 @@
 #include "model/parameter_store.hpp"
 
+#include <utility>
+
+#include "ops/matmul.hpp"
+
 namespace red::model {
 namespace {
 
@@ -29,6 +33,11 @@ std::vector<Group> group_by_storage(const std::vector<StoredParameter>& paramete
     group.cols += region.num_cols;
   }
   return groups;
+}
+
+/// Of a tensor without gaps.
+void set_zero(Stream& stream, const Tensor& x) {
+  fill_zero(stream, x.data, static_cast<std::size_t>(x.size()) * size_of(x.dtype));
 }
 
 }  // namespace
@@ -76,13 +85,19 @@ ParameterStore::ParameterStore(const std::vector<ParameterSpec>& specs, const Te
       offset += group.num_bytes(type);
       return Tensor{begin, group.rows, group.cols, group.cols, type};
     };
-    const Weight whole{tensor_in(values_, group.dtype, value_offset),
-                       tensor_in(gradients_, DType::fp32, gradient_offset)};
+    Weight whole{tensor_in(values_, group.dtype, value_offset),
+                 tensor_in(gradients_, DType::fp32, gradient_offset)};
+    if (with_gradients) {
+      const ParameterSpec& first = parameters_[group.members.front()].spec;
+      const bool by_products = !first.is_gain() && first.name != "embedding.weight";
+      whole.begun = &gradient_of_.emplace_back(Gradient{whole.gradient, by_products}).begun;
+    }
     int64_t col = 0;
     for (const std::size_t member : group.members) {
       auto& [spec, region, part] = parameters_[member];
       part.value = whole.value.col_range(col, region.num_cols);
       if (with_gradients) part.gradient = whole.gradient.col_range(col, region.num_cols);
+      part.begun = whole.begun;
       index_.emplace(spec.name, member);
       weights_.emplace(spec.name, part);
       col += region.num_cols;
@@ -103,8 +118,24 @@ const Weight& ParameterStore::weight(std::string_view name) const {
   return it->second;
 }
 
-void ParameterStore::zero_gradients(Stream& stream) {
-  fill_zero(stream, gradients_.data(), gradients_.num_bytes());
+void ParameterStore::begin_gradients(Stream& stream) {
+  for (Gradient& gradient : gradient_of_) {
+    gradient.begun = !gradient.by_products;
+    if (gradient.begun) set_zero(stream, gradient.tensor);
+  }
+}
+
+void ParameterStore::end_gradients(Stream& stream) {
+  for (Gradient& gradient : gradient_of_) {
+    if (!std::exchange(gradient.begun, true))
+      set_zero(stream, gradient.tensor);
+  }
+}
+
+void add_product_to_gradient(Stream& stream, const Weight& weight, const Tensor& a, const Tensor& b,
+                             float alpha) {
+  const float beta = std::exchange(*weight.begun, true) ? 1.0F : 0.0F;
+  ops::matmul(stream, weight.gradient, a, ops::Transpose::yes, b, ops::Transpose::no, alpha, beta);
 }
 
 void initialize_rows(Stream& stream, const Tensor& out, const StoredParameter& parameter, int64_t row_begin,

@@ -6,6 +6,7 @@
 //   ffn.gate|up.weight             -> ffn.gate_up.weight               (d, 2 f)
 #pragma once
 
+#include <deque>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -18,8 +19,9 @@ namespace red::model {
 
 /// A matrix as the layers see it: one logical parameter, or several fused ones.
 struct Weight {
-  Tensor value;     ///< (rows, cols) of the region that this rank holds: what layers compute with
-  Tensor gradient;  ///< the same shape, fp32; accumulates over the micro-batches of a step
+  Tensor value;           ///< (rows, cols) of the region that this rank holds: what layers compute with
+  Tensor gradient;        ///< the same shape, fp32; accumulates over the micro-batches of a step
+  bool* begun = nullptr;  ///< whether gradient holds something of this step; fused ones share it
 };
 
 /// One logical parameter, or this rank's part of it.
@@ -43,8 +45,12 @@ class ParameterStore {
   /// By logical or fused name.
   const Weight& weight(std::string_view name) const;
 
-  /// Sets all gradients to zero.
-  void zero_gradients(Stream& stream);
+  /// A step begins: nothing that is in the gradients counts any more. Gains' and the embedding's become zero.
+  /// A layer's matrix has its first product written over what was there (add_product_to_gradient), which
+  /// saves writing and reading all of them once.
+  void begin_gradients(Stream& stream);
+  /// No more products come in this step: zero where none came.
+  void end_gradients(Stream& stream);
   /// Initial values, a function of (seed, name, element) alone.
   void initialize(Stream& stream, uint64_t seed);
 
@@ -52,12 +58,24 @@ class ParameterStore {
   std::size_t gradient_bytes() const { return gradients_.num_bytes(); }
 
  private:
+  /// What lies together: a fused matrix, or a parameter that is not fused.
+  struct Gradient {
+    Tensor tensor;
+    bool by_products = false;  ///< only by add_product_to_gradient is something added to it
+    bool begun = false;
+  };
+
   DType dtype_;
   std::vector<StoredParameter> parameters_;
   std::unordered_map<std::string, Weight> weights_;
   std::unordered_map<std::string, std::size_t> index_;
+  std::deque<Gradient> gradient_of_;  ///< stays where it is: weights point into it
   Buffer values_, gradients_;
 };
+
+/// gradient += alpha a^T b, for a (n, rows) and b (n, cols).
+void add_product_to_gradient(Stream& stream, const Weight& weight, const Tensor& a, const Tensor& b,
+                             float alpha = 1.0F);
 
 /// Initial values of rows row_begin ... of this rank's part of a parameter: `out` (rows, region.num_cols),
 /// fp32 or bf16.

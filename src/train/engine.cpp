@@ -111,9 +111,10 @@ void Engine::sum_gradients(std::span<const data::MicroBatch> batches, double lea
   RED_CHECK(static_cast<int>(batches.size()) <= options_.max_micro_batches,
             "{} micro-batches, planned for {}", batches.size(), options_.max_micro_batches);
   timer_.begin_work();
-  store_.zero_gradients(stream_);
+  store_.begin_gradients(stream_);
   stages_.last().begin_step();
   executor_.run(program(static_cast<int>(batches.size()), true), batches, model::ForwardMode::train, timer_);
+  store_.end_gradients(stream_);
   timer_.measure(Phase::communication, [&] {
     complete_weights();  // without micro-batches there was no pass that needed them
     if (whole_gradients_) whole_gradients_->reduce();

@@ -341,7 +341,9 @@ TEST(Communicator, OneRankWithoutSharedMemoryIsNoneForAll) {
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   const rlimit none{.rlim_cur = 3, .rlim_max = before.rlim_max};  // what is open stays open
-  if (world.rank() == world.size() - 1) ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  if (world.rank() == world.size() - 1) {
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  }
   const std::unique_ptr<Communicator> apart = world.split(0, world.rank(), "apart");
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
   std::vector<float> x(100000, 1.0F);

@@ -16,15 +16,16 @@ thread_local int64_t t_num_news = 0;  // of this thread: the abort channel's own
 
 }  // namespace
 
-void* operator new(std::size_t size) {
+// Not inlined: GCC would take new and free for a pair that does not match.
+[[gnu::noinline]] void* operator new(std::size_t size) {
   ++t_num_news;
   if (void* p = std::malloc(size)) return p;
   throw std::bad_alloc();
 }
-void operator delete(void* p) noexcept {
+[[gnu::noinline]] void operator delete(void* p) noexcept {
   std::free(p);
 }
-void operator delete(void* p, std::size_t) noexcept {
+[[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept {
   std::free(p);
 }
 
