@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "base/check.hpp"
+#include "base/log.hpp"
+#include "device/stream.hpp"
 #include "parallel/tensor_rows.hpp"
 
 namespace red::parallel {
@@ -51,8 +53,15 @@ MpiCommunicator::MpiCommunicator(std::shared_ptr<MpiContext> context, MPI_Comm c
   RED_MPI(MPI_Comm_rank(comm_, &rank_));
   RED_MPI(MPI_Comm_size(comm_, &size_));
   const MpiOptions& options = context_->options();
-  if (options.shared_memory)
-    ring_ = SharedRing::create(comm_, SharedExchange::slot_bytes(options.segment_bytes, size_), name_);
+  if (!options.shared_memory) return;
+  int error = 0;
+  ring_ = SharedRing::create(comm_, SharedExchange::slot_bytes(options.segment_bytes, size_), name_, error);
+  if (error != 0 && rank_ == 0 && context_->is_first_without_shared_memory()) {
+    log::rank_warning(
+        "communicator {} has no shared memory ({}): its sums go by messages, which is slower; "
+        "parallel.shared_memory = no asks for that",
+        name_, std::strerror(error));
+  }
 }
 
 MpiCommunicator::~MpiCommunicator() {
@@ -71,8 +80,13 @@ void MpiCommunicator::check_peer(int peer, int tag) const {
   RED_CHECK(tag >= 0 && tag < 32768, "tag {}", tag);  // what MPI promises
 }
 
+/// A GPU's memory is for MPI to read.
+bool MpiCommunicator::sums_in_shared_memory(const void* memory) const {
+  return ring_ != nullptr && !on_device(memory);
+}
+
 Request MpiCommunicator::start(const BlockTask& task) {
-  if (ring_) {
+  if (sums_in_shared_memory(task.blocks)) {
     SharedExchange& operation = context_->new_shared_exchange();
     Request request(&operation);
     operation.start(task, *ring_);
@@ -87,7 +101,8 @@ Request MpiCommunicator::start(const BlockTask& task) {
 Request MpiCommunicator::all_reduce(const Tensor& x, ReduceOp op) {
   check_contiguous(x);
   const auto total_bytes = static_cast<int64_t>(num_bytes(x)) * size_;
-  if (!ring_ && total_bytes <= SmallAllReduce::kBytes && x.size() <= context_->options().max_elements) {
+  if (!sums_in_shared_memory(x.data) && total_bytes <= SmallAllReduce::kBytes &&
+      x.size() <= context_->options().max_elements) {
     SmallAllReduce& operation = context_->new_small_all_reduce();
     Request request(&operation);
     operation.start(x, op, next_place());

@@ -38,8 +38,12 @@ class MpiCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int color, int key, std::string_view name) override;
   double wait_seconds() const override { return context_->wait_seconds(); }
 
+  /// Whether sums and gatherings of host memory go through memory that the ranks share.
+  bool has_shared_memory() const { return ring_ != nullptr; }
+
  private:
   MpiPlace next_place();
+  bool sums_in_shared_memory(const void* memory) const;
   Request start(const BlockTask& task);
   void check_peer(int peer, int tag) const;
 

@@ -54,6 +54,8 @@ class MpiContext {
   /// progress(). Its error comes out of the next wait, as MPI's do.
   void set_companion(std::function<void()> poll) { companion_ = std::move(poll); }
   double wait_seconds() const { return wait_seconds_; }
+  /// Once true: a process says it of one communicator and not of all.
+  bool is_first_without_shared_memory() { return !std::exchange(told_no_shared_memory_, true); }
 
  private:
   template <class Operation>
@@ -78,6 +80,7 @@ class MpiContext {
   std::exception_ptr error_;  ///< of progress()
   AbortChannel channel_;
   double wait_seconds_ = 0;
+  bool told_no_shared_memory_ = false;
 };
 
 }  // namespace red::parallel

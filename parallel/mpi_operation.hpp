@@ -1,6 +1,7 @@
 // Operations under way over MPI. A plain one is a set of MPI requests. A small all-reduce is messages from
 // each to each, then one sum in rank order. A block exchange is everything else that adds up or gathers:
 // pieces move in a window, in an order that both ends know (docs/adr/0003 says why not MPI's own reductions).
+// Ranks of one machine have parallel/shared_exchange instead of the last two.
 #pragma once
 
 #include <algorithm>

@@ -13,8 +13,9 @@
 namespace red::parallel {
 namespace {
 
-// A shorter piece costs more for its counters than for its bytes.
-constexpr int64_t kLeastPieceBytes = 4096;
+// A shorter piece costs more for its counters than for its bytes. Up to 129 ranks it leaves slots as they
+// are.
+constexpr int64_t kLeastPieceBytes = 1024;
 
 // An advance() that never ends would starve its caller when the peers are fast: twice around the ring at
 // most.
@@ -28,7 +29,11 @@ int64_t piece_bytes(int64_t slot_bytes, int size) {
 
 std::string text_of(const SharedRing::Note& note) {
   const char* what = !note.gather ? "reduce-scatter" : note.reduce ? "all-reduce" : "all-gather";
-  return fmt::format("{} of {} {} elements", what, note.num_elements, name_of(note.dtype));
+  const char* op = !note.reduce               ? ""
+                   : note.op == ReduceOp::sum ? " (sum)"
+                   : note.op == ReduceOp::max ? " (max)"
+                                              : " (min)";
+  return fmt::format("{}{} of {} {} elements", what, op, note.num_elements, name_of(note.dtype));
 }
 
 int64_t rounds_for(int64_t elements, int64_t piece) {
@@ -147,9 +152,8 @@ void SharedExchange::check_notes(int64_t index) const {
   for (int r = 0; r < task_.place.size; ++r) {
     const SharedRing::Note& note = ring_->note(r, index);
     if (note == note_) continue;
-    throw CommunicationError(
-        "rank {} of a communicator is at its {} where rank {} is at its {}: they do not do the same", r,
-        text_of(note), task_.place.rank, text_of(note_));
+    throw CommunicationError("on communicator {} its rank {} is at {}, and its rank {} at {}", ring_->name(),
+                             r, text_of(note), task_.place.rank, text_of(note_));
   }
 }
 

@@ -9,13 +9,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <cstring>
 #include <limits>
 #include <random>
 #include <string>
-#include <utility>
 
-#include "base/log.hpp"
 #include "parallel/mpi_check.hpp"
 #include "parallel/one_machine.hpp"
 
@@ -31,6 +28,8 @@ struct SharedRing::Counters {     // NOLINT(clang-analyzer-optin.performance.Pad
 };
 
 namespace {
+
+constexpr const char* kFileName = "redllm";
 
 /// Closes itself.
 struct Descriptor {
@@ -53,6 +52,14 @@ int failure_of_any(MPI_Comm comm, int error) {
   return error;
 }
 
+/// Whether the path leads to a file of this kind: another process may have anything under that number.
+bool is_ring(const std::string& path) {
+  char target[64] = {};
+  errno = 0;
+  const ssize_t length = readlink(path.c_str(), target, sizeof(target) - 1);
+  return length > 0 && std::string_view(target).starts_with(fmt::format("/memfd:{}", kFileName));
+}
+
 int64_t load(int64_t& counter) {
   return std::atomic_ref(counter).load(std::memory_order_acquire);
 }
@@ -63,18 +70,20 @@ void store(int64_t& counter, int64_t value) {
 
 }  // namespace
 
-std::unique_ptr<SharedRing> SharedRing::create(MPI_Comm comm, int64_t slot_bytes, std::string_view name) {
+std::unique_ptr<SharedRing> SharedRing::create(MPI_Comm comm, int64_t slot_bytes, std::string_view name,
+                                               int& error) {
   int rank = 0, size = 0;
   RED_MPI(MPI_Comm_rank(comm, &rank));
   RED_MPI(MPI_Comm_size(comm, &size));
+  error = 0;
   if (size == 1 || !on_one_machine(comm)) return nullptr;
-  std::unique_ptr<SharedRing> ring(new SharedRing(rank, (slot_bytes + 63) / 64 * 64));
+  std::unique_ptr<SharedRing> ring(new SharedRing(name, rank, (slot_bytes + 63) / 64 * 64));
 
   // Reserved by whom it belongs to: a full machine is an error here and no signal later, and the pages are
   // near its core. The others open it by the descriptor's place in /proc, so that nothing is left behind.
-  const Descriptor own{memfd_create("redllm", MFD_CLOEXEC)};
+  const Descriptor own{memfd_create(kFileName, MFD_CLOEXEC)};
   Place place{getpid(), own.number, std::random_device()()};
-  int error = own.number < 0 ? errno : reserve_bytes(own.number, ring->bytes_of_rank());
+  error = own.number < 0 ? errno : reserve_bytes(own.number, ring->bytes_of_rank());
   if (error == 0 && pwrite(own.number, &place.identity, sizeof(place.identity), 0) != sizeof(place.identity))
     error = errno;
   error = failure_of_any(comm, error);
@@ -83,30 +92,24 @@ std::unique_ptr<SharedRing> SharedRing::create(MPI_Comm comm, int64_t slot_bytes
     RED_MPI(MPI_Allgather(&place, sizeof(place), MPI_BYTE, places.data(), sizeof(place), MPI_BYTE, comm));
     error = failure_of_any(comm, ring->map(places));
   }
-  if (error == 0) return ring;
-  static bool told = false;  // for one communicator of many
-  if (rank == 0 && !std::exchange(told, true)) {
-    log::rank_warning(
-        "no shared memory for communicator {} ({}): its sums go by messages, which is slower; "
-        "parallel.shared_memory=no asks for that",
-        name, std::strerror(error));
-  }
-  return nullptr;
+  if (error != 0) ring.reset();
+  return ring;
 }
 
 int SharedRing::map(const std::vector<Place>& places) {
   const auto num_bytes = static_cast<std::size_t>(bytes_of_rank());
   for (const Place& place : places) {
     const std::string path = fmt::format("/proc/{}/fd/{}", place.process, place.descriptor);
+    if (!is_ring(path)) return errno == EACCES || errno == EPERM ? errno : ESRCH;
     const Descriptor file{open(path.c_str(), O_RDWR | O_CLOEXEC)};
     if (file.number < 0) return errno;
     struct stat status {};
     if (fstat(file.number, &status) != 0) return errno;
     if (status.st_size != static_cast<off_t>(num_bytes)) return ESRCH;
-    void* memory =
-        mmap(nullptr, num_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file.number, 0);
+    void* memory = mmap(nullptr, num_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file.number, 0);
     if (memory == MAP_FAILED) return errno;
     memory_.push_back(static_cast<std::byte*>(memory));
+    madvise(memory, num_bytes, MADV_DONTDUMP);
     if (static_cast<const Counters*>(memory)->identity != place.identity) return ESRCH;
   }
   return 0;

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -28,13 +29,16 @@ class SharedRing {
   };
 
   /// Collective over comm, and blocks, as the start may. Null on all ranks where they are on several
-  /// machines, or where one of them cannot have the memory or see another's (a line in the log says so). The
-  /// memory has no name and goes with its last process.
-  static std::unique_ptr<SharedRing> create(MPI_Comm comm, int64_t slot_bytes, std::string_view name);
+  /// machines, or where one of them cannot have the memory or see another's: then `error` says why as errno
+  /// does; ESRCH: another rank is in a container whose processes this one does not see. The memory has no
+  /// name and goes with its last process.
+  static std::unique_ptr<SharedRing> create(MPI_Comm comm, int64_t slot_bytes, std::string_view name,
+                                            int& error);
   ~SharedRing();
   SharedRing(const SharedRing&) = delete;
   SharedRing& operator=(const SharedRing&) = delete;
 
+  const std::string& name() const { return name_; }  ///< the communicator's
   int64_t slot_bytes() const { return slot_bytes_; }
   /// The first of `count` rounds, which are the caller's from now on. In the same order on all ranks.
   int64_t reserve(int64_t count);
@@ -55,11 +59,13 @@ class SharedRing {
     int64_t process, descriptor;
     uint64_t identity;
   };
-  SharedRing(int rank, int64_t slot_bytes) : rank_(rank), slot_bytes_(slot_bytes) {}
+  SharedRing(std::string_view name, int rank, int64_t slot_bytes)
+      : name_(name), rank_(rank), slot_bytes_(slot_bytes) {}
   int64_t bytes_of_rank() const;
-  /// 0, or what went wrong as errno has it; ESRCH: what is there is not that rank's.
+  /// 0, or what went wrong as errno has it.
   int map(const std::vector<Place>& places);
 
+  std::string name_;
   int rank_;
   int64_t slot_bytes_;
   std::vector<std::byte*> memory_;  ///< of each rank

@@ -321,12 +321,17 @@ TEST_P(Operations, WrongShapesAreRefused) {
   }
 }
 
+bool has_shared_memory(const Communicator& communicator) {
+  return dynamic_cast<const MpiCommunicator&>(communicator).has_shared_memory();
+}
+
 TEST(Communicator, SharedMemoryAndMessagesGiveTheSameBits) {
   std::vector<uint64_t> digests;
   for (const bool shared : {true, false}) {
     MpiOptions options;
     options.shared_memory = shared;
     MpiEnvironment environment(options);
+    EXPECT_EQ(has_shared_memory(environment.world()), shared && environment.size() > 1);
     std::vector<bf16> x = values<bf16>(environment.rank(), 0, 300007);
     Request request = environment.world().all_reduce(as_tensor(x), ReduceOp::sum);
     environment.world().wait(request, "all-reduce");
@@ -339,13 +344,14 @@ TEST(Communicator, OneRankWithoutSharedMemoryIsNoneForAll) {
   MpiEnvironment environment;
   Communicator& world = environment.world();
   rlimit before{};
-  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   const rlimit none{.rlim_cur = 3, .rlim_max = before.rlim_max};  // what is open stays open
   if (world.rank() == world.size() - 1) {
-    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
   }
   const std::unique_ptr<Communicator> apart = world.split(0, world.rank(), "apart");
-  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_FALSE(has_shared_memory(*apart));
   std::vector<float> x(100000, 1.0F);
   Request request = apart->all_reduce(as_tensor(x), ReduceOp::sum);
   apart->wait(request, "all-reduce by messages");
