@@ -127,8 +127,7 @@ void ParameterStore::begin_gradients(Stream& stream) {
 
 void ParameterStore::end_gradients(Stream& stream) {
   for (Gradient& gradient : gradient_of_) {
-    if (!std::exchange(gradient.begun, true))
-      set_zero(stream, gradient.tensor);
+    if (!std::exchange(gradient.begun, true)) set_zero(stream, gradient.tensor);
   }
 }
 
