@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <functional>
 
@@ -12,6 +13,7 @@
 #include "launch/commands.hpp"
 #include "launch/figures.hpp"
 #include "ops/elementwise.hpp"
+#include "parallel/message_tags.hpp"
 #include "train/precision.hpp"
 
 namespace red::launch {
@@ -27,16 +29,19 @@ constexpr int64_t kInARow = 10;  // on a GPU, where a launch takes as long as a 
 config::CommandSpec spec() {
   return {.name = "bench comm",
           .summary =
-              "Times collectives along the data and tensor axes of a layout and messages between pipeline "
-              "stages, in\n"
-              "the engine's own memory and dtype, from --from-kib to --to-mib: microseconds of the slowest "
-              "rank, GB/s of\n"
-              "the tensor (algorithm bandwidth), and bus GB/s, by which collectives of any number of ranks "
-              "compare with\n"
-              "a link, as nccl-tests defines it: all-reduce 2 (n - 1) / n times the tensor's rate, "
-              "reduce-scatter "
-              "and\n"
-              "all-gather (n - 1) / n times, broadcast and send once.",
+              "Times what ranks exchange along every axis of a layout that has more than one rank, all its "
+              "groups at once,\n"
+              "in the engine's own memory and dtype, from --from-kib to --to-mib. Data and tensor axis: "
+              "all-reduce,\n"
+              "reduce-scatter, all-gather and broadcast. Pipeline: each stage to the next one, and to both "
+              "neighbours at once.\n"
+              "Of each: bytes of the tensor, microseconds of the slowest rank, GB/s of the tensor (algorithm "
+              "bandwidth), and bus\n"
+              "GB/s, by which collectives of any number of ranks compare with a link, as nccl-tests defines "
+              "it: all-reduce\n"
+              "2 (n - 1) / n times the tensor's rate, reduce-scatter and all-gather (n - 1) / n times, "
+              "broadcast and messages\n"
+              "once, those that go both ways counted in one direction.",
           .options = {{"from-kib", "N", "smallest tensor (default 64)", false},
                       {"to-mib", "N", "largest tensor (default 64)", false},
                       device_option(),
@@ -47,39 +52,57 @@ config::CommandSpec spec() {
               "  --parallel.data=2 --parallel.encoder_stages=1"};
 }
 
-/// x: as many rows as ranks; own: this rank's row of it; arriving: another x, for messages.
+/// x: as many rows as ranks; own: this rank's row of it; arriving: other x, for messages of two neighbours.
 struct Operands {
-  Tensor x, own, arriving;
+  Tensor x, own;
+  std::array<Tensor, 2> arriving;
 };
+
+using Requests = std::array<Request, 4>;  ///< some may be none
 
 /// What is timed.
 struct Operation {
   const char* name;
   double bus;  ///< bus rate over the tensor's rate: github.com/NVIDIA/nccl-tests, doc/PERFORMANCE.md
-  std::function<Request(Communicator&, const Operands&)> begin;
+  std::function<Requests(Communicator&, const Operands&)> begin;
 };
+
+Requests one(Request request) {
+  Requests all;
+  all[0] = std::move(request);
+  return all;
+}
 
 std::vector<Operation> operations(int size) {
   const double others = static_cast<double>(size - 1) / size;
-  return {{"all-reduce", 2.0 * others,
-           [](Communicator& c, const Operands& o) { return c.all_reduce(o.x, parallel::ReduceOp::sum); }},
-          {"reduce-scatter", others,
-           [](Communicator& c, const Operands& o) { return c.reduce_scatter(o.own, o.x); }},
-          {"all-gather", others, [](Communicator& c, const Operands& o) { return c.all_gather(o.x, o.own); }},
-          {"broadcast", 1.0, [](Communicator& c, const Operands& o) { return c.broadcast(o.x, 0); }}};
+  return {
+      {"all-reduce", 2.0 * others,
+       [](Communicator& c, const Operands& o) { return one(c.all_reduce(o.x, parallel::ReduceOp::sum)); }},
+      {"reduce-scatter", others,
+       [](Communicator& c, const Operands& o) { return one(c.reduce_scatter(o.own, o.x)); }},
+      {"all-gather", others,
+       [](Communicator& c, const Operands& o) { return one(c.all_gather(o.x, o.own)); }},
+      {"broadcast", 1.0, [](Communicator& c, const Operands& o) { return one(c.broadcast(o.x, 0)); }}};
 }
 
-/// From each stage to the next one.
-Operation message(int size) {
-  return {"send to the next stage", 1.0, [size](Communicator& c, const Operands& o) {
-            constexpr int tag = 1;
-            Request sent;
-            if (c.rank() + 1 < size) sent = c.send(o.x, c.rank() + 1, tag);
-            Request received;
-            if (c.rank() > 0) received = c.receive(o.arriving, c.rank() - 1, tag);
-            if (sent) c.wait(sent, "bench comm: a send");
-            return received;
-          }};
+/// As activations go, and with `back` the gradients the other way at the same time. The order in which the
+/// messages begin is one in which each may wait for its other end: connections are made with the first.
+Requests begin_messages(Communicator& c, const Operands& o, bool back) {
+  const bool is_first = c.rank() == 0, is_last = c.rank() + 1 == c.size();
+  Requests all;
+  if (!is_first) all[0] = c.receive(o.arriving[0], c.rank() - 1, parallel::kTagActivation);
+  if (!is_last) all[1] = c.send(o.x, c.rank() + 1, parallel::kTagActivation);
+  if (!back) return all;
+  if (!is_last) all[2] = c.receive(o.arriving[1], c.rank() + 1, parallel::kTagGradient);
+  if (!is_first) all[3] = c.send(o.x, c.rank() - 1, parallel::kTagGradient);
+  return all;
+}
+
+std::vector<Operation> messages() {
+  return {
+      {"send to the next stage", 1.0,
+       [](Communicator& c, const Operands& o) { return begin_messages(c, o, false); }},
+      {"send both ways", 1.0, [](Communicator& c, const Operands& o) { return begin_messages(c, o, true); }}};
 }
 
 class CommBench {
@@ -88,25 +111,28 @@ class CommBench {
       : ranks_(ranks),
         dtype_(dtype),
         repeats_(repeats),
-        arena_("bench comm", 2 * Arena::rounded(static_cast<std::size_t>(most_bytes))) {
+        arena_("bench comm", 3 * Arena::rounded(static_cast<std::size_t>(most_bytes))) {
     const auto count = most_bytes / static_cast<int64_t>(size_of(dtype));
-    for (Tensor* all : {&all_, &arriving_}) {
+    for (Tensor* all : {&all_, &arriving_[0], &arriving_[1]}) {
       *all = arena_.allocate(1, count, dtype);
       ops::fill(ranks.stream, *all, 0.0F);
     }
   }
 
-  /// Collective over all ranks; those whose group is small have nothing to do. What rank 0's group took.
+  /// Collective over all ranks, whose groups along an axis have one size and are timed together.
   void time_axis(const std::string& axis, Communicator& group, const std::vector<Operation>& list,
                  int64_t from_bytes, int64_t to_bytes, nlohmann::ordered_json& rows) {
     if (group.size() == 1) return;
     for (const Operation& operation : list) {
       for (int64_t bytes = from_bytes; bytes <= to_bytes; bytes *= 4) {
-        const double seconds = time(operation, group, bytes);
-        const double rate = static_cast<double>(bytes) / seconds / 1e9;
+        const int64_t row = bytes / static_cast<int64_t>(size_of(dtype_)) / group.size();
+        const double seconds = time(operation, group, row);
+        const int64_t moved = row * group.size() * static_cast<int64_t>(size_of(dtype_));
+        const double rate = static_cast<double>(moved) / seconds / 1e9;
         rows.push_back({{"operation", operation.name},
                         {"axis", axis},
                         {"ranks", group.size()},
+                        {"bytes", moved},
                         {"kib", bytes / kKiB},
                         {"us", 1e6 * seconds},
                         {"gb_per_s", rate},
@@ -116,29 +142,30 @@ class CommBench {
   }
 
  private:
-  /// Seconds of one, by the slowest rank; the median of some, on a GPU each of several in a row.
-  double time(const Operation& operation, Communicator& group, int64_t bytes) {
-    const int64_t count = bytes / static_cast<int64_t>(size_of(dtype_)) / group.size();
+  /// Seconds of one, by the slowest rank; the median of some, on a GPU each of several in a row. count:
+  /// elements for each rank of the group.
+  double time(const Operation& operation, Communicator& group, int64_t count) {
     const auto rows_of = [&](const Tensor& all) {
       return Tensor{all.data, group.size(), count, count, all.dtype};
     };
     const Tensor x = rows_of(all_);
-    const Operands operands{x, x.row_range(group.rank(), 1), rows_of(arriving_)};
+    const Operands operands{x, x.row_range(group.rank(), 1), {rows_of(arriving_[0]), rows_of(arriving_[1])}};
     const int64_t in_a_row = backend_name() == "cuda" ? kInARow : 1;
     std::vector<double> each;
     for (int64_t i = 0; i < repeats_ + 1; ++i) {
-      Request start = group.barrier();
-      group.wait(start, "bench comm: start");
+      Request start = ranks_.world.barrier();
+      ranks_.world.wait(start, "bench comm: start");
       const auto begin = Clock::now();
       for (int64_t j = 0; j < in_a_row; ++j) {
-        Request request = operation.begin(group, operands);
-        if (request) group.wait(request, operation.name);
+        for (Request& request : operation.begin(group, operands)) {
+          if (request) group.wait(request, operation.name);
+        }
       }
       ranks_.stream.synchronize();
       double seconds =
           std::chrono::duration<double>(Clock::now() - begin).count() / static_cast<double>(in_a_row);
-      Request slowest = group.all_reduce(make_tensor(&seconds, 1, 1), parallel::ReduceOp::max);
-      group.wait(slowest, "bench comm: the slowest rank");
+      Request slowest = ranks_.world.all_reduce(make_tensor(&seconds, 1, 1), parallel::ReduceOp::max);
+      ranks_.world.wait(slowest, "bench comm: the slowest rank");
       if (i > 0) each.push_back(seconds);  // the first one warms up
     }
     return median(each);
@@ -148,14 +175,15 @@ class CommBench {
   const DType dtype_;
   const int64_t repeats_;
   Arena arena_;
-  Tensor all_, arriving_;
+  Tensor all_;
+  std::array<Tensor, 2> arriving_;
 };
 
 void print_rows(const nlohmann::ordered_json& rows) {
-  fmt::print("\n{:<24} {:<9} {:>6} {:>9} {:>11} {:>8} {:>9}\n", "operation", "axis", "ranks", "KiB", "us",
-             "GB/s", "bus GB/s");
+  fmt::print("\n{:<24} {:<9} {:>6} {:>9} {:>11} {:>9} {:>9}\n", "operation", "axis", "ranks", "KiB", "us",
+             "algo GB/s", "bus GB/s");
   for (const auto& row : rows)
-    fmt::print("{:<24} {:<9} {:>6} {:>9} {:>11.1f} {:>8.2f} {:>9.2f}\n", row["operation"].get<std::string>(),
+    fmt::print("{:<24} {:<9} {:>6} {:>9} {:>11.1f} {:>9.2f} {:>9.2f}\n", row["operation"].get<std::string>(),
                row["axis"].get<std::string>(), row["ranks"].get<int>(), row["kib"].get<int64_t>(),
                row["us"].get<double>(), row["gb_per_s"].get<double>(), row["bus_gb_per_s"].get<double>());
 }
@@ -169,7 +197,7 @@ int run(const Ranks& ranks, config::RunConfig config, int64_t from_bytes, int64_
   const parallel::Mesh& mesh = ranks.mesh;
   bench.time_axis("data", mesh.data(), operations(mesh.data().size()), from_bytes, to_bytes, rows);
   bench.time_axis("tensor", mesh.tensor(), operations(mesh.tensor().size()), from_bytes, to_bytes, rows);
-  bench.time_axis("pipeline", mesh.pipeline(), {message(mesh.pipeline().size())}, from_bytes, to_bytes, rows);
+  bench.time_axis("pipeline", mesh.pipeline(), messages(), from_bytes, to_bytes, rows);
   if (ranks.world.rank() != 0) return 0;
   nlohmann::ordered_json figures = figures_of_run(config, ranks);
   figures["repeats"] = config.bench.steps;

@@ -13,6 +13,7 @@
 #include "launch/commands.hpp"
 #include "launch/figures.hpp"
 #include "launch/op_cases.hpp"
+#include "launch/op_rows.hpp"
 #include "ops/attention_library.hpp"
 #include "ops/elementwise.hpp"
 #include "train/machine.hpp"
@@ -34,7 +35,7 @@ config::CommandSpec spec() {
           "matrix products or memory, as NVIDIA states them of a GPU that is known (docs/metrics.md),\n"
           "else as measured here first. Operands that stay in a cache exceed the memory's rate. On a GPU\n"
           "a product stands beside the fastest of all algorithms that cuBLASLt proposes, and attention\n"
-          "beside cuDNN's where it is linked and takes the shape. On one rank.",
+          "beside cuDNN's where it is linked, or why cuDNN refuses the shape. On one rank.",
       .options = {{"only", "TEXT", "ops with this in their name", false},
                   {"seconds", "S", "of each op (default 0.2)", false},
                   device_option(),
@@ -104,10 +105,9 @@ std::optional<Limits> stated_limits(Stream& stream, DType dtype) {
   return Limits{stated_gflops(*specs, dtype, stream.gemm().choice), specs->memory_gb_per_s};
 }
 
-/// `name`: the op's own, or that of its other implementation. Nothing where that one leaves the shape to
-/// ours.
-std::optional<nlohmann::ordered_json> figures_of(const OpCase& op, const std::string& name,
-                                                 const Limits& limits, Stream& stream, double seconds) {
+/// `name`: the op's own, or that of its other implementation, which may refuse the shape.
+nlohmann::ordered_json figures_of(const OpCase& op, const std::string& name, const Limits& limits,
+                                  Stream& stream, double seconds) {
   OpMemory count;
   op.build(count);
   OpMemory memory(stream, count.peak());
@@ -116,7 +116,7 @@ std::optional<nlohmann::ordered_json> figures_of(const OpCase& op, const std::st
   const int64_t passes = ops::attention_library_passes();
   const double once = time_of(stream, work.run, seconds);
   if (stream.attention() == AttentionChoice::cudnn && ops::attention_library_passes() == passes)
-    return std::nullopt;
+    return refused_row(name, op.shape, ops::attention_library_refusal());
   const double least = std::max(work.flops / 1e9 / limits.gflops, work.bytes / 1e9 / limits.gb_per_s);
   nlohmann::ordered_json figures = {
       {"op", name},
@@ -134,16 +134,6 @@ std::optional<nlohmann::ordered_json> figures_of(const OpCase& op, const std::st
   return figures;
 }
 
-void print_row(const nlohmann::ordered_json& row) {
-  const double gflops = row["gflops_per_s"].get<double>();
-  const auto best = row.find("searched_us");
-  fmt::print("{:<50} {:<39} {:>6.0f} {:>10.1f} {:>10} {:>8.1f} {:>7.1f} %{}\n", row["op"].get<std::string>(),
-             row["shape"].get<std::string>(), row["runs"].get<double>(), row["us"].get<double>(),
-             gflops > 0.0 ? fmt::format("{:.1f}", gflops) : "-", row["gb_per_s"].get<double>(),
-             100.0 * row["share"].get<double>(),
-             best == row.end() ? "" : fmt::format(" {:>10.1f}", best->get<double>()));
-}
-
 /// All of them with this in their names, into the figures; printed as they come unless it is for JSON.
 void time_ops(const std::vector<OpCase>& ops, const std::string& only, const Limits& limits, Stream& stream,
               double seconds, nlohmann::ordered_json& figures, bool as_json) {
@@ -151,9 +141,8 @@ void time_ops(const std::vector<OpCase>& ops, const std::string& only, const Lim
     if (name.find(only) == std::string::npos) return;
     stream.use_attention(attention);
     const auto row = figures_of(op, name, limits, stream, seconds);
-    if (!row) return;
-    figures["ops"].push_back(*row);
-    if (!as_json) print_row(*row);
+    figures["ops"].push_back(row);
+    if (!as_json) fmt::print("{}\n", op_table_line(row));
   };
   for (const OpCase& op : ops) {
     time(op, op.name, AttentionChoice::own);
@@ -193,8 +182,7 @@ int run(const Ranks& ranks, config::RunConfig config, const std::string& only, d
     figures.update({{"stated_gflops_per_s", stated->gflops}, {"stated_gb_per_s", stated->gb_per_s}});
   if (!as_json) {
     print_figures(figures, false);
-    fmt::print("\n{:<50} {:<39} {:>6} {:>10} {:>10} {:>8} {:>9}{}\n", "op", "shape", "runs", "us", "GFLOP/s",
-               "GB/s", "of bound", backend_name() == "cuda" ? " us, search" : "");
+    fmt::print("\n{}\n", op_table_head(backend_name() == "cuda"));
   }
   time_ops(op_cases(config, lengths), only, stated.value_or(measured), stream, seconds, figures, as_json);
   if (figures.find("ops") == figures.end())

@@ -39,9 +39,7 @@ void find_trouble(const RankReport& r, std::vector<Finding>& findings) {
   const GpuReport& gpu = *r.gpu;
   const std::string where = fmt::format("GPU {} ({} at {}) of rank {} on node {}", gpu.index, gpu.name,
                                         gpu.pci_address, r.rank, r.node);
-  if (!gpu.state.lost.empty())
-    findings.push_back(
-        {fmt::format("{} does not answer: {}; restart the node", where, gpu.state.lost), {r.node}});
+  if (!gpu.state.lost.empty()) findings.push_back({loss_text(where, gpu.state.lost), {r.node}});
   if (!gpu.state.slowed_by.empty())
     findings.push_back(
         {fmt::format("{} is slowed by {}, at {} C, {} W and {} MHz: look at the node's cooling and "
@@ -75,11 +73,12 @@ void find_full_gpus(const std::vector<RankReport>& reports, std::vector<Finding>
     const RankReport* first;  ///< of its ranks
     uint64_t needed = 0;
   };
-  std::map<std::pair<std::string, std::string>, Gpu> gpus;  // by node and address
+  // By node and identity: instances of a GPU that is divided (MIG) have its address and memory of their own.
+  std::map<std::pair<std::string, std::string>, Gpu> gpus;
   uint64_t most_free = 0;
   for (const RankReport& r : reports) {
     if (!r.gpu) continue;
-    gpus.try_emplace({r.node, r.gpu->pci_address}, Gpu{&r}).first->second.needed += r.gpu->memory_needed;
+    gpus.try_emplace({r.node, r.gpu->identity}, Gpu{&r}).first->second.needed += r.gpu->memory_needed;
     most_free = std::max(most_free, r.gpu->memory_free);
   }
   for (const auto& [place, gpu] : gpus) {
@@ -104,6 +103,7 @@ std::optional<GpuReport> look_at_gpu(const std::vector<int>& cores) {
   report.index = facts->index;
   report.name = facts->name;
   report.pci_address = facts->pci_address;
+  report.identity = fmt::format("{:02x}", fmt::join(facts->identity, ""));
   report.numa_node = numa_node_of_pci(facts->pci_address);
   const auto near = report.numa_node ? numa.find(*report.numa_node) : numa.end();
   if (near != numa.end()) report.near_cores = cpu_list_text(near->second);
@@ -116,6 +116,7 @@ std::string to_json(const GpuReport& r) {
   const Json json = {{"index", r.index},
                      {"name", r.name},
                      {"pci_address", r.pci_address},
+                     {"identity", r.identity},
                      {"numa_node", or_null(r.numa_node)},
                      {"near_cores", r.near_cores},
                      {"core_nodes", r.core_nodes},
@@ -127,6 +128,7 @@ std::string to_json(const GpuReport& r) {
                      {"memory_mhz", or_null(r.state.memory_mhz)},
                      {"temperature_c", or_null(r.state.temperature_c)},
                      {"power_w", or_null(r.state.power_w)},
+                     {"power_limit_w", or_null(r.state.power_limit_w)},
                      {"power_capped", r.state.power_capped},
                      {"slowed_by", r.state.slowed_by},
                      {"ecc_errors", or_null(r.state.ecc_errors)},
@@ -140,6 +142,7 @@ GpuReport gpu_report_from(const std::string& text) {
   json.at("index").get_to(r.index);
   json.at("name").get_to(r.name);
   json.at("pci_address").get_to(r.pci_address);
+  json.at("identity").get_to(r.identity);
   take(json, "numa_node", r.numa_node);
   json.at("near_cores").get_to(r.near_cores);
   json.at("core_nodes").get_to(r.core_nodes);
@@ -151,6 +154,7 @@ GpuReport gpu_report_from(const std::string& text) {
   take(json, "memory_mhz", r.state.memory_mhz);
   take(json, "temperature_c", r.state.temperature_c);
   take(json, "power_w", r.state.power_w);
+  take(json, "power_limit_w", r.state.power_limit_w);
   json.at("power_capped").get_to(r.state.power_capped);
   json.at("slowed_by").get_to(r.state.slowed_by);
   take(json, "ecc_errors", r.state.ecc_errors);
@@ -182,18 +186,18 @@ std::string gpu_table(const std::vector<RankReport>& reports) {
   for (const RankReport& r : reports) {
     if (!r.gpu) continue;
     if (table.empty())
-      table =
-          fmt::format("{:>5} {:<16} {:>3} {:<26} {:<13} {:>4} {:>6} {:>7} {:>7} {:>4} {:>5} {:>4} {:>8}\n",
-                      "rank", "node", "GPU", "name", "PCI address", "NUMA", "cores'", "SM MHz", "mem MHz",
-                      "C", "W", "ECC", "free GiB");
+      table = fmt::format(
+          "{:>5} {:<16} {:>3} {:<26} {:<13} {:>4} {:>6} {:>7} {:>7} {:>4} {:>5} {:>5} {:>4} {:>8}\n", "rank",
+          "node", "GPU", "name", "PCI address", "NUMA", "cores'", "SM MHz", "mem MHz", "C", "W", "cap W",
+          "ECC", "free GiB");
     const std::string nodes = fmt::format("{}", fmt::join(r.gpu->core_nodes, ","));
     const GpuState& state = r.gpu->state;
     table += fmt::format(
-        "{:>5} {:<16} {:>3} {:<26} {:<13} {:>4} {:>6} {:>7} {:>7} {:>4} {:>5} {:>4} {:>8.1f}\n", r.rank,
+        "{:>5} {:<16} {:>3} {:<26} {:<13} {:>4} {:>6} {:>7} {:>7} {:>4} {:>5} {:>5} {:>4} {:>8.1f}\n", r.rank,
         r.node, r.gpu->index, r.gpu->name, r.gpu->pci_address, number_or_dash(r.gpu->numa_node),
         nodes.empty() ? "-" : nodes, number_or_dash(state.sm_mhz), number_or_dash(state.memory_mhz),
-        number_or_dash(state.temperature_c), number_or_dash(state.power_w), number_or_dash(state.ecc_errors),
-        gib(r.gpu->memory_free));
+        number_or_dash(state.temperature_c), number_or_dash(state.power_w),
+        number_or_dash(state.power_limit_w), number_or_dash(state.ecc_errors), gib(r.gpu->memory_free));
   }
   return table;
 }

@@ -20,6 +20,7 @@ struct GpuReport {
   int index = 0;            ///< among those that the rank sees
   std::string name;         ///< "NVIDIA H100 80GB HBM3"
   std::string pci_address;  ///< "0000:19:00.0"
+  std::string identity;     ///< hexadecimal, no other's; of an instance of a divided GPU (MIG) its own
   std::optional<int> numa_node;
   std::string near_cores;    ///< of that node, as a list: "0-15"
   std::set<int> core_nodes;  ///< NUMA nodes of the cores that the rank may run on

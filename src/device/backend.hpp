@@ -15,7 +15,8 @@ struct GpuFacts {
   std::string name;                    ///< as NVIDIA calls it: "NVIDIA H100 80GB HBM3"
   int index = 0;                       ///< among those that this process sees
   std::string pci_address;             ///< "0000:19:00.0", as in /sys/bus/pci/devices
-  std::array<uint8_t, 16> identity{};  ///< what no other GPU has, on this host or another
+  std::array<uint8_t, 16> identity{};  ///< what no other GPU has, on this host or another; instances of one
+                                       ///< that is divided (MIG) share an address and differ in this
 };
 
 /// Throws ConfigError when this process cannot compute as one of so many ranks: without a GPU that the

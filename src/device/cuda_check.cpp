@@ -2,6 +2,8 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
+#include "device/cuda_device.hpp"
+#include "device/gpu_sensors.hpp"
 
 namespace red::detail {
 namespace {
@@ -14,7 +16,9 @@ std::string failure(cudaError_t error, const char* call, const char* file, int l
 }  // namespace
 
 void cuda_failed(cudaError_t error, const char* call, const char* file, int line) {
-  throw LogicError("{}", failure(error, call, file, line));
+  const std::string what = failure(error, call, file, line), loss = loss_of_gpu();
+  if (!loss.empty()) throw GpuLostError(fmt::format("{} ({})", loss, what));
+  throw LogicError("{}", what);
 }
 
 void log_cuda_failure(cudaError_t error, const char* call, const char* file, int line) noexcept {

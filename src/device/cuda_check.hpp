@@ -10,7 +10,8 @@ namespace red::detail {
 /// Dynamic shared memory that a kernel may have without asking for it.
 inline constexpr std::size_t kFreeSharedBytes = std::size_t{48} << 10;
 
-/// Throws LogicError: the call, its place, CUDA's name of the error and what it means.
+/// Throws LogicError: the call, its place, CUDA's name of the error and what it means. GpuLostError where
+/// NVML says that there is no GPU any more.
 [[noreturn]] void cuda_failed(cudaError_t error, const char* call, const char* file, int line);
 
 /// The same for destructors, which must not throw: a line in the log.

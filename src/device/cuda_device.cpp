@@ -1,11 +1,15 @@
 #include "device/cuda_device.hpp"
 
+#include <unistd.h>
+
+#include <array>
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
 
 #include "base/error.hpp"
 #include "device/cuda_check.hpp"
+#include "device/gpu_sensors.hpp"
 
 namespace red::detail {
 namespace {
@@ -33,9 +37,11 @@ std::string version_text(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
 
-/// As the launcher announces it; 0 without one.
+/// As the launcher announces it: Open MPI's mpirun; Hydra, which is MPICH's and Intel MPI's; srun. 0 without
+/// one. In this order, for under another launcher SLURM_LOCALID is that of the job's script on every rank.
 int rank_on_host() {
-  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "PMI_LOCAL_RANK"}) {
+  for (const char* name :
+       {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "PMI_LOCAL_RANK", "SLURM_LOCALID"}) {
     const char* text = std::getenv(name);
     int rank = 0;
     if (text != nullptr && std::from_chars(text, text + std::strlen(text), rank).ec == std::errc() &&
@@ -43,6 +49,16 @@ int rank_on_host() {
       return rank;
   }
   return 0;
+}
+
+std::string address_of(const cudaDeviceProp& gpu) {
+  return fmt::format("{:04x}:{:02x}:{:02x}.0", gpu.pciDomainID, gpu.pciBusID, gpu.pciDeviceID);
+}
+
+/// Of this process's GPU, once it is known: CUDA tells nothing more after some failures.
+std::string& known_address() {
+  static std::string address;
+  return address;
 }
 
 /// What stands in the way; empty when nothing does.
@@ -61,6 +77,7 @@ std::string obstacle() {
   if (count == 0) return "no GPU is visible (CUDA_VISIBLE_DEVICES may hide it)";
   RED_CUDA_CHECK(cudaSetDevice(rank_on_host() % count));
   const cudaDeviceProp gpu = properties();
+  known_address() = address_of(gpu);
   if (gpu.major < kLeastMajor)
     return fmt::format("{} is sm_{}{}, and this program needs sm_{}0 or newer", gpu.name, gpu.major,
                        gpu.minor, kLeastMajor);
@@ -91,6 +108,7 @@ std::string gpu_description() {
 }
 
 std::array<uint8_t, 16> gpu_identity() {
+  require_gpu();
   const cudaDeviceProp gpu = properties();
   std::array<uint8_t, 16> identity{};
   static_assert(sizeof(gpu.uuid.bytes) == sizeof(identity));
@@ -103,9 +121,19 @@ GpuFacts facts_of_gpu() {
   GpuFacts facts;
   facts.name = gpu.name;
   RED_CUDA_CHECK(cudaGetDevice(&facts.index));
-  facts.pci_address = fmt::format("{:04x}:{:02x}:{:02x}.0", gpu.pciDomainID, gpu.pciBusID, gpu.pciDeviceID);
+  facts.pci_address = address_of(gpu);
   facts.identity = gpu_identity();
   return facts;
+}
+
+std::string loss_of_gpu() {
+  if (known_address().empty()) return "";
+  const auto state = GpuSensors(known_address()).read();
+  if (!state || state->lost.empty()) return "";
+  std::array<char, 256> host{};
+  const bool known = gethostname(host.data(), host.size() - 1) == 0;
+  return loss_text(fmt::format("the GPU at {} on {}", known_address(), known ? host.data() : "this machine"),
+                   state->lost);
 }
 
 GpuMemory memory_of_gpu() {

@@ -22,10 +22,15 @@ std::string gpu_name();
 /// The same behind its number among those that this process sees.
 std::string gpu_description();
 
-/// What no other GPU has, on this host or another.
+/// What no other GPU has, on this host or another; of a GPU that is divided (MIG) each instance has its own.
+/// Throws ConfigError as require_gpu does.
 std::array<uint8_t, 16> gpu_identity();
 
 GpuFacts facts_of_gpu();
+
+/// "the GPU at 0000:19:00.0 on n12 is lost, ...", where NVML says so of this process's GPU; otherwise empty.
+/// Calls nothing of CUDA.
+std::string loss_of_gpu();
 
 struct GpuMemory {
   std::size_t free = 0, total = 0;  ///< bytes

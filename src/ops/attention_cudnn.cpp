@@ -3,11 +3,14 @@
 // computes otherwise, is left to them, with a line in the log. Shapes: attention_library_parts.hpp.
 #include <cudnn_frontend.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <compare>
 #include <map>
 #include <memory>
+#include <sstream>
+#include <string>
 #include <unordered_map>
 
 #include "base/error.hpp"
@@ -42,6 +45,7 @@ struct Shape {
 
 struct Plan {
   std::unique_ptr<fe::graph::Graph> graph;  ///< null: cuDNN has none
+  std::string refusal;                      ///< and says so
   int64_t workspace_bytes = 0;
   std::unordered_map<int64_t, void*> pointers;
 };
@@ -148,6 +152,21 @@ void check(cudnnStatus_t status, const char* call) {
   if (status != CUDNN_STATUS_SUCCESS) throw LogicError("{}: {}", call, cudnnGetErrorString(status));
 }
 
+/// The frontend's message and code, and what the library itself said last.
+std::string words_of(fe::error_t result) {
+  std::ostringstream stream;
+  stream << result.get_code();
+  std::string code = stream.str();  // a list of one name in JSON
+  std::erase_if(code, [](char c) { return c == '[' || c == ']' || c == '"'; });
+  std::array<char, 1024> last{};
+  cudnnGetLastErrorString(last.data(), last.size());
+  last.back() = '\0';
+  std::string text = fmt::format("{} ({})", result.get_message(), code);
+  if (last[0] != '\0') text += fmt::format("; the library: {}", last.data());
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  return text;
+}
+
 class Cudnn {
  public:
   Cudnn() { check(cudnnCreate(&handle_), "cudnnCreate"); }
@@ -155,11 +174,11 @@ class Cudnn {
   Cudnn(const Cudnn&) = delete;
   Cudnn& operator=(const Cudnn&) = delete;
 
-  /// Null when cuDNN has none, which is said once for each shape.
-  Plan* plan(const Shape& shape) {
+  /// Without a graph when cuDNN has none, which is said once for each shape.
+  Plan& plan(const Shape& shape) {
     const auto [it, is_new] = plans_.try_emplace(shape);
     if (is_new) build(it->second, shape);
-    return it->second.graph == nullptr ? nullptr : &it->second;
+    return it->second;
   }
 
   /// Memory of our own for one attention at a time, which the plan of memory does not know: cuDNN tells what
@@ -183,20 +202,22 @@ class Cudnn {
   }
   int64_t num_passes() const { return num_passes_; }
 
-  /// Whether cuDNN computes what our kernels do, for heads of this width, tried once.
-  bool agrees(Stream& stream, int64_t head_dim, bool causal) {
-    const auto [it, is_new] = agrees_.try_emplace({head_dim, causal}, false);
-    if (!is_new) return it->second;
-    it->second = true;  // while it is tried
-    const std::string objection = attention_objection(
-        stream, head_dim, causal, {attention_forward_by_library, attention_backward_by_library});
-    it->second = objection.empty();
-    if (!it->second)
+  /// What speaks against cuDNN's results beside our kernels', for heads of this width, tried once.
+  const std::string& objection(Stream& stream, int64_t head_dim, bool causal) {
+    const auto [it, is_new] = objections_.try_emplace({head_dim, causal});
+    if (!is_new) return it->second;  // empty while it is tried
+    std::string text = attention_objection(stream, head_dim, causal,
+                                           {attention_forward_by_library, attention_backward_by_library});
+    if (!text.empty() && !refusal.empty()) text += fmt::format(": {}", refusal);
+    if (!text.empty())
       log::rank_warning(
           "cuDNN {} was tried against our kernels' attention for heads of {}, and {}: ours are used",
-          cudnnGetVersion(), head_dim, objection);
+          cudnnGetVersion(), head_dim, text);
+    it->second = text;
     return it->second;
   }
+
+  std::string refusal;  ///< of the last attention
 
  private:
   void build(Plan& plan, const Shape& shape) {
@@ -211,14 +232,14 @@ class Cudnn {
       plan.graph = std::move(graph);
       return;
     }
+    plan.refusal = words_of(result);
     log::rank_warning("cuDNN {} has no {} attention for {} heads of {}, ours is used: {}", cudnnGetVersion(),
-                      shape.backward ? "backward" : "forward", shape.heads, shape.head_dim,
-                      result.get_message());
+                      shape.backward ? "backward" : "forward", shape.heads, shape.head_dim, plan.refusal);
   }
 
   cudnnHandle_t handle_ = nullptr;
   std::map<Shape, Plan> plans_;
-  std::map<std::pair<int64_t, bool>, bool> agrees_;
+  std::map<std::pair<int64_t, bool>, std::string> objections_;
   Arena memory_;
   int64_t num_passes_ = 0;
 };
@@ -233,18 +254,23 @@ struct Operands {
   std::array<const Tensor*, kMatrices> matrices{};
 };
 
-bool takes(const Operands& operands, const AttentionLayout& layout, const AttentionMask& mask) {
+/// Why it is not given to cuDNN at all; empty when it is.
+std::string not_taken(const Operands& operands, const AttentionLayout& layout, const AttentionMask& mask) {
   const Tensor& q = *operands.matrices[mat_q];
   const int64_t k = layout.num_heads == 0 ? 0 : q.cols / layout.num_heads;
-  if (q.dtype != DType::bf16 || k == 0 || k % 8 != 0 || k > 128 || layout.k_head_rows != 0) return false;
-  if (mask.prefix != nullptr || mask.q_documents != nullptr) return false;
-  if (layout.shortest <= 0) return false;  // not known, or one has nothing
+  if (q.dtype != DType::bf16) return fmt::format("it is given bf16 alone, not {}", name_of(q.dtype));
+  if (k == 0 || k % 8 != 0 || k > 128)
+    return fmt::format("heads have {} columns, not a multiple of 8 up to 128", k);
+  if (layout.k_head_rows != 0) return "keys and values are a cache's";
+  if (mask.prefix != nullptr || mask.q_documents != nullptr) return "prefixes or documents are masked";
+  if (layout.shortest <= 0) return "a sequence is empty, or the host does not know its length";
   for (const Tensor* m : operands.matrices) {
     if (m == nullptr) continue;
     const bool aligned = reinterpret_cast<uintptr_t>(m->data) % 16 == 0 && m->row_stride % 8 == 0;
-    if (!aligned || m->rows * m->row_stride > INT32_MAX) return false;
+    if (!aligned) return "rows of a matrix are not aligned to 16 bytes";
+    if (m->rows * m->row_stride > INT32_MAX) return "a matrix has more than 2^31 - 1 elements";
   }
-  return true;
+  return "";
 }
 
 Shape shape_of(const Operands& operands, const AttentionLayout& layout, const AttentionMask& mask) {
@@ -305,12 +331,20 @@ Prepared prepare(Stream& stream, Plan& plan, const Shape& shape, const Operands&
   return prepared;
 }
 
-/// The plan for this one, if it is to be cuDNN's.
+/// The plan for this one, if it is to be cuDNN's; else why not is kept.
 Plan* chosen(Stream& stream, const Operands& operands, const AttentionLayout& layout,
              const AttentionMask& mask) {
-  if (stream.attention() != AttentionChoice::cudnn || !takes(operands, layout, mask)) return nullptr;
+  if (stream.attention() != AttentionChoice::cudnn) return nullptr;
+  std::string& refusal = cudnn().refusal;
+  refusal = not_taken(operands, layout, mask);
+  if (!refusal.empty()) return nullptr;
   const Shape shape = shape_of(operands, layout, mask);
-  return cudnn().agrees(stream, shape.head_dim, shape.causal) ? cudnn().plan(shape) : nullptr;
+  const std::string objection = cudnn().objection(stream, shape.head_dim, shape.causal);
+  refusal = objection;  // the trial's own attentions had left theirs
+  if (!refusal.empty()) return nullptr;
+  Plan& plan = cudnn().plan(shape);
+  refusal = plan.refusal;
+  return plan.graph == nullptr ? nullptr : &plan;
 }
 
 }  // namespace
@@ -326,6 +360,10 @@ std::string attention_library_version() {
 
 int64_t attention_library_passes() {
   return cudnn().num_passes();
+}
+
+std::string attention_library_refusal() {
+  return cudnn().refusal;
 }
 
 bool attention_forward_by_library(Stream& stream, const Tensor& o, const Tensor& lse, const Tensor& q,
@@ -344,7 +382,10 @@ bool attention_backward_by_library(Stream& stream, const Tensor& dq, const Tenso
                                    const Tensor& d_o, const AttentionOutput& output, const Tensor& q,
                                    const Tensor& keys, const Tensor& values, const Tensor& lse,
                                    const AttentionLayout& layout, const AttentionMask& mask) {
-  if (output.o == nullptr) return false;
+  if (output.o == nullptr) {
+    cudnn().refusal = "the backward pass is not given the forward pass's result";
+    return false;
+  }
   const Operands operands{{&q, &keys, &values, output.o, &d_o, &dq, &dk, &dv}};
   Plan* plan = chosen(stream, operands, layout, mask);
   if (plan == nullptr) return false;

@@ -26,4 +26,8 @@ bool attention_backward_by_library(Stream& stream, const Tensor& dq, const Tenso
 /// Passes that the library has done in this process.
 int64_t attention_library_passes();
 
+/// Why it left the last attention that it was asked for to our kernels: what it does not take, or its own
+/// message and status. Empty where it did it, and in a program without it.
+std::string attention_library_refusal();
+
 }  // namespace red::ops

@@ -26,4 +26,8 @@ int64_t attention_library_passes() {
   return 0;
 }
 
+std::string attention_library_refusal() {
+  return "";
+}
+
 }  // namespace red::ops

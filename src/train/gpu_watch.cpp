@@ -4,6 +4,7 @@
 
 #include "base/log.hpp"
 #include "device/backend.hpp"
+#include "parallel/star.hpp"
 
 namespace red::train {
 
@@ -20,6 +21,13 @@ std::optional<GpuState> GpuWatch::look() {
   if (!sensors_) return std::nullopt;
   std::optional<GpuState> state = sensors_->read();
   if (!state) return std::nullopt;
+  if (!state->lost.empty()) {
+    if (loss_.empty()) {
+      loss_ = loss_text(fmt::format("{} on {}", name_, parallel::host_name()), state->lost);
+      log::rank_error("{}", loss_);
+    }
+    return state;
+  }
   const bool slowed = !state->slowed_by.empty();
   if (slowed && !slowed_)
     log::rank_warning("{} is slowed by {}: {:.0f} MHz at {:.0f} C; cooling or power supply of the machine",

@@ -25,6 +25,7 @@ std::string to_json(const StepMetrics& m) {
   json["step"] = m.step;
   json["wall_time"] = m.wall_time;
   visit_scalars(m, [&](const char*, const char* name, const auto& value) { json[name] = number(value); });
+  if (!m.gpu_names.empty()) json["gpu_names"] = m.gpu_names;
   json["applied"] = m.result.applied;
   json["first_sample"] = m.first_sample;
   json["sample_digest"] = fmt::format("{:016x}", m.sample_digest);

@@ -32,11 +32,13 @@ struct SlowRank {
 
 /// What the GPUs' sensors say after a step (device/gpu_sensors), over all ranks that have them.
 struct GpuMetrics {
-  double sm_mhz = 0.0;         ///< of the slowest
-  double temperature_c = 0.0;  ///< of the hottest
-  double power_w = 0.0;        ///< of the one that draws most
-  int64_t slowed_ranks = 0;    ///< whose GPU heat or a power brake holds back
-  int64_t ecc_errors = 0;      ///< not corrected, of all, since their drivers were loaded
+  double sm_mhz = 0.0, memory_mhz = 0.0;  ///< of the slowest
+  double temperature_c = 0.0;             ///< of the hottest
+  double power_w = 0.0;                   ///< of the one that draws most
+  double power_limit_w = 0.0;             ///< of the one that may draw least
+  int64_t slowed_ranks = 0;               ///< whose GPU heat or a power brake holds back
+  int64_t ecc_errors = 0;                 ///< not corrected, of all, since their drivers were loaded
+  int64_t lost_ranks = 0;                 ///< whose GPU does not answer any more: the run ends
 };
 
 struct StepMetrics {
@@ -44,14 +46,15 @@ struct StepMetrics {
   StepResult result;
   double wall_time = 0.0;  ///< at the step's end, seconds since 1970
   double learning_rate = 0.0;
-  double step_s = 0.0;              ///< wall time
-  double tokens_per_s = 0.0;        ///< encoder and decoder tokens of the global batch
-  double model_gflops_per_s = 0.0;  ///< of all ranks (docs/flops.md)
-  double peak_share = 0.0;          ///< of the measured peak of all ranks; 0: not measured
-  double mfu = 0.0;                 ///< of what NVIDIA states of all ranks' GPUs; 0: nothing is stated
-  double peak_rss_mib = 0.0;        ///< largest of all ranks
-  double peak_device_mib = 0.0;     ///< buffers of device memory, largest of all ranks
-  std::optional<GpuMetrics> gpu;    ///< where a rank has sensors
+  double step_s = 0.0;                 ///< wall time
+  double tokens_per_s = 0.0;           ///< encoder and decoder tokens of the global batch
+  double model_gflops_per_s = 0.0;     ///< of all ranks (docs/flops.md)
+  double peak_share = 0.0;             ///< of the measured peak of all ranks; 0: not measured
+  double mfu = 0.0;                    ///< of what NVIDIA states of all ranks' GPUs; 0: nothing is stated
+  double peak_rss_mib = 0.0;           ///< largest of all ranks
+  double peak_device_mib = 0.0;        ///< buffers of device memory, largest of all ranks
+  std::optional<GpuMetrics> gpu;       ///< where a rank has sensors
+  std::vector<std::string> gpu_names;  ///< kinds of GPU in the run, each once
   uint64_t first_sample = 0;
   uint64_t sample_digest = 0;
   std::vector<double> phase_s;             ///< slowest rank, in the order of kPhaseNames
@@ -81,10 +84,13 @@ void visit_scalars(const StepMetrics& m, Visit&& visit) {
   visit("memory", "peak_device_mib", m.peak_device_mib);
   if (!m.gpu) return;
   visit("gpu", "gpu_sm_mhz", m.gpu->sm_mhz);
+  visit("gpu", "gpu_memory_mhz", m.gpu->memory_mhz);
   visit("gpu", "gpu_temperature_c", m.gpu->temperature_c);
   visit("gpu", "gpu_power_w", m.gpu->power_w);
+  visit("gpu", "gpu_power_limit_w", m.gpu->power_limit_w);
   visit("gpu", "gpu_slowed_ranks", m.gpu->slowed_ranks);
   visit("gpu", "gpu_ecc_errors", m.gpu->ecc_errors);
+  visit("gpu", "gpu_lost_ranks", m.gpu->lost_ranks);
 }
 
 /// One line, without the line break. Numbers that are not finite, or that the step lacks, become null.

@@ -10,10 +10,32 @@ namespace {
 
 constexpr std::size_t kPhases = kPhaseNames.size();
 
+/// What the ranks compute on, each name once, in the order of ranks. Collective.
+std::vector<std::string> names_of_gpus(parallel::Communicator& world) {
+  const auto gpu = gpu_facts();
+  if (!gpu) return {};                 // nor has any other rank one
+  constexpr std::size_t length = 256;  // than which no name is longer
+  std::vector<std::array<uint8_t, length>> all(static_cast<std::size_t>(world.size()));
+  std::copy_n(gpu->name.begin(), std::min(gpu->name.size(), length - 1),
+              all[static_cast<std::size_t>(world.rank())].begin());
+  const Tensor rows = make_tensor(all.data()->data(), world.size(), static_cast<int64_t>(length));
+  parallel::Request request = world.all_gather(rows, rows.row_range(world.rank(), 1));
+  world.wait(request, "names of the GPUs");
+  std::vector<std::string> names;
+  for (const auto& row : all) {
+    std::string name(row.begin(), std::find(row.begin(), row.end(), uint8_t{0}));
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(std::move(name));
+  }
+  return names;
+}
+
 }  // namespace
 
 StepReport::StepReport(Engine& engine, const model::ModelConfig& model, Stream& stream)
-    : engine_(engine), model_(model), peak_(find_peak(engine.mesh().world(), stream, engine.dtype())) {}
+    : engine_(engine),
+      model_(model),
+      peak_(find_peak(engine.mesh().world(), stream, engine.dtype())),
+      gpu_names_(names_of_gpus(engine.mesh().world())) {}
 
 void StepReport::reduce(std::span<double> values, parallel::ReduceOp op) {
   parallel::Communicator& world = engine_.mesh().world();
@@ -25,21 +47,26 @@ void StepReport::reduce(std::span<double> values, parallel::ReduceOp op) {
 std::optional<GpuMetrics> StepReport::gather_gpus() {
   constexpr double none = -std::numeric_limits<double>::infinity();
   const auto state = gpu_.look();
-  std::array<double, 3> sums{};  // ranks with sensors, those whose GPU is slowed, errors
-  std::array<double, 3> most{none, none, none};
+  const auto least = [](const std::optional<double>& value) { return value ? -*value : none; };
+  std::array<double, 4> sums{};  // ranks with sensors, those whose GPU is slowed, errors, those without GPU
+  std::array<double, 5> most{none, none, none, none, none};
   if (state) {
-    sums = {1.0, state->slowed_by.empty() ? 0.0 : 1.0, static_cast<double>(state->ecc_errors.value_or(0))};
-    most = {state->sm_mhz ? -*state->sm_mhz : none, state->temperature_c.value_or(none),
-            state->power_w.value_or(none)};
+    sums = {1.0, state->slowed_by.empty() ? 0.0 : 1.0, static_cast<double>(state->ecc_errors.value_or(0)),
+            state->lost.empty() ? 0.0 : 1.0};
+    most = {least(state->sm_mhz), least(state->memory_mhz), state->temperature_c.value_or(none),
+            state->power_w.value_or(none), least(state->power_limit_w)};
   }
   reduce(sums, parallel::ReduceOp::sum);
   if (sums[0] == 0.0) return std::nullopt;
   reduce(most, parallel::ReduceOp::max);
   return GpuMetrics{.sm_mhz = -most[0],
-                    .temperature_c = most[1],
-                    .power_w = most[2],
+                    .memory_mhz = -most[1],
+                    .temperature_c = most[2],
+                    .power_w = most[3],
+                    .power_limit_w = -most[4],
                     .slowed_ranks = static_cast<int64_t>(sums[1]),
-                    .ecc_errors = static_cast<int64_t>(sums[2])};
+                    .ecc_errors = static_cast<int64_t>(sums[2]),
+                    .lost_ranks = static_cast<int64_t>(sums[3])};
 }
 
 StepMetrics StepReport::gather(std::span<const data::MicroBatch> batches, const StepResult& result,
@@ -70,6 +97,7 @@ StepMetrics StepReport::gather(std::span<const data::MicroBatch> batches, const 
   metrics.peak_share = peak_.measured_gflops > 0.0 ? metrics.model_gflops_per_s / peak_.measured_gflops : 0.0;
   metrics.mfu = peak_.stated_gflops > 0.0 ? metrics.model_gflops_per_s / peak_.stated_gflops : 0.0;
   if (on_gpu_) metrics.gpu = gather_gpus();
+  metrics.gpu_names = gpu_names_;
   metrics.peak_rss_mib = most[kPhases];
   metrics.peak_device_mib = most[kPhases + 1];
   std::array<int32_t, 4> lanes{};

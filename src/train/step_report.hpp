@@ -22,6 +22,8 @@ class StepReport {
                      uint64_t digest);
 
   const Peak& peak() const { return peak_; }
+  /// What there is to say where gather() found this rank's GPU lost; else empty.
+  const std::string& loss_of_gpu() const { return gpu_.loss(); }
 
  private:
   void reduce(std::span<double> values, parallel::ReduceOp op);
@@ -31,6 +33,7 @@ class StepReport {
   model::ModelConfig model_;
   const Peak peak_;
   const bool on_gpu_ = gpu_facts().has_value();
+  const std::vector<std::string> gpu_names_;  ///< of all ranks, each once
   GpuWatch gpu_;
 };
 

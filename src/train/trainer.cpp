@@ -179,7 +179,9 @@ bool Trainer::train_step(int64_t step) {
     progress_->show(metrics);
     if (!result.applied) report_skipped(metrics);
     if (validates(step)) validate(metrics);
+    const bool lost = metrics.gpu && metrics.gpu->lost_ranks > 0;
     if (metrics_) metrics_->push(std::move(metrics));
+    if (lost) end_without_gpu(step);
   } else {
     engine_.timer().clear();
   }
@@ -291,6 +293,17 @@ void Trainer::end_not_finite(int64_t step) {
       "{}",
       guard_.in_a_row(), step, config_.train.max_skipped_steps,
       (config_.train.run_dir / "metrics.jsonl").string(), checkpoints_dir(config_.train.run_dir).string());
+}
+
+void Trainer::end_without_gpu(int64_t step) {
+  checkpoints_->finish_before_failure();
+  metrics_.reset();  // what is queued is written
+  parallel::Request written = mesh_.world().barrier();
+  mesh_.world().wait(written, "the metrics of a run that lost a GPU");
+  if (!report_->loss_of_gpu().empty())
+    throw GpuLostError(fmt::format("step {}: {}", step, report_->loss_of_gpu()));
+  parallel::Request end = mesh_.world().barrier();
+  mesh_.world().wait(end, "the end of a run that lost a GPU");  // which comes from the rank that lost it
 }
 
 void Trainer::save(int64_t step) {

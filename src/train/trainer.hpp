@@ -76,6 +76,8 @@ class Trainer {
   bool go_back(int64_t step);
   std::string what_was_wrong() const;
   [[noreturn]] void end_not_finite(int64_t step);
+  /// Ends the run by the rank whose GPU is lost, when the metrics that say so are written. Collective.
+  void end_without_gpu(int64_t step);
   void save(int64_t step);
 
   const TrainerInputs inputs_;

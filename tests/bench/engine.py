@@ -72,14 +72,28 @@ def cpu() -> dict:
 
 def revision() -> str:
     """Of the sources, with a mark where they have changes."""
+    packed = ROOT / "revision.txt"  # tests/gpu/pack.sh, for a machine without the repository
+    if packed.is_file():
+        return packed.read_text().strip()
     done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT, check=False)
     return done.stdout.strip() or "unknown"
+
+
+def about() -> dict:
+    """What figures that are measured now belong to."""
+    return {"date": datetime.date.today().isoformat(), "revision": revision(), "cpu": cpu()}
+
+
+def replace_file(path: pathlib.Path, text: str) -> None:
+    """All of it or nothing, whenever this process ends."""
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)
 
 
 def write(name: str, rows: list, **more) -> pathlib.Path:
     """Figures with what they belong to, under tests/bench/results (or REDLLM_RESULTS)."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
-    about = {"date": datetime.date.today().isoformat(), "revision": revision(), "cpu": cpu()}
-    path.write_text(json.dumps({**about, **more, "rows": rows}, indent=1) + "\n")
+    replace_file(path, json.dumps({**about(), **more, "rows": rows}, indent=1) + "\n")
     return path

@@ -2,11 +2,13 @@
 """A training step on a GPU beside PyTorch's, compiled, with fused attention, in bf16: the same model and batch on the same GPU,
 in turns. Prints a table and the bars: 40 % MFU at 150M, 50 % from 1B on, 1.25 times PyTorch's tokens/s. Models that do not fit the
 GPU by `redllm plan` are left out, with a line. Without a PyTorch that sees the GPU, redllm alone and no ratio; on a GPU of which no
-peak is stated, no MFU. A run of ours that fails is a bar missed, but for cuDNN's where it is not linked. tests/gpu/run_all.sh runs it."""
+peak is stated, no MFU. A run that fails, ours or PyTorch's, is a bar missed, but for cuDNN's where it is not linked. --out is written
+after each run, whole: what ends this loses the run that goes on. tests/gpu/run_all.sh runs it."""
 import argparse
 import configparser
 import json
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -20,6 +22,7 @@ WITHOUT_CUDNN = 2  # how a program ends that is asked for it and has none
 SHARE = 0.9
 # Windows of 2,048 tokens of a step on 80 GiB, where both programs' activations fit.
 BATCH_OF_80_GIB = {"150m": 16, "1b": 4, "2b": 2}
+LIMIT_S = 1800  # of one run
 PEER_KEYS = ("kind", "vocab_size", "d_model", "d_ff", "num_heads", "head_dim", "encoder_layers", "decoder_layers")
 
 
@@ -48,14 +51,50 @@ def batch_of(name: str) -> int:
     return max(1, int(BATCH_OF_80_GIB[name.split("_")[1]] * memory_gib() / 79))
 
 
-def last_json(command: list, lib: str) -> dict | int:
-    """Of the command's last line; its exit code, with its complaints, where it fails. lib: a folder of libraries, or empty."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=engine.ROOT, check=False,
-                          env=engine.environment_with(lib))
-    if done.returncode == 0:
-        return json.loads(done.stdout.splitlines()[-1])
-    print(f"{' '.join(map(str, command))}\nended with {done.returncode}:\n{done.stderr[-2000:]}", file=sys.stderr, flush=True)
-    return done.returncode
+def reason_of(complaints: str) -> str:
+    """The line that says most: of memory that is full, of an error, or the last one."""
+    lines = [line.strip() for line in complaints.splitlines() if line.strip()]
+    for pattern in (r"out of memory|OutOfMemory", r"^[\w.]*(Error|Exception)\b"):
+        found = [line for line in lines if re.search(pattern, line, re.IGNORECASE if "memory" in pattern else 0)]
+        if found:
+            return found[-1][:300]
+    return lines[-1][:300] if lines else "it said nothing"
+
+
+def last_json(command: list, lib: str, key: str) -> tuple:
+    """The object of the command's last line, which has this key, and None; or None, and {code, reason} where it fails. lib: a folder
+    of libraries, or empty."""
+    complaints = ""
+    try:
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=engine.ROOT, check=False,
+                              env=engine.environment_with(lib), timeout=LIMIT_S)
+        complaints = done.stderr
+        failure = {"code": done.returncode, "reason": reason_of(complaints)}
+        if done.returncode == 0:
+            try:
+                figures = json.loads(done.stdout.splitlines()[-1])
+                if key in figures:
+                    return figures, None
+                failure["reason"] = f"its last line has no {key}"
+            except (ValueError, IndexError, TypeError):
+                failure["reason"] = "its last line is no JSON"
+    except subprocess.TimeoutExpired:
+        failure = {"code": None, "reason": f"no end within {LIMIT_S} s"}
+    except OSError as error:
+        failure = {"code": None, "reason": str(error)}
+    print(f"{' '.join(map(str, command))}\n{ending(failure)}: {failure['reason']}\n{complaints[-2000:]}", file=sys.stderr, flush=True)
+    return None, failure
+
+
+def ending(failure: dict) -> str:
+    code = failure["code"]
+    if code is None:
+        return "it did not run to its end"
+    return f"it was killed by signal {-code}" if code < 0 else f"it ended with {code}"
+
+
+def lacks_cudnn(failure: dict | None) -> bool:
+    return failure is not None and failure["code"] == WITHOUT_CUDNN and "cuDNN" in failure["reason"]
 
 
 def of_model(name: str, batch: int) -> list:
@@ -68,12 +107,12 @@ def ours(program: str, name: str, batch: int, steps: int, attention: str) -> lis
             f"--train.attention={attention}"]
 
 
-def planned_gib(options: argparse.Namespace, name: str, batch: int) -> float:
-    """On the GPU; what a checkpoint is copied to lies in the host's memory."""
-    plan = last_json([options.program, "plan", *of_model(name, batch)], options.lib)
-    if isinstance(plan, int):
-        sys.exit(f"{name} cannot be planned")
-    return (plan["largest_rank_bytes"] - plan["ranks"][0]["memory"]["checkpoint_copy"]) / 2**30
+def planned_gib(options: argparse.Namespace, name: str, batch: int) -> tuple:
+    """On the GPU, and None, or None and the failure; what a checkpoint is copied to lies in the host's memory."""
+    plan, failure = last_json([options.program, "plan", *of_model(name, batch)], options.lib, "largest_rank_bytes")
+    if failure is not None:
+        return None, failure
+    return (plan["largest_rank_bytes"] - plan["ranks"][0]["memory"]["checkpoint_copy"]) / 2**30, None
 
 
 def peer(name: str, batch: int, steps: int) -> list:
@@ -93,23 +132,9 @@ def median_mfu(runs: list):
     return statistics.median(shares) if shares else None
 
 
-def measure(options: argparse.Namespace, name: str, with_peer: bool) -> dict:
-    batch = options.batch or batch_of(name)
-    commands = {"own": ours(options.program, name, batch, options.steps, "own"),
-                "cudnn": ours(options.program, name, batch, options.steps, "cudnn")}
-    if with_peer:
-        commands["torch"] = peer(name, batch, options.steps)
-    runs = {program: [] for program in commands}
-    failed = {}
-    for _ in range(options.rounds):
-        for program, command in commands.items():
-            figures = last_json(command, "" if program == "torch" else options.lib)
-            if isinstance(figures, int):
-                failed[program] = figures
-            else:
-                runs[program].append(figures)
-
-    row = {"model": name, "batch": batch, "rounds": options.rounds, "failed": failed}
+def row_of(name: str, batch: int, runs: dict, failed: dict) -> dict:
+    """Medians of the runs by program."""
+    row = {"model": name, "batch": batch, "rounds": max(map(len, runs.values())), "failed": failed}
     for program, figures in runs.items():
         if figures:
             row[program] = {"tokens_per_s": statistics.median(f["tokens_per_s"] for f in figures), "first_run": figures[0],
@@ -125,15 +150,50 @@ def measure(options: argparse.Namespace, name: str, with_peer: bool) -> dict:
     return row
 
 
+def measure(options: argparse.Namespace, name: str, with_peer: bool, keep) -> dict:
+    """keep: is given the row as far as it has come, after each run."""
+    batch = options.batch or batch_of(name)
+    commands = {"own": ours(options.program, name, batch, options.steps, "own"),
+                "cudnn": ours(options.program, name, batch, options.steps, "cudnn")}
+    if with_peer:
+        commands["torch"] = peer(name, batch, options.steps)
+    runs = {program: [] for program in commands}
+    failed = {}
+    for _ in range(options.rounds):
+        for program, command in commands.items():
+            figures, failure = last_json(command, "" if program == "torch" else options.lib, "tokens_per_s")
+            if failure is not None:
+                failed[program] = failure
+            else:
+                runs[program].append(figures)
+            keep({**row_of(name, batch, runs, failed), "unfinished": True})
+    return row_of(name, batch, runs, failed)
+
+
+def failures_of(row: dict) -> list:
+    """What did not run and should have: no bar can be held to it."""
+    below = []
+    for attention in ("own", "cudnn"):
+        failure = row["failed"].get(attention)
+        if failure is not None and not (attention == "cudnn" and lacks_cudnn(failure)):
+            below.append(f"{row['model']}: with attention {attention} {ending(failure)}: {failure['reason']}")
+    peer_failure = row["failed"].get("torch")
+    if peer_failure is not None:
+        full = re.search("out of memory|OutOfMemory", peer_failure["reason"], re.IGNORECASE)
+        what = (f"PyTorch ran out of memory at a batch of {row['batch']}" if full else f"PyTorch failed, {ending(peer_failure)}")
+        below.append(f"{row['model']}: the ratio could not be judged: {what}: {peer_failure['reason']}")
+    if "plan" in row["failed"]:
+        below.append(f"{row['model']}: could not be judged: it cannot be planned: {row['failed']['plan']['reason']}")
+    elif "tokens_per_s" not in row:
+        below.append(f"{row['model']}: it did not run")
+    return below
+
+
 def below_bars(rows: list) -> list:
     below = []
     for row in rows:
-        for attention in ("own", "cudnn"):
-            code = row["failed"].get(attention, 0)
-            if code != 0 and (attention, code) != ("cudnn", WITHOUT_CUDNN):
-                below.append(f"{row['model']}: with attention {attention} it ended with {code}")
+        below += failures_of(row)
         if "tokens_per_s" not in row:
-            below.append(f"{row['model']}: it did not run")
             continue
         least = 0.40 if row["model"].endswith("_150m") else 0.50
         if row["mfu"] is not None and row["mfu"] < least:
@@ -146,8 +206,10 @@ def below_bars(rows: list) -> list:
 def not_judged(rows: list) -> list:
     ran = [row for row in rows if "tokens_per_s" in row]
     return ([f"{row['model']}: no MFU, as no peak is stated of this GPU" for row in ran if row["mfu"] is None] +
-            [f"{row['model']}: no ratio, as PyTorch did not run" for row in ran if row.get("ratio") is None] +
-            [f"{row['model']}: not with cuDNN's attention, which is not linked" for row in ran if "cudnn" in row["failed"]])
+            [f"{row['model']}: no ratio, as there is no PyTorch that sees the GPU" for row in ran
+             if row.get("ratio") is None and "torch" not in row["failed"]] +
+            [f"{row['model']}: not with cuDNN's attention, which is not linked" for row in ran
+             if lacks_cudnn(row["failed"].get("cudnn"))])
 
 
 def line_of(row: dict) -> str:
@@ -172,17 +234,28 @@ def main() -> int:
     print("| model     | batch |    redllm | attention |    MFU |   PyTorch | ratio |\n"
           "|-----------|-------|-----------|-----------|--------|-----------|-------|")
     rows = []
+
+    def keep(unfinished: list) -> None:
+        if options.out:
+            all_rows = rows + unfinished
+            engine.replace_file(pathlib.Path(options.out), json.dumps(
+                {"rows": all_rows, "below_bars": below_bars([row for row in all_rows if "unfinished" not in row])}) + "\n")
+
     there = memory_gib()
     for name in options.models:
-        needed = planned_gib(options, name, options.batch or batch_of(name))
-        if needed > SHARE * there:
+        batch = options.batch or batch_of(name)
+        needed, failure = planned_gib(options, name, batch)
+        if failure is not None:
+            rows.append({"model": name, "batch": batch, "failed": {"plan": failure}})
+        elif needed > SHARE * there:
             print(f"left out: {name} takes {needed:.1f} GiB by its plan, and the GPU has {there:.1f}", flush=True)
             continue
-        rows.append(measure(options, name, with_peer))
+        else:
+            rows.append(measure(options, name, with_peer, lambda row: keep([row])))
+        keep([])
         print(line_of(rows[-1]), flush=True)
+    keep([])
     below = below_bars(rows)
-    if options.out:
-        pathlib.Path(options.out).write_text(json.dumps({"rows": rows, "below_bars": below}) + "\n")
     for text in not_judged(rows):
         print(f"bar not judged: {text}")
     print("\n".join(f"bar missed: {text}" for text in below) or "bars: none of those judged is missed")

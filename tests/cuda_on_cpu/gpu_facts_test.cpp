@@ -2,7 +2,9 @@
 // binding.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -21,7 +23,8 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 const std::string kLocal = RED_SOURCE_DIR "/launch/local.sh";
-const std::string kHealthy = "sm=1980 memory=2619 temperature=61 milliwatts=412000 ecc=0 reasons=0";
+const std::string kHealthy =
+    "sm=1980 memory=2619 temperature=61 milliwatts=412000 limit=700000 ecc=0 reasons=0";
 
 class GpuFactsTest : public testing::Test {
  protected:
@@ -100,6 +103,9 @@ TEST_F(GpuFactsTest, PreflightShowsSensorsOfEveryRank) {
     EXPECT_EQ(gpu.at("pci_address"), fmt::format("0000:{:02x}:00.0", 0x10 + rank));
     EXPECT_EQ(gpu.at("temperature_c"), 61);
     EXPECT_EQ(gpu.at("power_w"), 412);
+    EXPECT_EQ(gpu.at("power_limit_w"), 700);
+    EXPECT_EQ(gpu.at("memory_mhz"), 2619);
+    EXPECT_EQ(gpu.at("name"), "CPU in the place of a GPU");
     EXPECT_EQ(gpu.at("driver"), "580.65.06");
   }
   const ChildResult table = preflight(1, environment, "");
@@ -164,11 +170,13 @@ TEST_F(GpuFactsTest, WithoutSensorsPreflightSaysSoAndNothingFails) {
 }
 
 TEST_F(GpuFactsTest, TrainingWritesSensorsDownAndWarnsOnce) {
-  const ChildResult result =
-      run(1,
-          fmt::format("RED_NVML={} FAKE_NVML='sm=1200 temperature=92 milliwatts=300000 ecc=0 reasons=0x20'",
-                      FAKE_NVML_LIBRARY),
-          "train --config=run.ini --train.run_dir=hot --train.precision=fp32");
+  const ChildResult result = run(
+      1,
+      fmt::format(
+          "RED_NVML={} FAKE_NVML='sm=1200 memory=2619 temperature=92 milliwatts=300000 limit=650000 ecc=0 "
+          "reasons=0x20'",
+          FAKE_NVML_LIBRARY),
+      "train --config=run.ini --train.run_dir=hot --train.precision=fp32");
   ASSERT_EQ(result.exit_code, 0) << result.err;
   std::istringstream lines(read_bytes(folder_.path() / "hot/metrics.jsonl"));
   int steps = 0;
@@ -177,6 +185,10 @@ TEST_F(GpuFactsTest, TrainingWritesSensorsDownAndWarnsOnce) {
     EXPECT_EQ(metrics.at("gpu_sm_mhz"), 1200);
     EXPECT_EQ(metrics.at("gpu_temperature_c"), 92);
     EXPECT_EQ(metrics.at("gpu_power_w"), 300);
+    EXPECT_EQ(metrics.at("gpu_memory_mhz"), 2619);
+    EXPECT_EQ(metrics.at("gpu_power_limit_w"), 650);
+    EXPECT_EQ(metrics.at("gpu_names"), json({"CPU in the place of a GPU"}));
+    EXPECT_EQ(metrics.at("gpu_lost_ranks"), 0);
     EXPECT_EQ(metrics.at("gpu_slowed_ranks"), 1);
     EXPECT_EQ(metrics.at("gpu_ecc_errors"), 0);
     EXPECT_TRUE(metrics.at("mfu").is_null());
@@ -189,6 +201,65 @@ TEST_F(GpuFactsTest, TrainingWritesSensorsDownAndWarnsOnce) {
   EXPECT_NE(result.err.find("(CPU in the place of a GPU): 0:0"), std::string::npos) << result.err;
   EXPECT_NE(result.err.find("no mfu: no peak is stated of the GPUs of 1 of 1 ranks"), std::string::npos)
       << result.err;
+}
+
+TEST_F(GpuFactsTest, ALostGpuEndsTheRunWithItsRank) {
+  const ChildResult result =
+      run(2,
+          fmt::format("CUDA_ON_CPU_DEVICES=2 RED_NVML={} FAKE_NVML=$([ $r = 1 ] && echo lost || echo '{}')",
+                      FAKE_NVML_LIBRARY, kHealthy),
+          "train --config=run.ini --train.run_dir=gone --train.precision=fp32 --parallel.data=2 "
+          "--train.global_batch=4");
+  EXPECT_EQ(result.exit_code, 6) << result.err;
+  std::array<char, 256> host{};
+  ASSERT_EQ(gethostname(host.data(), host.size() - 1), 0);
+  for (const std::string& words :
+       {std::string("rank 1 error: step 1: CPU in the place of a GPU at 0000:11:00.0 on "),
+        std::string(host.data()) + " is lost, NVML says \"GPU is lost\": restart the machine"})
+    EXPECT_NE(result.err.find(words), std::string::npos) << words << "\n" << result.err;
+  std::istringstream lines(read_bytes(folder_.path() / "gone/metrics.jsonl"));
+  std::string line;
+  ASSERT_TRUE(std::getline(lines, line));
+  const json metrics = json::parse(line);
+  EXPECT_EQ(metrics.at("gpu_lost_ranks"), 1);
+  EXPECT_EQ(metrics.at("gpu_sm_mhz"), 1980);  // of the other rank
+  EXPECT_FALSE(std::getline(lines, line)) << line;
+}
+
+TEST_F(GpuFactsTest, InstancesOfADividedGpuHaveMemoryOfTheirOwn) {
+  const std::string large = "--json --model.d_ff=65536", quiet = "RED_NVML=none CUDA_ON_CPU_DEVICES=";
+  const ChildResult alone = preflight(2, quiet + "2", large);
+  ASSERT_EQ(alone.exit_code, 0) << alone.err;
+  const uint64_t needed = json::parse(alone.out).at("ranks").at(0).at("gpu").at("memory_needed");
+  ASSERT_GT(needed, 20U << 20) << "beside which what preflight itself takes is little";
+  const std::string half_more = fmt::format(" CUDA_ON_CPU_MEMORY={}", needed * 3 / 2);
+  const ChildResult divided = preflight(2, quiet + "2 CUDA_ON_CPU_MIG=1" + half_more, large);
+  ASSERT_EQ(divided.exit_code, 0) << divided.err;
+  const json ranks = json::parse(divided.out).at("ranks");
+  EXPECT_EQ(ranks.at(0).at("gpu").at("pci_address"), ranks.at(1).at("gpu").at("pci_address"));
+  EXPECT_NE(ranks.at(0).at("gpu").at("identity"), ranks.at(1).at("gpu").at("identity"));
+  // NCCL of this version takes one rank of each GPU.
+  EXPECT_NE(divided.err.find("ranks 0 and 1 have instances of one divided GPU"), std::string::npos)
+      << divided.err;
+  const ChildResult shared = preflight(2, quiet + "1" + half_more, large);
+  EXPECT_EQ(shared.exit_code, 9) << shared.err;
+  EXPECT_NE(shared.err.find("what runs on it needs"), std::string::npos) << shared.err;
+}
+
+TEST_F(GpuFactsTest, TheLaunchersOfOthersSayWhichGpuARankTakes) {
+  for (const char* launcher : {"OMPI_COMM_WORLD_LOCAL_RANK=2", "MPI_LOCALRANKID=2 SLURM_LOCALID=0",
+                               "PMI_LOCAL_RANK=2 SLURM_LOCALID=0", "SLURM_LOCALID=2"}) {
+    const ChildResult result = run_child(
+        {"/bin/sh", "-c",
+         fmt::format(
+             "export CUDA_ON_CPU_DEVICES=4 RED_NVML=none RED_GEMM_CACHE=off {}; exec {} preflight "
+             "--json --config=run.ini --train.run_dir=fresh --train.precision=fp32 --seconds=0 --mib=1 "
+             "--train.deterministic=yes --slower-by=1",
+             launcher, RED_PROGRAM)},
+        folder_.path(), 100);
+    ASSERT_EQ(result.exit_code, 0) << launcher << result.err;
+    EXPECT_EQ(json::parse(result.out).at("ranks").at(0).at("gpu").at("index"), 2) << launcher;
+  }
 }
 
 /// A machine whose cores 0 and 1, of those that this test may use, are NUMA nodes with a GPU each.

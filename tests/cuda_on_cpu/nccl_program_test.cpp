@@ -62,6 +62,41 @@ TEST(NcclProgram, CollectivesAndMessagesAreTimed) {
     EXPECT_EQ(sizes[name], 6) << name;
 }
 
+TEST(NcclProgram, EveryAxisIsTimed) {
+  const ChildResult result = run_child({"/usr/bin/env",
+                                        "CUDA_ON_CPU_DEVICES=8",
+                                        "RED_GEMM_CACHE=off",
+                                        RED_SOURCE_DIR "/launch/local.sh",
+                                        "-n",
+                                        "6",
+                                        RED_PROGRAM,
+                                        "bench",
+                                        "comm",
+                                        "--config",
+                                        kBench,
+                                        "--json",
+                                        "--from-kib=64",
+                                        "--to-mib=1",
+                                        "--bench.steps=1",
+                                        "--model.decoder_layers=2",
+                                        "--parallel.tensor=2",
+                                        "--parallel.encoder_stages=1",
+                                        "--parallel.decoder_stages=2",
+                                        "--parallel.transport=nccl"},
+                                       RED_BINARY_DIR, 200);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  std::map<std::string, int> rows;
+  const nlohmann::json figures = nlohmann::json::parse(result.out);
+  for (const nlohmann::json& row : figures.at("comm")) {
+    ++rows[row.at("axis").get<std::string>() + ", " + row.at("operation").get<std::string>()];
+    EXPECT_EQ(row.at("ranks"), row.at("axis") == "tensor" ? 2 : 3) << row;
+    EXPECT_GT(row.at("bus_gb_per_s"), 0) << row;
+  }
+  for (const char* name : {"tensor, all-reduce", "tensor, reduce-scatter", "tensor, all-gather",
+                           "pipeline, send to the next stage", "pipeline, send both ways"})
+    EXPECT_EQ(rows[name], 3) << name;
+}
+
 TEST(NcclProgram, SaysWhyATransportCannotBeHad) {
   const ChildResult aware = run_on_two("CUDA_ON_CPU_DEVICES=2", "--parallel.transport=cuda_aware");
   EXPECT_EQ(aware.exit_code, 2) << aware.err;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "device/backend.hpp"
+#include "device/cuda_device.hpp"
 #include "device/stream.hpp"
 #include "runtime/options.hpp"
 
@@ -32,6 +33,8 @@ TEST_F(CudaAbsent, IsSaidWithTheProgramToUse) {
   expect_refused([] { const Buffer buffer(16); });
   expect_refused([] { Stream(1, 0).handle(); });
   expect_refused([] { synchronize_device(); });
+  expect_refused([] { detail::gpu_identity(); });
+  expect_refused([] { gpu_facts(); });
 }
 
 TEST_F(CudaAbsent, DoesNotKeepFromPlanning) {

@@ -1,7 +1,7 @@
 // What stands for libnvidia-ml.so.1 in tests: it says what FAKE_NVML has it say, of every GPU whose PCI
-// address is below 0000:20. FAKE_NVML="sm=1980 memory=2619 temperature=61 milliwatts=412000 ecc=0
-// reasons=0x44": a number that is not there is not supported. "uninitialized": there is no driver; "lost":
-// the GPU does not answer.
+// address is below 0000:20. FAKE_NVML="sm=1980 memory=2619 temperature=61 milliwatts=412000 limit=700000
+// ecc=0 reasons=0x44": a number that is not there is not supported. "uninitialized": there is no driver;
+// "lost": the GPU does not answer; "gone": nor is it found any more; "reset": it must be reset.
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -9,7 +9,7 @@
 namespace {
 
 constexpr int kSuccess = 0, kInvalidArgument = 2, kNotSupported = 3, kNotFound = 6, kDriverNotLoaded = 9,
-              kGpuIsLost = 15;
+              kGpuIsLost = 15, kResetRequired = 16;
 int the_gpu = 0;
 
 std::string words() {
@@ -24,6 +24,7 @@ bool says(const std::string& word) {
 int tell(void* device, const std::string& key, unsigned long long& value) {
   if (device != &the_gpu) return kInvalidArgument;
   if (says("lost")) return kGpuIsLost;
+  if (says("reset")) return kResetRequired;
   const std::string all = words();
   const std::size_t at = all.find(" " + key + "=");
   if (at == std::string::npos) return kNotSupported;
@@ -56,6 +57,8 @@ const char* nvmlErrorString(int result) {
       return "Driver Not Loaded";
     case kGpuIsLost:
       return "GPU is lost";
+    case kResetRequired:
+      return "GPU requires reset";
     default:
       return "Unknown Error";
   }
@@ -66,6 +69,7 @@ int nvmlSystemGetDriverVersion(char* version, unsigned length) {
 }
 int nvmlDeviceGetHandleByPciBusId_v2(const char* address, void** device) {
   if (std::string(address) >= "0000:20") return kNotFound;
+  if (says("gone")) return kGpuIsLost;
   *device = &the_gpu;
   return kSuccess;
 }
@@ -78,6 +82,9 @@ int nvmlDeviceGetTemperature(void* device, int sensor, unsigned* celsius) {
 }
 int nvmlDeviceGetPowerUsage(void* device, unsigned* milliwatts) {
   return tell(device, "milliwatts", milliwatts);
+}
+int nvmlDeviceGetEnforcedPowerLimit(void* device, unsigned* milliwatts) {
+  return tell(device, "limit", milliwatts);
 }
 int nvmlDeviceGetTotalEccErrors(void* device, int type, int counter, unsigned long long* count) {
   return type == 1 && counter == 0 ? tell(device, "ecc", *count) : kInvalidArgument;

@@ -18,12 +18,14 @@ std::optional<GpuState> read_as(const char* state) {
 }
 
 TEST(GpuSensors, ReadsWhatTheGpuSays) {
-  const auto state = read_as("sm=1980 memory=2619 temperature=61 milliwatts=412500 ecc=0 reasons=0");
+  const auto state =
+      read_as("sm=1980 memory=2619 temperature=61 milliwatts=412500 limit=650000 ecc=0 reasons=0");
   ASSERT_TRUE(state);
   EXPECT_EQ(state->sm_mhz, 1980);
   EXPECT_EQ(state->memory_mhz, 2619);
   EXPECT_EQ(state->temperature_c, 61);
   EXPECT_EQ(state->power_w, 412.5);
+  EXPECT_EQ(state->power_limit_w, 650);
   EXPECT_EQ(state->ecc_errors, 0);
   EXPECT_FALSE(state->power_capped);
   EXPECT_TRUE(state->slowed_by.empty());
@@ -34,7 +36,8 @@ TEST(GpuSensors, WhatAGpuDoesNotTellIsNotThere) {
   const auto state = read_as("sm=210");
   ASSERT_TRUE(state);
   EXPECT_EQ(state->sm_mhz, 210);
-  EXPECT_FALSE(state->temperature_c || state->power_w || state->ecc_errors || state->memory_mhz);
+  EXPECT_FALSE(state->temperature_c || state->power_w || state->power_limit_w || state->ecc_errors ||
+               state->memory_mhz);
   EXPECT_TRUE(state->slowed_by.empty());
 }
 
@@ -56,6 +59,8 @@ TEST(GpuSensors, ALostGpuIsNamed) {
   ASSERT_TRUE(state);
   EXPECT_EQ(state->lost, "GPU is lost");
   EXPECT_FALSE(state->sm_mhz);
+  EXPECT_EQ(read_as("gone sm=1980")->lost, "GPU is lost");
+  EXPECT_EQ(read_as("reset sm=1980")->lost, "GPU requires reset");
 }
 
 TEST(GpuSensors, TheDriverHasAVersion) {

@@ -24,5 +24,6 @@ plugins=$(dirname "$(ldd "${programs[0]}" | sed -n 's/.*libmpi\.so.* => \(\/[^ ]
 plugins=$(find -L "$plugins" /usr/lib*/*/openmpi/lib/openmpi* -maxdepth 1 -name 'mca_*.so' -printf '%h\n' 2>/dev/null | sort -u | head -n 1)
 if [ -n "$plugins" ]; then cp -rL "$plugins" "$folder/lib/openmpi"; fi
 tar cf "$file" "${programs[@]}" "$build/gpu_tests/list.txt" configs launch tests/gpu tests/bench/*.py tests/golden/*.h5
-tar rf "$file" -C "$folder" lib
+git describe --always --dirty >"$folder/revision.txt" 2>/dev/null || echo unknown >"$folder/revision.txt"
+tar rf "$file" -C "$folder" lib revision.txt
 echo "packed ${#programs[@]} programs and $(find "$folder/lib" -name '*.so*' | wc -l) libraries into $file, $(du -h "$file" | cut -f 1)"

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Puts what tests/gpu/run_all.sh left in its folder into tests/bench/results/NAME.json, with hardware and versions."""
+"""Puts what tests/gpu/run_all.sh left in its folder of one part into tests/bench/results/NAME.json, with hardware, versions, date and
+commit. Parts that the file has already stay, and so does all that can be read where something cannot; then it ends with 1."""
 import argparse
 import ctypes
 import json
@@ -61,23 +62,73 @@ def versions(program: str, lib: str) -> dict:
     }
 
 
-def records(folder: pathlib.Path) -> list:
+def records(folder: pathlib.Path, part: str) -> list:
     lines = (folder / "records.tsv").read_text().splitlines()
     keys = ("part", "name", "verdict", "seconds", "detail")
-    return [dict(zip(keys, line.split("\t"))) for line in lines]
+    rows = [dict(zip(keys, line.split("\t"))) for line in lines]
+    return [row for row in rows if row["part"] == part]
+
+
+def figures(folder: pathlib.Path, part: str, trouble: list) -> dict:
+    """By name of the file; one that cannot be read is told of and left out."""
+    found = {}
+    for path in [folder / f"{part}.json", *sorted(folder.glob(f"{part}-*.json"))]:
+        try:
+            if path.exists():
+                found[path.stem] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            trouble.append(f"{path} has no figures: {error}")
+    return found
+
+
+def former_parts(path: pathlib.Path, trouble: list) -> dict:
+    """Of the file that is there; one that cannot be read is kept under another name."""
+    if not path.exists():
+        return {}
+    try:
+        parts = json.loads(path.read_text())["parts"]
+        if not all(isinstance(part, dict) for part in parts.values()):
+            raise TypeError("its parts are no objects")
+        return parts
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        number = 1
+        while (aside := path.with_name(f"{path.name}.unreadable-{number}")).exists():
+            number += 1
+        path.rename(aside)
+        trouble.append(f"{path} could not be read ({type(error).__name__}: {error}); it is {aside.name} now")
+        return {}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True)
+    parser.add_argument("--part", required=True, help="the one that is through; others stay as the file has them")
+    parser.add_argument("--interrupted", action="store_true", help="it is not")
     parser.add_argument("--run", type=pathlib.Path, required=True, help="the folder")
     parser.add_argument("--program", required=True)
     parser.add_argument("--lib", default="", help="a folder of libraries that the program is run with")
     options = parser.parse_args()
-    figures = {path.stem: json.loads(path.read_text()) for path in sorted(options.run.glob("*.json"))}
-    path = engine.write(options.name, records(options.run), gpus=gpus(), versions=versions(options.program, options.lib), figures=figures)
+    trouble = []
+    part = {**engine.about(), "gpus": gpus(), "versions": versions(options.program, options.lib),
+            "figures": figures(options.run, options.part, trouble)}
+    try:
+        part["rows"] = records(options.run, options.part)
+    except (OSError, ValueError) as error:
+        trouble.append(f"which tests ran is not known: {error}")
+        part["rows"] = []
+    if options.interrupted:
+        part["interrupted"] = True
+    if trouble:
+        part["trouble"] = list(trouble)
+    engine.RESULTS.mkdir(parents=True, exist_ok=True)
+    path = engine.RESULTS / f"{options.name}.json"
+    parts = former_parts(path, trouble)
+    parts[options.part] = part
+    engine.replace_file(path, json.dumps({"parts": parts}, indent=1) + "\n")
+    for line in trouble:
+        print(f"results: {line}", file=sys.stderr)
     print(path)
-    return 0
+    return 1 if trouble else 0
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ usage: tests/gpu/run_all.sh --name NAME [OPTIONS] [PART...]
 parts, in this order; all of them by default:
   conformance  the tests of ops, device and communicators (gpu_tests in the build folder), one process each
   golden       losses, gradients, logits and whole trajectories against tests/golden
-  layouts      the same in every layout of 2, 4 and 8 ranks that share the GPU, over MPI and host memory
+  layouts      the same in every layout of 2, 4 and 8 ranks: sharing one GPU, over MPI and host memory, and where there are as
+               many GPUs, over NCCL, each rank on its own
   sanitizer    compute-sanitizer's memcheck, racecheck, initcheck and synccheck on the tests of all our kernels (products are
                cuBLASLt's)
   ops          redllm-cuda bench ops of the 150M models: every kernel and product beside its limits
@@ -27,7 +28,10 @@ options:
   --pack FILE      on the machine that builds: a tar file of programs, libraries, scripts and golden files to bring along, for
                    a machine that cannot build; there: tar xf FILE, then this script with --no-build --lib lib
   --dry-run        print what would run; needs no GPU
-Ends with 0: all that ran is well; 1: a test failed or a bar was missed; 2: wrong usage, or no GPU here.
+Each part goes into tests/bench/results/NAME_gpu.json when it is through, or interrupted; parts that are not run stay in that file
+as they were, with the date and the commit that they had. CUDA_VISIBLE_DEVICES, where it is set, says which GPUs are used.
+Ends with 0: all that ran is well; 1: a test failed, a bar was missed or figures could not be read; 2: wrong usage, or no GPU
+here; 130: interrupted.
 What cannot run is skipped with its reason: ranks need mpirun, each sanitizer its program, steps a PyTorch with CUDA.
 END
 }
@@ -77,9 +81,25 @@ if [ -n "$pack" ]; then
 fi
 
 [[ $name =~ ^[A-Za-z0-9-]+$ ]] || [ "$dry" = yes ] || fail "--name NAME is missing: letters, digits and dashes (--help)"
-gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
+listed=$(nvidia-smi -L 2>/dev/null)
+gpus=$(grep -c '^GPU ' <<<"$listed")
 if [ "$gpus" = 0 ] && [ "$dry" = no ]; then
   fail "no GPU answers here (nvidia-smi -L lists none). The same tests run without one over fakes: ctest --preset release -L cuda; --dry-run prints what would run"
+fi
+# What CUDA shows of them: those named, up to the first that names none; of instances of divided GPUs the first alone,
+# where none is named.
+first_gpu=0
+if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+  named=${CUDA_VISIBLE_DEVICES//[[:space:]]/} gpus=0
+  IFS=, read -r -a named <<<"$named"
+  for gpu in "${named[@]}"; do
+    [[ -n $gpu && $gpu != -* && $gpu != NoDevFiles ]] || break
+    gpus=$((gpus + 1))
+  done
+  first_gpu=${named[0]:-}
+  [ "$gpus" -gt 0 ] || [ "$dry" = yes ] || fail "CUDA_VISIBLE_DEVICES='$CUDA_VISIBLE_DEVICES' hides every GPU"
+elif grep -q '^ *MIG ' <<<"$listed"; then
+  gpus=1
 fi
 [ "$dry" = no ] || gpus=2 # whatever is here
 
@@ -110,7 +130,9 @@ record() { # record PART NAME ok|failed|skipped SECONDS DETAIL
 }
 skip() { record "$1" "$2" skipped 0 "$3"; } # skip PART NAME REASON
 
-# run PART NAME LIMIT_S COMMAND...: its output goes to a log, whose end is shown where it fails.
+# run PART NAME LIMIT_S COMMAND...: its output goes to a log, whose end is shown where it fails. Where `must_say` is set, a
+# command whose output has no such words has done something else than it was to, and failed.
+must_say=''
 run() {
   local part=$1 what=$2 limit=$3 log=$out/$1-${2//[^A-Za-z0-9_.-]/_}.log begin=$SECONDS code
   shift 3
@@ -120,8 +142,16 @@ run() {
     printf '\n'
     return
   fi
-  timeout "$limit" "$@" >"$log" 2>"$log.err" </dev/null
+  timeout "$limit" "$@" >"$log" 2>"$log.err" </dev/null &
+  child=$!
+  wait "$child" # which a signal interrupts, and a command in the foreground would not be
   code=$?
+  child=''
+  if [ "$code" = 0 ] && [ -n "$must_say" ] && ! grep -qF "$must_say" "$log" "$log.err"; then
+    tail -n 30 "$log" "$log.err" >&2
+    record "$part" "$what" failed $((SECONDS - begin)) "it did not say '$must_say', see $log"
+    return 1
+  fi
   if [ "$code" = 0 ]; then
     record "$part" "$what" ok $((SECONDS - begin)) "$(grep -o '^\[  PASSED  \] .*' "$log" | tail -n 1)"
     return
@@ -139,15 +169,19 @@ measure() {
   [ "$dry" = yes ] || tail -n 1 "$log" >"$out/$1-$2.json"
 }
 
+before=() # words in front of a command on ranks
 on_ranks() { # on_ranks N COMMAND...: the words of the command, by launch/local.sh where ranks are several
   words=("${with_lib[@]}" "${@:2}")
   if [ "$1" != 1 ]; then words=(launch/local.sh -n "$1" --cores-per-rank 0 "${words[@]}"); fi
+  words=("${before[@]}" "${words[@]}")
 }
 
 # run_test PART PROGRAM RANKS each|shared [ARGUMENTS...]
 run_test() {
   local part=$1 test=$2 ranks=$3 whose=$4 what=$2
   if [ "$ranks" != 1 ]; then what+=", $ranks ranks"; fi
+  if [ ${#before[@]} -gt 0 ]; then what+=" on one GPU"; fi
+  if [ "$part $whose" = "layouts each" ]; then what+=" over NCCL"; fi
   if [ ! -x "$tests/$test" ] && [ "$dry" = no ]; then
     skip "$part" "$what" "$tests/$test is not built"
   elif [ "$ranks" != 1 ] && [ "$mpirun" = no ] && [ "$dry" = no ]; then
@@ -174,10 +208,19 @@ each_test() { # each_test PART PATTERN: those of the list whose names match, on 
 part_conformance() { each_test conformance '^(ops|device|parallel|train)_'; }
 part_golden() { each_test golden '^golden_'; }
 
+# Ranks that see one GPU share it, and exchange its memory through the host's; those that see as many as they are have one each.
 part_layouts() {
-  local test ranks
+  local test ranks before
   for test in golden_cuda_step_gpu_test golden_cuda_adafactor_gpu_test; do
-    for ranks in 2 4 8; do run_test layouts "$test" "$ranks" shared; done
+    for ranks in 2 4 8; do
+      before=(env "CUDA_VISIBLE_DEVICES=$first_gpu")
+      must_say='ranks exchange GPU memory over MPI, through host memory'
+      run_test layouts "$test" "$ranks" shared
+      before=()
+      must_say='ranks exchange GPU memory over NCCL'
+      run_test layouts "$test" "$ranks" each
+      must_say=''
+    done
   done
 }
 
@@ -212,20 +255,34 @@ part_ops() {
   done
 }
 
+comm_on() { # comm_on NAME RANKS OPTIONS...
+  on_ranks "$2" "$program" bench comm --device cuda --config configs/models/red_150m.ini --train.precision=bf16 --to-mib 256 --json \
+    "${@:3}"
+  measure comm "$1" "${words[@]}"
+}
+
 part_comm() {
-  local comm=(bench comm --device cuda --config configs/models/red_150m.ini --train.precision=bf16 --to-mib 256 --json)
+  local axes=(--parallel.data=2 --parallel.tensor=2 --parallel.encoder_stages=1)
   if [ "$mpirun" = no ] && [ "$dry" = no ]; then
     skip comm "all" "there is no mpirun"
     return
   fi
+  # All GPUs on the data axis; then every axis, as far as the GPUs suffice; then two and eight ranks that share what is there.
   if [ "$gpus" -gt 1 ] || [ "$dry" = yes ]; then
-    on_ranks "$gpus" "$program" "${comm[@]}" --parallel.data="$gpus" --parallel.transport=nccl
-    measure comm nccl "${words[@]}"
+    comm_on nccl "$gpus" --parallel.data="$gpus" --parallel.transport=nccl
+    if [ "$gpus" -ge 8 ]; then
+      comm_on nccl_axes 8 "${axes[@]}" --parallel.transport=nccl
+    elif [ "$gpus" -ge 4 ]; then
+      comm_on nccl_axes 4 --parallel.tensor=2 --parallel.encoder_stages=1 --parallel.transport=nccl
+    else
+      comm_on nccl_tensor 2 --parallel.tensor=2 --parallel.transport=nccl
+      comm_on nccl_pipeline 2 --parallel.encoder_stages=1 --parallel.transport=nccl
+    fi
   else
     skip comm nccl "there is one GPU"
   fi
-  on_ranks 2 "$program" "${comm[@]}" --parallel.data=2 --parallel.transport=staged
-  measure comm staged "${words[@]}"
+  comm_on staged 2 --parallel.data=2 --parallel.transport=staged
+  comm_on staged_axes 8 "${axes[@]}" --parallel.transport=staged
 }
 
 part_steps() {
@@ -242,8 +299,28 @@ part_steps() {
   [ "$dry" = yes ] || sed -n '/^|/p; /^bar/p; /^left out/p' "$out/steps-beside_PyTorch.log"
 }
 
+# Into the results, what there is of a part.
+collect() { # collect PART [--interrupted]
+  python3 tests/gpu/results.py --name "${name}_gpu" --part "$@" --run "$out" --program "$program" --lib "$lib" || bad=$((bad + 1))
+}
+
+child='' part=''
+interrupted() {
+  trap '' INT TERM HUP
+  say "interrupted"
+  if [ -n "$child" ]; then # which hands it on to all that it started
+    kill -TERM "$child" 2>/dev/null
+    wait "$child"
+  fi
+  if [ -n "$part" ]; then collect "$part" --interrupted; fi
+  exit 130
+}
+
 if [ "$dry" = no ]; then
-  mkdir -p "$out" && rm -f "$out"/*.json "$out"/*.log "$out"/*.err "$out/records.tsv" && : >"$out/records.tsv"
+  mkdir -p "$out" && : >"$out/records.tsv"
+  for part in "${parts[@]}"; do rm -f "$out/$part.json" "$out/$part"-*; done
+  part=''
+  trap interrupted INT TERM HUP
   if [ "$make" = yes ] && ! command -v cmake >/dev/null; then
     say "there is no cmake: the programs of $build run as they are"
     make=no
@@ -252,9 +329,10 @@ if [ "$dry" = no ]; then
   [ -x "$program" ] || fail "$program is not there: build it (--help: --pack)"
 fi
 for part in "${known[@]}"; do
-  if [[ " ${parts[*]} " == *" $part "* ]]; then "part_$part"; fi
+  [[ " ${parts[*]} " == *" $part "* ]] || continue
+  "part_$part"
+  if [ "$dry" = no ]; then collect "$part"; fi
 done
 [ "$dry" = no ] || exit 0
-python3 tests/gpu/results.py --name "${name}_gpu" --run "$out" --program "$program" --lib "$lib" || bad=$((bad + 1))
 echo "$done_well passed, $bad failed, $skipped skipped"
 [ "$bad" = 0 ]

@@ -165,9 +165,11 @@ TEST_P(BenchTestOf, CommBenchmarkTimesEveryAxis) {
   const json figures = json::parse(succeeds(args, ranks_of(GetParam())));
   std::map<std::string, int> sizes;
   for (const json& row : figures.at("comm")) {
-    ++sizes[row.at("operation")];
+    const std::string operation = row.at("operation");
+    ++sizes[operation];
     EXPECT_EQ(row.at("ranks"), 2) << row;
-    EXPECT_EQ(row.at("axis"), row.at("operation") == "send to the next stage" ? "pipeline" : "data") << row;
+    EXPECT_EQ(row.at("axis"), operation.starts_with("send") ? "pipeline" : "data") << row;
+    EXPECT_EQ(row.at("bytes"), 1024 * row.at("kib").get<int64_t>()) << row;
     const double rate = row.at("gb_per_s"), kib = row.at("kib"), us = row.at("us");
     EXPECT_NEAR(rate * us, kib * 1.024, 1e-6 * kib) << row;
     const bool half = row.at("operation") == "reduce-scatter" || row.at("operation") == "all-gather";
@@ -175,7 +177,33 @@ TEST_P(BenchTestOf, CommBenchmarkTimesEveryAxis) {
   }
   for (const char* name : {"all-reduce", "reduce-scatter", "all-gather", "broadcast"})
     EXPECT_EQ(sizes[name], 6) << name;  // 1 KiB, 4 KiB, ... 1 MiB
-  EXPECT_EQ(sizes["send to the next stage"], GetParam() == "red" ? 6 : 0);
+  for (const char* name : {"send to the next stage", "send both ways"})
+    EXPECT_EQ(sizes[name], GetParam() == "red" ? 6 : 0) << name;
+}
+
+TEST_F(BenchTest, CommBenchmarkTimesTensorRanksAndThreeStages) {
+  const std::vector<std::string> sizes = {"--from-kib=4", "--to-mib=1", "--bench.steps=1"};
+  const auto operations_of = [&](int num_ranks, std::vector<std::string> args) {
+    args.insert(args.end(), sizes.begin(), sizes.end());
+    std::map<std::string, std::set<std::string>> operations;
+    const json figures = json::parse(succeeds(args, num_ranks));
+    for (const json& row : figures.at("comm")) operations[row.at("axis")].insert(row.at("operation"));
+    return operations;
+  };
+  using Names = std::set<std::string>;
+  const Names collectives = {"all-reduce", "reduce-scatter", "all-gather", "broadcast"},
+              messages = {"send to the next stage", "send both ways"};
+  EXPECT_EQ(operations_of(2, {"bench", "comm", "--json", "--config", "dec.ini", "--parallel.tensor=2"}),
+            (std::map<std::string, Names>{{"tensor", collectives}}));
+  // The middle one has two neighbours.
+  EXPECT_EQ(operations_of(3, {"bench", "comm", "--json", "--config", "red.ini", "--model.decoder_layers=2",
+                              "--parallel.encoder_stages=1", "--parallel.decoder_stages=2"}),
+            (std::map<std::string, Names>{{"pipeline", messages}}));
+  const std::string table = succeeds({"bench", "comm", "--config", "dec.ini", "--parallel.data=2",
+                                      "--bench.steps=1", "--from-kib=1024", "--to-mib=1"},
+                                     2);
+  EXPECT_NE(table.find("algo GB/s"), std::string::npos) << table;
+  EXPECT_NE(table.find("\nreduce-scatter           data           2      1024 "), std::string::npos) << table;
 }
 
 TEST_F(BenchTest, TheOtherDeviceIsTheOtherProgram) {

@@ -25,6 +25,7 @@ std::vector<RankReport> cluster() {
     gpu.index = rank % 2;
     gpu.name = "NVIDIA H100 80GB HBM3";
     gpu.pci_address = rank % 2 == 0 ? "0000:19:00.0" : "0000:9b:00.0";
+    gpu.identity = "gpu" + std::to_string(rank);
     gpu.numa_node = rank % 2;
     gpu.near_cores = rank % 2 == 0 ? "0-3" : "4-7";
     gpu.core_nodes = {rank % 2};
@@ -35,6 +36,7 @@ std::vector<RankReport> cluster() {
     gpu.state.memory_mhz = 2619.0;
     gpu.state.temperature_c = 61.0;
     gpu.state.power_w = 690.5;
+    gpu.state.power_limit_w = 700.0;
     gpu.state.power_capped = true;
     gpu.state.ecc_errors = 0;
   }
@@ -89,8 +91,11 @@ TEST(GpuReportTest, AGpuWithTooLittleFreeMemoryIsNotFit) {
   expect_one(found([&](auto& reports) { reports[1].gpu->memory_needed = uint64_t{80} << 30; }), {},
              {"GPU 1 of rank 1", "needs 80.0 GiB"}, true);
   // Two ranks on one GPU.
-  expect_one(found([](auto& reports) { reports[1].gpu->pci_address = reports[0].gpu->pci_address; }), {},
+  expect_one(found([](auto& reports) { reports[1].gpu->identity = reports[0].gpu->identity; }), {},
              {"GPU 0 of rank 0 on node n0", "needs 120.0 GiB"}, true);
+  // Two instances of one, each with memory of its own.
+  EXPECT_TRUE(
+      found([](auto& reports) { reports[1].gpu->pci_address = reports[0].gpu->pci_address; }).empty());
 }
 
 TEST(GpuReportTest, ALostGpuIsNotFit) {
@@ -130,6 +135,8 @@ TEST(GpuReportTest, ReportsComeBackAsTheyWere) {
   EXPECT_FALSE(again[2].gpu);
   ASSERT_TRUE(again[0].gpu);
   EXPECT_EQ(again[0].gpu->state.power_w, 690.5);
+  EXPECT_EQ(again[0].gpu->state.power_limit_w, 700.0);
+  EXPECT_EQ(again[1].gpu->identity, "gpu1");
   EXPECT_FALSE(again[1].gpu->state.power_w);
 }
 
@@ -137,7 +144,8 @@ TEST(GpuReportTest, TheTableHasALineForEachRank) {
   std::vector<RankReport> reports = cluster();
   const std::string table = gpu_table(reports);
   EXPECT_EQ(std::count(table.begin(), table.end(), '\n'), 5) << table;
-  EXPECT_NE(table.find("0000:9b:00.0"), std::string::npos) << table;
+  for (const char* cell : {"0000:9b:00.0", " 2619 ", " 700 "})
+    EXPECT_NE(table.find(cell), std::string::npos) << cell << "\n" << table;
   for (RankReport& r : reports) r.gpu.reset();
   EXPECT_EQ(gpu_table(reports), "");
 }

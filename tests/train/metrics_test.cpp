@@ -51,10 +51,10 @@ TEST(MetricsTest, BothFormsHoldTheSameNumbers) {
       EXPECT_EQ(in_json.erase(std::string("validation/") + source + "/" + key), 1U) << key;
   }
   EXPECT_EQ(curves(metrics), in_json);
-  for (const char* key :
-       {"loss", "tokens_per_s", "model_gflops_per_s", "peak_share", "mfu", "peak_rss_mib", "peak_device_mib",
-        "gpu_sm_mhz", "gpu_temperature_c", "gpu_power_w", "gpu_slowed_ranks", "gpu_ecc_errors",
-        "phase_s/backward", "validation/books/second_half_loss"})
+  for (const char* key : {"loss", "tokens_per_s", "model_gflops_per_s", "peak_share", "mfu", "peak_rss_mib",
+                          "peak_device_mib", "gpu_sm_mhz", "gpu_memory_mhz", "gpu_temperature_c",
+                          "gpu_power_w", "gpu_power_limit_w", "gpu_slowed_ranks", "gpu_ecc_errors",
+                          "gpu_lost_ranks", "phase_s/backward", "validation/books/second_half_loss"})
     EXPECT_EQ(in_json.count(key), 1U) << key;
 }
 
@@ -65,6 +65,10 @@ TEST(MetricsTest, JsonKeepsTypes) {
   EXPECT_TRUE(line.at("targets").is_number_integer());
   EXPECT_EQ(line.at("sample_digest"), "0000000000abcdef");
   EXPECT_FALSE(line.contains("validation"));
+  EXPECT_FALSE(line.contains("gpu_names"));
+  StepMetrics on_gpus = step_metrics(7);
+  on_gpus.gpu_names = {"NVIDIA H100 80GB HBM3", "NVIDIA H200"};
+  EXPECT_EQ(json::parse(to_json(on_gpus)).at("gpu_names"), json({"NVIDIA H100 80GB HBM3", "NVIDIA H200"}));
 }
 
 TEST(MetricsTest, SlowRanksAreNamedAndOthersAreNot) {

@@ -20,7 +20,7 @@ inline train::StepMetrics step_metrics(int64_t step) {
   m.model_gflops_per_s = 96.5;
   m.peak_share = 0.375;
   m.mfu = 0.4375;
-  m.gpu = train::GpuMetrics{1980.0, 61.5, 412.25, 2, 3};
+  m.gpu = train::GpuMetrics{1980.0, 2619.0, 61.5, 412.25, 700.0, 2, 3, 1};
   m.peak_rss_mib = 80.25;
   m.peak_device_mib = 60.5;
   m.first_sample = 160;

@@ -98,7 +98,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device < 0 || device >= options().num_devices) return remember(cudaErrorInvalidDevice);
   std::memset(properties, 0, sizeof(*properties));
   std::strncpy(properties->name, options().device_name.c_str(), sizeof(properties->name) - 1);
-  properties->pciBusID = 0x10 + device;
+  properties->pciBusID = options().divided ? 0x10 : 0x10 + device;
   std::memcpy(properties->uuid.bytes, &device, sizeof(device));
   properties->major = 9;
   properties->multiProcessorCount = 4;

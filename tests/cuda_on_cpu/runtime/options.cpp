@@ -46,6 +46,7 @@ Options from_environment() {
             {{"equal", AlgorithmSums::equal}, {"differ", AlgorithmSums::differ}});
   read_number(options.seed, "CUDA_ON_CPU_SEED");
   read_number(options.num_devices, "CUDA_ON_CPU_DEVICES");
+  read_name(options.divided, "CUDA_ON_CPU_MIG", {{"0", false}, {"1", true}});
   read_number(options.memory_bytes, "CUDA_ON_CPU_MEMORY");
   if (const char* name = std::getenv("CUDA_ON_CPU_NAME")) options.device_name = name;
   read_number(options.stuck_s, "CUDA_ON_CPU_STUCK");

@@ -21,12 +21,13 @@ enum class StreamOrder { lazy, random, eager };
 enum class AlgorithmSums { equal, differ };
 
 struct Options {
-  ThreadOrder threads = ThreadOrder::natural;             ///< CUDA_ON_CPU_THREADS
-  StreamOrder streams = StreamOrder::lazy;                ///< CUDA_ON_CPU_STREAMS
-  AlgorithmSums algorithms = AlgorithmSums::equal;        ///< CUDA_ON_CPU_ALGORITHMS
-  uint64_t seed = 1;                                      ///< CUDA_ON_CPU_SEED, of what is random above
-  int num_devices = 1;                                    ///< CUDA_ON_CPU_DEVICES; 0: a machine without a GPU
-  std::size_t memory_bytes = std::size_t{8} << 30;        ///< CUDA_ON_CPU_MEMORY, of the device
+  ThreadOrder threads = ThreadOrder::natural;       ///< CUDA_ON_CPU_THREADS
+  StreamOrder streams = StreamOrder::lazy;          ///< CUDA_ON_CPU_STREAMS
+  AlgorithmSums algorithms = AlgorithmSums::equal;  ///< CUDA_ON_CPU_ALGORITHMS
+  uint64_t seed = 1;                                ///< CUDA_ON_CPU_SEED, of what is random above
+  int num_devices = 1;                              ///< CUDA_ON_CPU_DEVICES; 0: a machine without a GPU
+  bool divided = false;                             ///< CUDA_ON_CPU_MIG=1: they are instances of one GPU
+  std::size_t memory_bytes = std::size_t{8} << 30;  ///< CUDA_ON_CPU_MEMORY, of the device
   std::string device_name = "CPU in the place of a GPU";  ///< CUDA_ON_CPU_NAME
   int stuck_s =
       60;  ///< CUDA_ON_CPU_STUCK: seconds without another process, where a wait cannot be called off
