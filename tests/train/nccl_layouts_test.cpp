@@ -8,10 +8,10 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "parallel/checked_communicator.hpp"
 #include "parallel/nccl_communicator.hpp"
 #include "parallel/staged_communicator.hpp"
-#include "support/backend.hpp"
-#include "train/small_run.hpp"
+#include "train/device_steps.hpp"
 
 namespace red::test {
 namespace {
@@ -22,12 +22,7 @@ using parallel::PipelineSchedule;
 constexpr double kLoss = 1e-5, kGradient = 1e-4;  // relative; the gradient's to its rank's norm
 constexpr int kSteps = 2;
 
-struct Case {
-  model::Kind kind = model::Kind::red;
-  parallel::Layout layout;
-  PipelineSchedule schedule = PipelineSchedule::one_forward_one_backward;
-  model::Precision precision = model::Precision::fp32;
-};
+using Case = StepCase;
 
 /// What no list of layouts has: other schedules, bf16, six and eight ranks.
 /// {data, tensor, encoder stages, decoder stages, sequence parallelism}
@@ -84,63 +79,15 @@ std::vector<Case> overlap_cases(int num_ranks) {
   }
 }
 
-config::RunConfig tiny_config(const Case& which) {
-  config::RunConfig config = small_config(which.kind);
-  model::ModelConfig& m = config.model;
-  m.d_model = 8;
-  m.d_ff = 12;
-  m.num_heads = std::max(2, which.layout.tensor);
-  m.head_dim = 4;
-  const int chunks = which.schedule == PipelineSchedule::interleaved ? 2 : 1;
-  m.encoder_layers = which.kind == model::Kind::red ? std::max(1, which.layout.encoder_stages * chunks) : 0;
-  m.decoder_layers = which.layout.decoder_stages * chunks;
-  config.parallel = which.layout;
-  config.pipeline_schedule = which.schedule;
-  config.train.precision = which.precision;
-  config.train.global_batch = 3 * which.layout.data;
-  return config;
-}
-
-/// What one rank has at the end, and what all have.
-struct Outcome {
-  std::vector<double> losses, norms;
-  std::vector<std::vector<float>> gradients, parameters;
-};
-
 class NcclLayoutsTest : public testing::Test {
  protected:
-  Outcome train(const config::RunConfig& config, parallel::Communicator& world) {
-    parallel::Mesh mesh(config.parallel, world, model::layout_limits(config.model));
-    const data::SyntheticProvider provider = small_provider(config.model.kind);
-    train::EngineOptions options =
-        train::training_options(config, {provider.max_encoder_length(), provider.max_decoder_length()});
-    options.buckets.num_bytes = 1000;  // several for a layer
-    train::Engine engine(options, mesh, stream_);
-    engine.initialize_parameters();
-    train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
-                              config.train.micro_batch, config.parallel.data, mesh.at().data);
-    Outcome outcome;
-    for (int step = 0; step < kSteps; ++step) {
-      const train::StepResult result =
-          engine.train_step(loader.load(static_cast<uint64_t>(step * config.train.global_batch)), 3e-5);
-      outcome.losses.push_back(result.loss);
-      outcome.norms.push_back(result.gradient_norm);
-    }
-    for (const optim::ParameterShard& shard : engine.shards().shards()) {
-      outcome.gradients.push_back(elements_of<float>(shard.gradient));
-      outcome.parameters.push_back(elements_of<float>(shard.weight));
-    }
-    stream_.set_progress_hook({});
-    return outcome;
-  }
-
   Outcome over_nccl(config::RunConfig config, bool overlap) {
     config.transport.overlap = overlap;
     parallel::NcclOptions options;
     options.overlap = overlap;
-    options.check_order = !overlap;
-    parallel::NcclCommunicator world(mpi_.world(), mpi_.context(), stream_, options);
-    return train(config, world);
+    parallel::CheckedCommunicator world(
+        std::make_unique<parallel::NcclCommunicator>(mpi_.world(), mpi_.context(), stream_, options));
+    return train_tiny(config, world, stream_, kSteps);
   }
 
   parallel::MpiEnvironment mpi_;
@@ -171,7 +118,7 @@ TEST_F(NcclLayoutsTest, StepsAreThoseOfStaging) {
     const config::RunConfig config = tiny_config(which);
     const Outcome got = over_nccl(config, true);
     parallel::StagedCommunicator staged(mpi_.world(), stream_);
-    const Outcome expected = train(config, staged);
+    const Outcome expected = train_tiny(config, staged, stream_, kSteps);
     if (mpi_.size() == 2) {  // the order of two addends is nothing
       EXPECT_EQ(got.losses, expected.losses);
       EXPECT_EQ(got.norms, expected.norms);
