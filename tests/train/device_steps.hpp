@@ -15,9 +15,10 @@ struct StepCase {
   parallel::Layout layout;  ///< {data, tensor, encoder stages, decoder stages, sequence parallelism}
   parallel::PipelineSchedule schedule = parallel::PipelineSchedule::one_forward_one_backward;
   model::Precision precision = model::Precision::fp32;
+  int micro_batches = 3;  ///< of each data rank
 };
 
-/// As small as the layout allows, three micro-batches for each data rank.
+/// As small as the layout allows.
 inline config::RunConfig tiny_config(const StepCase& which) {
   config::RunConfig config = small_config(which.kind);
   model::ModelConfig& m = config.model;
@@ -31,7 +32,7 @@ inline config::RunConfig tiny_config(const StepCase& which) {
   config.parallel = which.layout;
   config.pipeline_schedule = which.schedule;
   config.train.precision = which.precision;
-  config.train.global_batch = 3 * which.layout.data;
+  config.train.global_batch = which.micro_batches * which.layout.data;
   return config;
 }
 
