@@ -4,8 +4,10 @@
 // moves transfers along. Counts are 64-bit; longer messages are cut below 2^31 elements.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -32,6 +34,13 @@ class Request {
 
  private:
   std::unique_ptr<Impl, GiveBack> impl_;
+};
+
+/// Where messages go: all of one tag from one rank of a communicator to another.
+struct Route {
+  int source = 0, destination = 0, tag = 0;
+
+  auto operator<=>(const Route&) const = default;
 };
 
 class Communicator {
@@ -68,6 +77,15 @@ class Communicator {
 
   /// Ranks of equal colour form a new communicator, in the order of their keys.
   virtual std::unique_ptr<Communicator> split(int color, int key, std::string_view name) = 0;
+
+  /// Where messages of device memory need connections these are made now, and a later one that has none is
+  /// refused: a step connects nobody. Collective, with no message under way; all ranks give the same routes.
+  /// May be called again, for more.
+  virtual void connect(std::span<const Route>) {}
+
+  /// Where calls are compared (parallel/checked_communicator) all of them since the last time are, on all
+  /// ranks: throws LogicError on each where they do not go together. Collective over all ranks then.
+  virtual void compare_calls() {}
 
   /// Seconds spent inside wait() so far; phases of a step are told apart by it.
   virtual double wait_seconds() const = 0;

@@ -1,4 +1,5 @@
 // On the CPU device memory is host memory, so nothing is ever staged.
+#include "parallel/checked_communicator.hpp"
 #include "parallel/device_communicator.hpp"
 #include "parallel/staged_communicator.hpp"
 
@@ -15,7 +16,7 @@ std::unique_ptr<Communicator> device_communicator(MpiEnvironment& mpi, Stream& s
         "redllm-cuda",
         refused);
   }
-  return std::make_unique<StagedCommunicator>(mpi.world(), stream);
+  return with_calls_compared(std::make_unique<StagedCommunicator>(mpi.world(), stream), options.check);
 }
 
 std::string device_communicator_version() {

@@ -12,6 +12,7 @@
 
 #include "base/log.hpp"
 #include "device/cuda_device.hpp"
+#include "parallel/checked_communicator.hpp"
 #include "parallel/device_communicator.hpp"
 #include "parallel/nccl_world.hpp"
 #include "parallel/staged_communicator.hpp"
@@ -114,10 +115,8 @@ std::unique_ptr<Communicator> over_mpi(Communicator& world, Stream& stream, Tran
   return std::make_unique<StagedCommunicator>(world, stream, MpiReach::device_memory);
 }
 
-}  // namespace
-
-std::unique_ptr<Communicator> device_communicator(MpiEnvironment& mpi, Stream& stream,
-                                                  const TransportOptions& options) {
+std::unique_ptr<Communicator> over_chosen(MpiEnvironment& mpi, Stream& stream,
+                                          const TransportOptions& options) {
   Communicator& world = mpi.world();
   if (mpi.size() == 1) return std::make_unique<StagedCommunicator>(world, stream);
   if (options.transport == Transport::staged || options.transport == Transport::cuda_aware) {
@@ -135,6 +134,13 @@ std::unique_ptr<Communicator> device_communicator(MpiEnvironment& mpi, Stream& s
   // Ranks that share a GPU are a trial's: what works everywhere is theirs.
   return over_mpi(world, stream, shared ? Transport::staged : Transport::automatic,
                   "not over NCCL: " + why_not);
+}
+
+}  // namespace
+
+std::unique_ptr<Communicator> device_communicator(MpiEnvironment& mpi, Stream& stream,
+                                                  const TransportOptions& options) {
+  return with_calls_compared(over_chosen(mpi, stream, options), options.check);
 }
 
 std::string device_communicator_version() {

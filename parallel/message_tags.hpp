@@ -12,7 +12,8 @@ inline constexpr int kTagMemoryGradient = 4;
 inline constexpr int kTagEmbeddingGradient = 5;
 inline constexpr int kTagEmbeddingRows = 6;
 inline constexpr int kTagClock = 7;  ///< on the communicator of all ranks
-inline constexpr int kNumTags = 8;
+inline constexpr int kTagCalls = 8;  ///< on the communicator of all ranks
+inline constexpr int kNumTags = 9;
 
 /// The tag of a message that a chunk sends. MPI has at least 32767.
 constexpr int tag_of(int tag, int chunk) {

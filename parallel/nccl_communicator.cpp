@@ -26,13 +26,13 @@ std::string nccl_version() {
 NcclCommunicator::NcclCommunicator(Communicator& host, std::shared_ptr<MpiContext> mpi, Stream& stream,
                                    const NcclOptions& options)
     : host_(host), context_(std::make_shared<NcclContext>(std::move(mpi), stream)), options_(options) {
-  connect();
+  connect_all();
 }
 
 NcclCommunicator::NcclCommunicator(std::shared_ptr<NcclContext> context, std::unique_ptr<Communicator> host,
                                    const NcclOptions& options)
     : owned_(std::move(host)), host_(*owned_), context_(std::move(context)), options_(options) {
-  connect();
+  connect_all();
 }
 
 NcclCommunicator::~NcclCommunicator() {
@@ -42,7 +42,7 @@ NcclCommunicator::~NcclCommunicator() {
 
 /// A communicator of NCCL's own for every part, and not one split off another: nothing is shared then, so
 /// that the one can be waited for, ordered and aborted without the other.
-void NcclCommunicator::connect() {
+void NcclCommunicator::connect_all() {
   if (size() == 1) return;
   NcclId id{};
   if (rank() == 0) id = new_nccl_id();
@@ -50,11 +50,10 @@ void NcclCommunicator::connect() {
   host_.wait(request, "the id of a communicator of NCCL");
   link_ = std::make_unique<NcclLink>(*context_, std::string(name()));
   link_->connect(id, size(), rank());
-  context_->hold_until([this] { return link_->settled(); }, "the connections of NCCL", name());
+  context_->connect(NcclKind::all_reduce, 0, *link_);
 }
 
 Request NcclCommunicator::collective(const NcclCall& call) {
-  if (options_.check_order) check_order(call);
   if (call.count == 0) return {};
   NcclOperation& operation = context_->start(call, *link_);
   Request request(&operation);
@@ -99,22 +98,52 @@ Request NcclCommunicator::broadcast(const Tensor& x, int root) {
   return collective({NcclKind::broadcast, x.data, x.data, x.size(), x.dtype, ReduceOp::sum, root});
 }
 
+std::unique_ptr<NcclChannel> NcclCommunicator::new_channel(int peer, int tag, bool sends) {
+  std::string text = fmt::format("{}, tag {} {} its rank {}", name(), tag, sends ? "to" : "from", peer);
+  return std::make_unique<NcclChannel>(*context_, std::move(text), host_, peer, kIdTag + tag, sends);
+}
+
+/// One after another, each until a message has come through. No circle of ranks waits for each other: of all
+/// routes that are not connected the first in the common order is the next one at both its ends. Pairs with
+/// an even lower rank come first, so that neighbours all along a pipeline connect at the same time.
+void NcclCommunicator::connect(std::span<const Route> routes) {
+  std::vector<Route> ordered(routes.begin(), routes.end());
+  const auto place = [](const Route& r) {
+    const auto [low, high] = std::minmax(r.source, r.destination);
+    return std::tuple(low % 2, low, high, r.source, r.tag);
+  };
+  std::sort(ordered.begin(), ordered.end(),
+            [&](const Route& a, const Route& b) { return place(a) < place(b); });
+  has_routes_ = true;
+  for (const auto& [source, destination, tag] : ordered) {
+    const bool sends = source == rank();
+    if (!sends && destination != rank()) continue;
+    const int peer = sends ? destination : source;
+    check_peer(peer, rank(), size());
+    std::unique_ptr<NcclChannel>& channel = channels_[{peer, tag, sends}];
+    if (channel != nullptr) continue;
+    channel = new_channel(peer, tag, sends);
+    context_->connect(sends ? NcclKind::send : NcclKind::receive, sends ? 1 : 0, *channel);
+  }
+}
+
 /// In a channel one rank sends and the other receives, so that its order is that of the tag's messages.
 Request NcclCommunicator::message(const NcclCall& call, int tag) {
   check_peer(call.peer, rank(), size());
   RED_CHECK(tag >= 0 && tag < kIdTag, "tag {}", tag);
   if (call.count == 0) return {};
   const bool sends = call.kind == NcclKind::send;
-  std::unique_ptr<NcclChannel>& channel = channels_[{call.peer, tag, sends}];
-  if (channel == nullptr) {
-    std::string text =
-        fmt::format("{}, tag {} {} its rank {}", name(), tag, sends ? "to" : "from", call.peer);
-    channel =
-        std::make_unique<NcclChannel>(*context_, std::move(text), host_, call.peer, kIdTag + tag, sends);
+  auto found = channels_.find({call.peer, tag, sends});
+  if (found == channels_.end()) {
+    RED_CHECK(
+        !has_routes_,
+        "on communicator {} no connection was made for messages of tag {} from its rank {} to its rank {}",
+        name(), tag, sends ? rank() : call.peer, sends ? call.peer : rank());
+    found = channels_.emplace(std::tuple(call.peer, tag, sends), new_channel(call.peer, tag, sends)).first;
   }
   NcclCall within = call;
   within.peer = sends ? 1 : 0;
-  return Request(&context_->start(within, *channel));
+  return Request(&context_->start(within, *found->second));
 }
 
 Request NcclCommunicator::send(const Tensor& x, int destination, int tag) {
@@ -127,37 +156,6 @@ Request NcclCommunicator::receive(const Tensor& x, int source, int tag) {
   if (!on_device(x.data)) return host_.receive(x, source, tag);
   check_contiguous(x);
   return message({NcclKind::receive, nullptr, x.data, x.size(), x.dtype, ReduceOp::sum, source}, tag);
-}
-
-/// Every rank's next collective, side by side: two that differ would hang, or mix their bytes.
-void NcclCommunicator::check_order(const NcclCall& call) {
-  if (size() == 1) return;
-  struct Row {
-    int64_t number, count;
-    int32_t kind, dtype, op, root;
-  };
-  constexpr auto columns = static_cast<int64_t>(sizeof(Row));
-  std::vector<Row> rows(static_cast<std::size_t>(size()));
-  Row& own = rows[static_cast<std::size_t>(rank())];
-  own = {num_collectives_++,
-         call.count,
-         static_cast<int32_t>(call.kind),
-         static_cast<int32_t>(call.dtype),
-         static_cast<int32_t>(call.op),
-         call.peer};
-  const Tensor all = make_tensor(reinterpret_cast<uint8_t*>(rows.data()), size(), columns);
-  Request request = host_.all_gather(all, all.row_range(rank(), 1));
-  host_.wait(request, "the check of the order of collectives");
-  const auto text = [](const Row& row) {
-    return fmt::format("{} of {} elements of {} (reduction {}, root {}) as number {}",
-                       parallel::name_of(static_cast<NcclKind>(row.kind)), row.count,
-                       red::name_of(static_cast<DType>(row.dtype)), row.op, row.root, row.number);
-  };
-  for (int r = 1; r < size(); ++r) {
-    const std::string expected = text(rows[0]), got = text(rows[static_cast<std::size_t>(r)]);
-    RED_CHECK(got == expected, "on communicator {} its rank 0 calls {}, and its rank {} {}", name(), expected,
-              r, got);
-  }
 }
 
 void NcclCommunicator::wait(Request& request, std::string_view what) {

@@ -14,9 +14,6 @@
 namespace red::parallel {
 
 struct NcclOptions {
-  /// At every collective, the ranks first tell each other over the host what they are about to do, and one
-  /// that does something else ends the run. Slow: each rank waits for all.
-  bool check_order = false;
   /// Whether the compute stream goes on while a collective is under way. The results are the same.
   bool overlap = true;
 };
@@ -48,6 +45,9 @@ class NcclCommunicator final : public Communicator {
   void wait(Request& request, std::string_view what) override;
   bool test(Request& request) override;
   void poll() noexcept override { host_.poll(); }
+  /// Messages along routes that nobody announced make their connections when they first come, as long as this
+  /// was not called: benchmarks and tests do so.
+  void connect(std::span<const Route> routes) override;
   /// The part must die before this one.
   std::unique_ptr<Communicator> split(int color, int key, std::string_view name) override;
   /// The host's own: the compute stream's waits take no time of it, and its WorkTimer knows them.
@@ -57,10 +57,10 @@ class NcclCommunicator final : public Communicator {
   NcclCommunicator(std::shared_ptr<NcclContext> context, std::unique_ptr<Communicator> host,
                    const NcclOptions& options);
 
-  void connect();
+  void connect_all();
   Request collective(const NcclCall& call);
   Request message(const NcclCall& call, int tag);
-  void check_order(const NcclCall& call);
+  std::unique_ptr<NcclChannel> new_channel(int peer, int tag, bool sends);
 
   std::unique_ptr<Communicator> owned_;  ///< of a part: the host communicator
   Communicator& host_;
@@ -69,7 +69,7 @@ class NcclCommunicator final : public Communicator {
   std::unique_ptr<NcclLink> link_;  ///< of collectives; none for one rank
   /// By the other rank, the tag, and whether this rank sends.
   std::map<std::tuple<int, int, bool>, std::unique_ptr<NcclChannel>> channels_;
-  int64_t num_collectives_ = 0;
+  bool has_routes_ = false;  ///< connect() said which channels there are
 };
 
 /// "2.30.7", of the library that was found when the program started.

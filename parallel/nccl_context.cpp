@@ -10,7 +10,7 @@
 namespace red::parallel {
 
 NcclContext::NcclContext(std::shared_ptr<MpiContext> mpi, Stream& stream)
-    : mpi_(std::move(mpi)), stream_(stream) {
+    : mpi_(std::move(mpi)), stream_(stream), element_(sizeof(float)) {
   mpi_->set_companion([this] { poll(); });
   stream_.backend().wait_for_ranks = [this](const std::function<bool()>& idle) { wait_for_stream(idle); };
 }
@@ -114,6 +114,15 @@ void NcclContext::hold_until(const std::function<bool()>& done, std::string_view
     abort_all();
     throw;
   }
+}
+
+void NcclContext::connect(NcclKind kind, int peer, NcclLink& link) {
+  const bool reads = kind != NcclKind::receive, writes = kind != NcclKind::send;
+  NcclOperation& operation = start({kind, reads ? element_.data() : nullptr,
+                                    writes ? element_.data() : nullptr, 1, DType::fp32, ReduceOp::sum, peer},
+                                   link);
+  const Request request(&operation);
+  hold_until([&] { return operation.is_over(); }, "the connections of NCCL", link.name());
 }
 
 /// The stream waits for what was waited for; one after another, so that a wait that does not end has a name.

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "device/buffer.hpp"
 #include "device/stream.hpp"
 #include "parallel/mpi_context.hpp"
 #include "parallel/nccl_link.hpp"
@@ -36,6 +37,9 @@ class NcclContext {
 
   /// Holds the host until done(), with a deadline and an eye on failures; they end all links.
   void hold_until(const std::function<bool()>& done, std::string_view what, std::string_view communicator);
+  /// Holds the host until the link's ranks have had a first operation of its kind together, of one element:
+  /// NCCL connects them for it, and takes what memory that needs. With a deadline, as hold_until().
+  void connect(NcclKind kind, int peer, NcclLink& link);
   /// Whether everything was aborted.
   bool failed() const { return failed_; }
 
@@ -53,6 +57,7 @@ class NcclContext {
 
   std::shared_ptr<MpiContext> mpi_;
   Stream& stream_;
+  Buffer element_;  ///< what connect() sends about
   std::vector<NcclLink*> links_;
   std::vector<std::unique_ptr<NcclOperation>> all_;
   std::vector<NcclOperation*> free_;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <utility>
@@ -23,6 +24,12 @@ constexpr int kMessageBlocks = 4;
 constexpr std::chrono::milliseconds kLaunchTime(1);
 // For other ranks to come to the end too; nothing is under way by then.
 constexpr std::chrono::seconds kEndTime(5);
+
+// Otherwise NCCL, from 2.22 on, connects ranks for an algorithm when it first chooses it, and takes memory
+// then: in the middle of a step. Before main, as what CUDA reads (device/cuda_device.cpp); unless the user
+// has set it.
+[[maybe_unused]] const bool kEnvironmentIsSet =
+    setenv("NCCL_RUNTIME_CONNECT", "0", 0) == 0;  // NOLINT(concurrency-mt-unsafe): no thread was started
 
 ncclDataType_t nccl_type(DType dtype) {
   switch (dtype) {

@@ -1,6 +1,6 @@
 // NcclLink: one of NCCL's communicators and the CUDA stream of its own that its operations run on, one after
-// another. NcclChannel: a link of two ranks for the messages of one tag in one direction, made when the first
-// of them is sent (docs/adr/0021 says why there are so many).
+// another. NcclChannel: a link of two ranks for the messages of one tag in one direction (docs/adr/0021 says
+// why there are so many).
 #pragma once
 
 #include <array>

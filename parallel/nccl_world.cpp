@@ -10,8 +10,7 @@ std::string nccl_world_version() {
 
 std::unique_ptr<Communicator> nccl_world(MpiEnvironment& mpi, Stream& stream,
                                          const TransportOptions& options) {
-  return std::make_unique<NcclCommunicator>(mpi.world(), mpi.context(), stream,
-                                            NcclOptions{options.check_order, options.overlap});
+  return std::make_unique<NcclCommunicator>(mpi.world(), mpi.context(), stream, NcclOptions{options.overlap});
 }
 
 }  // namespace red::parallel

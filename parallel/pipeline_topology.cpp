@@ -1,6 +1,10 @@
 // The one place, beside the generators, that says what messages a pipeline has.
 #include "parallel/pipeline_topology.hpp"
 
+#include <set>
+
+#include "parallel/message_tags.hpp"
+
 namespace red::parallel {
 namespace {
 
@@ -15,6 +19,20 @@ constexpr std::array<MessageRule, kNumMessageKinds> kRules = {{
 
 const std::array<MessageRule, kNumMessageKinds>& message_rules() {
   return kRules;
+}
+
+int tag_of(MessageKind kind, int chunk) {
+  switch (kind) {
+    case MessageKind::activation:
+      return tag_of(kTagActivation, chunk);
+    case MessageKind::memory:
+      return tag_of(kTagMemory, chunk);
+    case MessageKind::gradient:
+      return tag_of(kTagGradient, chunk);
+    case MessageKind::memory_gradient:
+      return tag_of(kTagMemoryGradient, chunk);
+  }
+  return -1;
 }
 
 const MessageRule* rule_of(Action action) {
@@ -37,6 +55,22 @@ bool PipelineTopology::precedes(MessageKind kind, int from, int to) const {
       return to == last_encoder && shape_.is_decoder(from);
   }
   return false;
+}
+
+std::vector<Route> PipelineTopology::routes(bool train) const {
+  std::set<Route> routes;
+  for (const MessageRule& rule : kRules) {
+    const bool forwards = rule.kind == MessageKind::activation || rule.kind == MessageKind::memory;
+    if (!train && !forwards) continue;
+    for (int from = 0; from < shape_.num_virtual_stages(); ++from) {
+      for (int to = 0; to < shape_.num_virtual_stages(); ++to) {
+        if (connects(rule.kind, from, to))
+          routes.insert(
+              {shape_.stage_of(from), shape_.stage_of(to), tag_of(rule.kind, shape_.chunk_of(from))});
+      }
+    }
+  }
+  return {routes.begin(), routes.end()};
 }
 
 std::vector<Instruction> PipelineTopology::needs(int stage, const Instruction& instruction) const {

@@ -6,12 +6,16 @@
 #include <cstddef>
 #include <vector>
 
+#include "parallel/communicator.hpp"
 #include "parallel/schedule.hpp"
 
 namespace red::parallel {
 
 enum class MessageKind { activation, memory, gradient, memory_gradient };
 inline constexpr std::size_t kNumMessageKinds = 4;
+
+/// The tag of such a message that a chunk sends.
+int tag_of(MessageKind kind, int chunk);
 
 /// The two instructions at the ends of a message.
 struct MessageRule {
@@ -35,6 +39,10 @@ class PipelineTopology {
   bool connects(MessageKind kind, int from, int to) const {
     return precedes(kind, from, to) && shape_.stage_of(from) != shape_.stage_of(to);
   }
+
+  /// Of every message that a step sends from one stage to another, under whichever schedule; without `train`
+  /// those of forward passes alone. Ranks are stages.
+  std::vector<Route> routes(bool train) const;
 
   /// What must have run on this stage before the instruction may. A backward counts as its two passes.
   std::vector<Instruction> needs(int stage, const Instruction& instruction) const;

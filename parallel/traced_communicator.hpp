@@ -35,6 +35,8 @@ class TracedCommunicator final : public Communicator {
   void poll() noexcept override { inner_.poll(); }
   /// The part must die before this one. Collective within each part.
   std::unique_ptr<Communicator> split(int color, int key, std::string_view name) override;
+  void connect(std::span<const Route> routes) override { inner_.connect(routes); }
+  void compare_calls() override { inner_.compare_calls(); }
   double wait_seconds() const override { return inner_.wait_seconds(); }
 
  private:

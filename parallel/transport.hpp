@@ -8,9 +8,13 @@ namespace red::parallel {
 /// or an error. staged: over MPI, all through host memory (parallel/staged_communicator).
 enum class Transport { automatic, nccl, cuda_aware, staged };
 
+/// Whether all ranks' operations are compared once a step (parallel/checked_communicator). automatic: in
+/// Debug builds.
+enum class CallCheck { automatic, yes, no };
+
 struct TransportOptions {
   Transport transport = Transport::automatic;
-  bool check_order = false;   ///< of NCCL's collectives, between ranks; key parallel.check_collectives
+  CallCheck check = CallCheck::automatic;  ///< key parallel.check_collectives
   bool shared_memory = true;  ///< of host memory between ranks of one machine; key parallel.shared_memory
   bool overlap = true;        ///< of computation with collectives; key parallel.overlap
 };

@@ -79,9 +79,13 @@ void add_transport(RunSection& s) {
             "Compute while gradients are summed over the data ranks and updated rows gathered. no: wait for "
             "each, and over NCCL for every collective. The result is the same.")
       .aka({"overlap_grad_reduce", "overlap_param_gather"});
-  s.boolean("check_collectives", FIELD(transport.check_order),
-            "Over NCCL, compare before each collective what every rank is about to call: slow, and finds "
-            "ranks that do different things, which would hang.");
+  s.choice("check_collectives", FIELD(transport.check),
+           {{parallel::CallCheck::automatic, "auto"},
+            {parallel::CallCheck::yes, "yes"},
+            {parallel::CallCheck::no, "no"}},
+           "Compare once a step what collectives and messages all ranks have called: those that differ, or "
+           "whose order on several communicators can make ranks wait in a circle, end the run with their "
+           "names. auto: in Debug builds.");
 }
 
 void add_parallel(std::vector<RunOption>& table) {

@@ -21,6 +21,16 @@ std::size_t TiedEmbedding::count_bytes(const ParameterShard* shard, const std::v
   return static_cast<std::size_t>(shard->gradient.size()) * sizeof(float);
 }
 
+std::vector<parallel::Route> TiedEmbedding::routes(const std::vector<int>& holders, int owner) {
+  std::vector<parallel::Route> routes;
+  for (const int holder : holders) {
+    if (holder == owner) continue;
+    routes.push_back({holder, owner, parallel::kTagEmbeddingGradient});
+    routes.push_back({owner, holder, parallel::kTagEmbeddingRows});
+  }
+  return routes;
+}
+
 void TiedEmbedding::reduce() {
   if (!takes_part()) return;
   constexpr const char* what = "gradient of the tied embedding";

@@ -21,6 +21,9 @@ class TiedEmbedding {
   void share();
 
   std::size_t num_bytes() const { return received_.num_bytes(); }
+  /// Of its messages; ranks are stages.
+  static std::vector<parallel::Route> routes(const std::vector<int>& holders, int owner);
+
   /// What num_bytes() will be on stage `stage`.
   static std::size_t count_bytes(const ParameterShard* shard, const std::vector<int>& holders, int owner,
                                  int stage);

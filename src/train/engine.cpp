@@ -39,18 +39,23 @@ Engine::Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& strea
       scalars_(scalars_memory_, options.model) {
   stream.set_progress_hook([&mesh] { mesh.world().poll(); });
   stream.reserve_scratch(stages_.scratch_bytes(stream.threads().num_threads()));
-  if (!options.train) return;
+  if (options.train) prepare_training();
+  // Behind all else: on a GPU nothing may be allocated while ranks wait for each other.
+  mesh.pipeline().connect(message_routes(options, mesh.layout()));
+}
+
+void Engine::prepare_training() {
   if (tensor_.sequence_parallel())
-    whole_gradients_ = std::make_unique<optim::WholeGradients>(stream, store_, mesh.tensor());
-  shards_ = std::make_unique<optim::ParameterShards>(stream, store_, parallel::own_embedding(chunks_), mesh,
-                                                     options.buckets);
+    whole_gradients_ = std::make_unique<optim::WholeGradients>(stream_, store_, mesh_.tensor());
+  shards_ = std::make_unique<optim::ParameterShards>(stream_, store_, parallel::own_embedding(chunks_), mesh_,
+                                                     options_.buckets);
   stages_.on_layer_done([this](const model::LayerOfParameter& layer) { shards_->layer_done(layer); });
   stages_.on_weights_needed([this](const auto& layer) { shards_->need(layer); });
-  tied_ = std::make_unique<optim::TiedEmbedding>(stream, shards_->embedding(), placement_.embedding_holders,
-                                                 placement_.embedding_owner, mesh.pipeline());
-  adafactor_ = std::make_unique<optim::Adafactor>(stream, options.optimizer, *shards_, mesh);
-  stream.reserve_scratch(adafactor_->scratch_bytes());
-  if (options.checkpoint_copy) allocate_checkpoint_memory();
+  tied_ = std::make_unique<optim::TiedEmbedding>(stream_, shards_->embedding(), placement_.embedding_holders,
+                                                 placement_.embedding_owner, mesh_.pipeline());
+  adafactor_ = std::make_unique<optim::Adafactor>(stream_, options_.optimizer, *shards_, mesh_);
+  stream_.reserve_scratch(adafactor_->scratch_bytes());
+  if (options_.checkpoint_copy) allocate_checkpoint_memory();
 }
 
 /// Touched at once, so that no save pays for the kernel's zeroing of its pages.
@@ -126,7 +131,9 @@ void Engine::sum_gradients(std::span<const data::MicroBatch> batches, double lea
                       options_.optimizer.decay, options_.optimizer.gradient_clip);
 }
 
+/// Calls are compared before the host waits for the device: of those that do not go together one never ends.
 StepResult Engine::step_result() {
+  mesh_.world().compare_calls();
   double host[ops::kStepScalars];
   copy_to_host(stream_, host, scalars_.scalars.data, sizeof(host));
   stream_.synchronize();

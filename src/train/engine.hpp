@@ -35,7 +35,8 @@ struct StepResult {
 
 class Engine {
  public:
-  /// Allocates everything that steps will use. `mesh` and `stream` must outlive it. Parameters are zero.
+  /// Allocates everything that steps will use, and connects the stages that will talk to each other:
+  /// collective over the pipeline. `mesh` and `stream` must outlive it. Parameters are zero.
   Engine(const EngineOptions& options, parallel::Mesh& mesh, Stream& stream);
 
   void initialize_parameters();
@@ -113,6 +114,7 @@ class Engine {
   MemoryUse memory() const;
 
  private:
+  void prepare_training();
   void allocate_checkpoint_memory();
   const parallel::Program& program(int num_micro_batches, bool train);
   void sum_over_ranks(std::span<const data::MicroBatch> batches);

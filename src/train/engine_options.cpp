@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "model/stage_parameters.hpp"
+#include "optim/tied_embedding.hpp"
+#include "parallel/pipeline_topology.hpp"
 
 namespace red::train {
 namespace {
@@ -28,6 +30,17 @@ std::vector<parallel::Program> training_programs(const EngineOptions& options,
                                                  const parallel::Layout& layout) {
   const int num_micro_batches = std::max(1, options.max_micro_batches);
   return parallel::make_programs(options.schedule, pipeline_shape(options, layout, num_micro_batches));
+}
+
+std::vector<parallel::Route> message_routes(const EngineOptions& options, const parallel::Layout& layout) {
+  const parallel::PipelineTopology topology(pipeline_shape(options, layout, 1));
+  std::vector<parallel::Route> routes = topology.routes(options.train);
+  if (!options.train) return routes;
+  const parallel::Placement placement = placement_of(options, layout);
+  for (const parallel::Route& route :
+       optim::TiedEmbedding::routes(placement.embedding_holders, placement.embedding_owner))
+    routes.push_back(route);
+  return routes;
 }
 
 std::vector<model::StageOptions> stage_options(const EngineOptions& options,

@@ -6,6 +6,7 @@
 
 #include "model/stage_group.hpp"
 #include "optim/optimizer_config.hpp"
+#include "parallel/communicator.hpp"
 #include "parallel/layout.hpp"
 #include "parallel/placement.hpp"
 #include "parallel/schedule.hpp"
@@ -42,6 +43,9 @@ parallel::PipelineShape pipeline_shape(const EngineOptions& options, const paral
 /// Of each stage, for a training step of max_micro_batches; steps of fewer run the first of them.
 std::vector<parallel::Program> training_programs(const EngineOptions& options,
                                                  const parallel::Layout& layout);
+
+/// Of every message between stages that an engine ever sends.
+std::vector<parallel::Route> message_routes(const EngineOptions& options, const parallel::Layout& layout);
 
 /// Of each chunk of a stage. The program of a whole step decides how many micro-batches a chunk holds at a
 /// time, what arrives from other stages, and whether its backward passes come apart; evaluation (`program` is

@@ -5,7 +5,6 @@
 
 #include "base/check.hpp"
 #include "base/watch.hpp"
-#include "parallel/message_tags.hpp"
 
 namespace red::train {
 
@@ -15,18 +14,11 @@ using parallel::MessageKind;
 
 namespace {
 
-struct Message {
-  int tag;
-  std::string_view what;  ///< whoever receives it waits for this
-};
-
-const Message& message_of(MessageKind kind) {
-  static constexpr std::array<Message, parallel::kNumMessageKinds> messages = {{
-      {parallel::kTagActivation, "activations of the stage before"},
-      {parallel::kTagMemory, "the encoder's output"},
-      {parallel::kTagGradient, "gradients of the stage behind"},
-      {parallel::kTagMemoryGradient, "gradients of the encoder's output"},
-  }};
+/// Whoever receives it waits for this.
+std::string_view message_of(MessageKind kind) {
+  static constexpr std::array<std::string_view, parallel::kNumMessageKinds> messages = {
+      "activations of the stage before", "the encoder's output", "gradients of the stage behind",
+      "gradients of the encoder's output"};
   return messages[static_cast<std::size_t>(kind)];
 }
 
@@ -179,21 +171,20 @@ void PipelineExecutor::hand_back(const Instruction& x) {
 void PipelineExecutor::send(const Instruction& x, MessageKind kind, model::ForwardMode mode) {
   SlotState& slot = state_of(x);
   const int peer = shape_.stage_of(x.peer);
-  slot.sends.push_back(
-      pipeline_.send(tensor_of(x, kind, true), peer, parallel::tag_of(message_of(kind).tag, x.chunk)));
+  slot.sends.push_back(pipeline_.send(tensor_of(x, kind, true), peer, parallel::tag_of(kind, x.chunk)));
   if (kind != MessageKind::activation || mode != model::ForwardMode::train) return;
-  const int tag = parallel::tag_of(message_of(MessageKind::gradient).tag, shape_.chunk_of(x.peer));
+  const int tag = parallel::tag_of(MessageKind::gradient, shape_.chunk_of(x.peer));
   slot.gradient = pipeline_.receive(tensor_of(x, MessageKind::gradient, false), peer, tag);
 }
 
 parallel::Request PipelineExecutor::begin_receive(const Instruction& x, const Tensor& target) {
-  const int tag = message_of(parallel::rule_of(x.action)->kind).tag;
-  return pipeline_.receive(target, shape_.stage_of(x.peer), parallel::tag_of(tag, shape_.chunk_of(x.peer)));
+  const int tag = parallel::tag_of(parallel::rule_of(x.action)->kind, shape_.chunk_of(x.peer));
+  return pipeline_.receive(target, shape_.stage_of(x.peer), tag);
 }
 
 /// Waits for it.
 void PipelineExecutor::receive(const Instruction& x, MessageKind kind, model::ForwardMode mode) {
-  const std::string_view what = message_of(kind).what;
+  const std::string_view what = message_of(kind);
   if (kind == MessageKind::gradient) return pipeline_.wait(state_of(x).gradient, what);
   model::Stage& stage = stage_of(x);
   if (mode == model::ForwardMode::train && kind == MessageKind::activation) {

@@ -16,13 +16,15 @@ class DeterministicTest : public testing::Test {
  protected:
   DeterministicTest() { copy_good_inputs(folder_.path()); }
 
-  /// The digest of the checkpoint that a run of a few steps ends with.
-  std::string digest_of_run(int number, int ranks, const std::string& streams,
+  /// The digest of the checkpoint that a run of a few steps ends with. Of each product's algorithms that of
+  /// number `fastest` is the fastest.
+  std::string digest_of_run(int fastest, int ranks, const std::string& streams,
                             const std::vector<std::string>& options) const {
-    const std::string run_dir = fmt::format("run{}", number);
+    const std::string run_dir = fmt::format("run{}", fastest);
     std::vector<std::string> command{"/usr/bin/env",
                                      "CUDA_ON_CPU_DEVICES=2",
                                      "CUDA_ON_CPU_ALGORITHMS=differ",
+                                     fmt::format("CUDA_ON_CPU_FASTEST={}", fastest),
                                      "CUDA_ON_CPU_STREAMS=" + streams,
                                      "RED_GEMM_CACHE=off",
                                      RED_SOURCE_DIR "/launch/local.sh",
@@ -48,11 +50,19 @@ class DeterministicTest : public testing::Test {
   }
   void expect_repeats(int ranks, std::vector<std::string> options) const {
     options.push_back("--train.deterministic=yes");
-    EXPECT_EQ(digest_of_run(1, ranks, "lazy", options), digest_of_run(2, ranks, "eager", options));
+    const std::string first = digest_of_run(1, ranks, "lazy", options);
+    options.push_back("--parallel.check_collectives=yes");  // which changes no bit
+    EXPECT_EQ(digest_of_run(2, ranks, "eager", options), first);
   }
 
   WorkingDirectory folder_;
 };
+
+// Otherwise the tests below could not fail: another algorithm is another sum.
+TEST_F(DeterministicTest, WithoutItTheFastestAlgorithmDecides) {
+  const std::vector<std::string> options = {"--train.precision=fp32", "--train.deterministic=no"};
+  EXPECT_NE(digest_of_run(1, 1, "lazy", options), digest_of_run(2, 1, "lazy", options));
+}
 
 TEST_F(DeterministicTest, OneRank) {
   expect_repeats(1, {"--train.precision=fp32"});

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "golden/golden_engine.hpp"
 #include "ops/update_scalars.hpp"
 #include "optim/adafactor.hpp"
 #include "parallel/device_communicator.hpp"
@@ -67,6 +68,7 @@ class GoldenAdafactorTest : public testing::Test {
     config.factored = mode == "factored";
     optim::Adafactor adafactor(stream, config, shards, mesh);
     for (const auto& p : store.parameters()) assign(p.weight.value, golden.initial.at(p.spec.name));
+    const ExpectNccl updates_over_nccl(mpi_.size());
     std::vector<double> s(ops::kStepScalars);
     const DeviceArray<double> scalars(s);
     for (std::size_t t = 0; t < golden.rates.size(); ++t) {

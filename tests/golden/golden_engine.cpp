@@ -1,7 +1,14 @@
 #include "golden/golden_engine.hpp"
 
+#include <gtest/gtest.h>
+
+#include <string_view>
+
 #include "data/padded.hpp"
 #include "support/backend.hpp"
+
+// Of the stand-in for NCCL; null in programs without it.
+extern "C" int64_t nccl_bytes_on_cpu() __attribute__((weak));  // NOLINT
 
 namespace red::test {
 namespace {
@@ -93,6 +100,16 @@ void assign(const Tensor& out, const model::StoredParameter& p, int64_t row_begi
 
 }  // namespace
 
+int64_t bytes_over_nccl() {
+  return nccl_bytes_on_cpu != nullptr ? nccl_bytes_on_cpu() : 0;
+}
+
+ExpectNccl::~ExpectNccl() {
+  const char* const wish = std::getenv("REDLLM_GOLDEN_NCCL");
+  if (wish == nullptr || std::string_view(wish) != "yes" || num_ranks_ == 1) return;
+  EXPECT_GT(bytes_over_nccl(), before_) << "nothing went over NCCL";
+}
+
 std::vector<data::MicroBatch> micro_batches(const std::vector<data::Sample>& samples, Form form) {
   std::vector<data::MicroBatch> batches;
   if (samples.empty()) return batches;
@@ -136,6 +153,7 @@ GoldenEngine::GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout
     const model::StoredParameter& p = *shard.parameter;
     if (shard.has_master()) assign(shard.weight, p, shard.rows.begin, parameters.at(p.spec.name));
   }
+  steps_over_nccl_ = std::make_unique<ExpectNccl>(mpi.size());
 }
 
 std::vector<data::MicroBatch> GoldenEngine::deal(const std::vector<data::Sample>& batch, Form form) const {

@@ -66,6 +66,23 @@ inline std::vector<data::Sample> part_of(const std::vector<data::Sample>& sample
 
 std::vector<data::MicroBatch> micro_batches(const std::vector<data::Sample>& samples, Form form);
 
+/// Bytes that the harness' stand-in for NCCL has carried for this rank so far; 0 where it is not linked.
+int64_t bytes_over_nccl();
+
+/// At its end fails where REDLLM_GOLDEN_NCCL=yes and nothing was carried by NCCL since its begin, on several
+/// ranks.
+class ExpectNccl {
+ public:
+  explicit ExpectNccl(int num_ranks) : num_ranks_(num_ranks), before_(bytes_over_nccl()) {}
+  ~ExpectNccl();
+  ExpectNccl(const ExpectNccl&) = delete;
+  ExpectNccl& operator=(const ExpectNccl&) = delete;
+
+ private:
+  int num_ranks_;
+  int64_t before_;
+};
+
 class GoldenEngine {
  public:
   GoldenEngine(parallel::MpiEnvironment& mpi, const parallel::Layout& layout, const model::ModelConfig& model,
@@ -89,6 +106,7 @@ class GoldenEngine {
   std::unique_ptr<parallel::Communicator> world_;
   parallel::Mesh mesh_;
   std::unique_ptr<train::Engine> engine_;
+  std::unique_ptr<ExpectNccl> steps_over_nccl_;  ///< from here on: what connected the ranks does not count
 };
 
 template <class Get>

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Golden files with ranks over what stands for NCCL on the CPU (tests/cuda_on_cpu), by hand: `ctest` has a few of these. Every
+# Golden files with ranks over what stands for NCCL on the CPU (tests/cuda_on_cpu), by hand: `ctest` has each file in few layouts. Every
 # file, number of ranks from 1 to 8 and order of streams; each program takes all layouts of its ranks. Hours for all of it.
 #   tests/golden/nccl_all.sh [--ranks "2 4"] [--streams "lazy random eager"] [--minutes N] [FILE...]
 # FILE: a name in tests/golden, without its suffix. REDLLM_BUILD: the build folder. Ends with 1 where anything failed.

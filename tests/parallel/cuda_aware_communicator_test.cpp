@@ -39,6 +39,20 @@ TEST_F(CudaAwareCommunicatorTest, MessagesPassThroughAlsoInParts) {
   EXPECT_EQ(device_messages_of(std::move(send)), 2);
 }
 
+// MPI may write what was posted wherever it is called next.
+TEST_F(CudaAwareCommunicatorTest, MessagesArriveInsideOtherCalls) {
+  const int last = (mpi_.rank() + mpi_.size() - 1) % mpi_.size(), next = (mpi_.rank() + 1) % mpi_.size();
+  for (int round = 0; round < 20; ++round) {
+    Request receive = world_->receive(rows_.row_range(0, 1), last, 1);
+    Request send = world_->send(rows_.row_range(1, 1), next, 1);
+    const auto part = world_->split(0, mpi_.rank(), "part");
+    Request barrier = part->barrier();
+    part->wait(barrier, "test");
+    world_->wait(receive, "test");
+    world_->wait(send, "test");
+  }
+}
+
 TEST_F(CudaAwareCommunicatorTest, SumsAndBroadcastsGoThroughHostMemory) {
   EXPECT_EQ(device_messages_of(world_->all_reduce(rows_, ReduceOp::sum)), 0);
   EXPECT_EQ(device_messages_of(world_->reduce_scatter(rows_.row_range(mpi_.rank(), 1), rows_)), 0);

@@ -7,6 +7,7 @@
 #include <csignal>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 #include "base/log.hpp"
 #include "fakes/nccl_state.hpp"
@@ -29,6 +30,10 @@ void run(std::string_view mode, MpiEnvironment& environment) {
   Stream stream(1);
   NcclCommunicator world(environment.world(), environment.context(), stream, {});
   const auto pipeline = world.split(0, world.rank(), "pipeline");
+  if (mode == "stuck_connecting") meet_trouble("stuck", world.rank());
+  std::vector<Route> routes;
+  for (int r = 0; r + 1 < world.size(); ++r) routes.push_back({r, r + 1, 1});
+  pipeline->connect(routes);
   const Buffer memory(sizeof(float) * 100000), message(sizeof(float) * 100);
   const Tensor x = make_tensor(reinterpret_cast<float*>(memory.data()), 1, 100000);
   const Tensor y = make_tensor(reinterpret_cast<float*>(message.data()), 1, 100);

@@ -36,6 +36,15 @@ TEST(NcclAbort, StuckRankIsNamedAfterTheDeadline) {
       << outcome.output;
 }
 
+TEST(NcclAbort, ARankThatDoesNotComeToBeConnectedIsNamed) {
+  const Outcome outcome = run("stuck_connecting");
+  expect_end(outcome, 8, "held up by rank 1 on");
+  EXPECT_EQ(count(outcome.output,
+                  " s for the connections of NCCL on communicator pipeline (ranks 0, 1, 2), tag 1 "),
+            1)
+      << outcome.output;
+}
+
 TEST(NcclAbort, WhatNcclNoticesEndsTheRun) {
   expect_end(
       run("async"), 6,

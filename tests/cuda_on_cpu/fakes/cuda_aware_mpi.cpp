@@ -64,4 +64,31 @@ int MPI_Iprobe(int source, int tag, MPI_Comm comm, int* flag, MPI_Status* status
   return PMPI_Iprobe(source, tag, comm, flag, status);
 }
 
+// Calls that are given no device memory, and move along what was.
+
+int MPI_Ibcast(void* data, int count, MPI_Datatype type, int root, MPI_Comm comm, MPI_Request* request) {
+  const DeviceMemory::Open open;
+  return PMPI_Ibcast(data, count, type, root, comm, request);
+}
+
+int MPI_Ibarrier(MPI_Comm comm, MPI_Request* request) {
+  const DeviceMemory::Open open;
+  return PMPI_Ibarrier(comm, request);
+}
+
+int MPI_Comm_split(MPI_Comm comm, int color, int key, MPI_Comm* part) {
+  const DeviceMemory::Open open;
+  return PMPI_Comm_split(comm, color, key, part);
+}
+
+int MPI_Comm_dup(MPI_Comm comm, MPI_Comm* copy) {
+  const DeviceMemory::Open open;
+  return PMPI_Comm_dup(comm, copy);
+}
+
+int MPI_Comm_free(MPI_Comm* comm) {
+  const DeviceMemory::Open open;
+  return PMPI_Comm_free(comm);
+}
+
 }  // extern "C"

@@ -95,6 +95,7 @@ ncclResult_t call(ncclComm_t comm, const Arguments& a, std::size_t source_rows, 
   for (int r = 0; r < comm->size; ++r) {
     if (r == comm->rank || comm->connected[r] || (is_message && r != a.peer)) continue;
     comm->awaited.push_back(r);
+    ++nccl_counts().connections;
     send_and_forget(*comm, comm->world[r], Channel::connecting, {});
   }
   // The real one launches by a thread of its own, so that nothing is in the stream yet when this returns.
@@ -118,7 +119,17 @@ NcclFaults& nccl_faults() {
   return faults;
 }
 
+NcclCounts& nccl_counts() {
+  static NcclCounts counts;
+  return counts;
+}
+
 }  // namespace cuda_on_cpu
+
+/// For tests that are linked with the real NCCL too, where it is not there.
+extern "C" int64_t nccl_bytes_on_cpu() {
+  return nccl_counts().bytes;
+}
 
 ncclResult_t ncclGetVersion(int* version) {
   *version = NCCL_VERSION_CODE;
@@ -161,6 +172,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int size, ncclUniqueId id,
   if (config->blocking != 0) fail("a communicator of NCCL that blocks: the backend could not be called off");
   if ((made.maker == world_rank()) != (rank == 0)) fail("the maker of NCCL's id is not rank 0");
   *comm = new ncclComm;
+  ++nccl_counts().communicators;
   (*comm)->rank = rank;
   (*comm)->size = size;
   (*comm)->key = made.key;

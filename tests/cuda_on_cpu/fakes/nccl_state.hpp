@@ -37,6 +37,17 @@ struct NcclFaults {
 };
 NcclFaults& nccl_faults();
 
+/// Of this process so far.
+struct NcclCounts {
+  int64_t communicators = 0;  ///< begun
+  int64_t connections = 0;    ///< to another rank, for a communicator's first operation with it
+  int64_t operations = 0;     ///< that are over
+  int64_t bytes = 0;          ///< that these wrote, or sent
+
+  bool operator==(const NcclCounts&) const = default;
+};
+NcclCounts& nccl_counts();
+
 enum class Channel : int { joining = 1, connecting = 2, data = 3 };
 
 /// Bytes to a rank of the communicator; kept until they are there. `synchronous`: over when the other side

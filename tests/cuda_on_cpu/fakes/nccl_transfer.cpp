@@ -99,6 +99,9 @@ class Transfer {
     if (!outgoing_.empty() || std::find(arrived_.begin(), arrived_.end(), false) != arrived_.end())
       return false;
     finish();
+    ++nccl_counts().operations;
+    nccl_counts().bytes +=
+        static_cast<int64_t>(a_.call == Call::all_gather ? size() * row_bytes_ : row_bytes_);
     --comm_.num_under_way;
     return true;
   }

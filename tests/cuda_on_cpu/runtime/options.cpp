@@ -44,6 +44,7 @@ Options from_environment() {
             {{"lazy", StreamOrder::lazy}, {"random", StreamOrder::random}, {"eager", StreamOrder::eager}});
   read_name(options.algorithms, "CUDA_ON_CPU_ALGORITHMS",
             {{"equal", AlgorithmSums::equal}, {"differ", AlgorithmSums::differ}});
+  read_number(options.fastest, "CUDA_ON_CPU_FASTEST");
   read_number(options.seed, "CUDA_ON_CPU_SEED");
   read_number(options.num_devices, "CUDA_ON_CPU_DEVICES");
   read_name(options.divided, "CUDA_ON_CPU_MIG", {{"0", false}, {"1", true}});

@@ -24,6 +24,8 @@ struct Options {
   ThreadOrder threads = ThreadOrder::natural;       ///< CUDA_ON_CPU_THREADS
   StreamOrder streams = StreamOrder::lazy;          ///< CUDA_ON_CPU_STREAMS
   AlgorithmSums algorithms = AlgorithmSums::equal;  ///< CUDA_ON_CPU_ALGORITHMS
+  /// CUDA_ON_CPU_FASTEST: number of cuBLASLt's algorithm that takes no time; -1: as it comes
+  int fastest = -1;
   uint64_t seed = 1;                                ///< CUDA_ON_CPU_SEED, of what is random above
   int num_devices = 1;                              ///< CUDA_ON_CPU_DEVICES; 0: a machine without a GPU
   bool divided = false;                             ///< CUDA_ON_CPU_MIG=1: they are instances of one GPU

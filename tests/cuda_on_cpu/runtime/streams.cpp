@@ -73,7 +73,7 @@ bool Streams::run_one(CUstream_st* stream) {
     }
     case Operation::Kind::record:
       operation.event->reached = operation.generation;
-      operation.event->time = std::chrono::steady_clock::now();
+      operation.event->time = std::chrono::steady_clock::now() + pretended_;
       break;
     case Operation::Kind::wait:
       if (operation.event->reached < operation.generation) return false;

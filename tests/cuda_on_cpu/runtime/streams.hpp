@@ -54,6 +54,8 @@ class Streams {
     operation.step = std::move(step);
     push(stream, std::move(operation));
   }
+  /// Events are that much later from now on: work that runs pretends to have taken long.
+  void pretend(std::chrono::steady_clock::duration time) { pretended_ += time; }
   void run_all(CUstream_st* stream);
   void run_all();
   void run_until(const CUevent_st& event, uint64_t generation);
@@ -76,6 +78,7 @@ class Streams {
   std::vector<CUstream_st*> streams_;
   std::mt19937_64 random_;
   bool running_ = false;
+  std::chrono::steady_clock::duration pretended_{};
 };
 
 Streams& streams();
