@@ -12,6 +12,7 @@
 #include "launch/commands.hpp"
 #include "launch/figures.hpp"
 #include "launch/ranks.hpp"
+#include "ops/attention_library.hpp"
 #include "train/batch_loader.hpp"
 #include "train/bubble.hpp"
 #include "train/memory_plan.hpp"
@@ -120,6 +121,10 @@ void print(const Measured& measured, const config::RunConfig& config, const Rank
   if (measured.bubble) {
     figures["bubble"] = measured.bubble->measured;
     figures["bubble_simulated"] = measured.bubble->simulated;
+  }
+  if (ranks.stream.attention() == AttentionChoice::cudnn) {  // or ours, where it refuses
+    figures["cudnn_passes"] = ops::attention_library_passes();
+    figures["cudnn_refusal"] = ops::attention_library_refusal();
   }
   if (measured.peak.stated_gflops > 0.0) figures["stated_gflops_per_s"] = measured.peak.stated_gflops;
   if (!measured.peak.why_not_stated.empty()) figures["no_mfu"] = measured.peak.why_not_stated;

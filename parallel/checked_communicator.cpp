@@ -18,9 +18,9 @@ constexpr bool kDebugBuild = false;
 constexpr bool kDebugBuild = true;
 #endif
 
-// Between two comparisons: an evaluation of days has none, and must not fill the memory.
-constexpr std::size_t kMostCalls = std::size_t{1} << 20;
-constexpr int64_t kTooMany = -1;
+// Of all ranks together, on rank 0, where comparing takes some times as much.
+constexpr double kMostBytes = 128.0 * (1 << 20);
+constexpr double kTooMany = kMostBytes + 1;
 constexpr std::string_view kWhat = "the comparison of calls";
 
 class Writer {
@@ -110,6 +110,7 @@ std::string share(Communicator& ranks, const std::string& text) {
 
 struct CheckedCommunicator::Record {
   int32_t world_rank = 0, num_groups = 0;
+  std::size_t most_calls = 0;
   CallLog log;
   bool too_many = false;  ///< calls, since the last comparison
   struct Open {
@@ -119,9 +120,12 @@ struct CheckedCommunicator::Record {
   std::vector<Open> open;  ///< messages that nobody has waited for
 };
 
-CheckedCommunicator::CheckedCommunicator(std::unique_ptr<Communicator> inner)
-    : inner_(std::move(inner)), record_(std::make_shared<Record>()) {
+CheckedCommunicator::CheckedCommunicator(std::unique_ptr<Communicator> inner, std::size_t most_calls)
+    : inner_(std::move(inner)),
+      apart_(inner_->split(0, inner_->rank(), "comparison of calls")),
+      record_(std::make_shared<Record>()) {
   record_->world_rank = rank();
+  record_->most_calls = most_calls;
   std::vector<int32_t> ranks(static_cast<std::size_t>(size()));
   std::iota(ranks.begin(), ranks.end(), 0);
   enter({0, std::string(name()), std::move(ranks)});
@@ -150,9 +154,9 @@ void CheckedCommunicator::enter(CallGroup group) {
 
 void CheckedCommunicator::note(Call call) {
   if (size() == 1 || record_->too_many) return;
-  record_->too_many = record_->log.calls.size() == kMostCalls;
   call.group = group_;
-  record_->log.calls.push_back(call);
+  record_->too_many = record_->log.calls.size() >= record_->most_calls;
+  if (!record_->too_many) record_->log.calls.push_back(call);
 }
 
 void CheckedCommunicator::note_message(CallKind kind, const Tensor& x, int peer, int tag,
@@ -216,18 +220,19 @@ std::unique_ptr<Communicator> CheckedCommunicator::split(int color, int key, std
 void CheckedCommunicator::compare_calls() {
   RED_CHECK(group_ == 0, "calls are compared on the communicator of all ranks, not on {}", name());
   if (size() == 1) return;
-  std::vector<uint8_t> own = bytes_of(record_->log);
+  std::vector<uint8_t> own;
+  if (!record_->too_many) own = bytes_of(record_->log);
   std::vector<double> sizes(static_cast<std::size_t>(size()));
   sizes[static_cast<std::size_t>(rank())] = record_->too_many ? kTooMany : static_cast<double>(own.size());
   record_->log.calls.clear();
   record_->open.clear();
   record_->too_many = false;
   const Tensor all = make_tensor(sizes.data(), size(), 1);
-  finish(*inner_, inner_->all_gather(all, all.row_range(rank(), 1)));
-  if (std::find(sizes.begin(), sizes.end(), kTooMany) != sizes.end())
-    return log::warning("ranks called too much since the last comparison to be compared");
+  finish(*apart_, apart_->all_gather(all, all.row_range(rank(), 1)));
+  if (std::accumulate(sizes.begin(), sizes.end(), 0.0) > kMostBytes)
+    return log::warning("more calls since the last comparison than are kept: they are not compared");
   const std::vector<CallLog> logs = gather({sizes.begin(), sizes.end()}, own);
-  const std::string text = share(*inner_, rank() == 0 ? conflict(logs) : std::string());
+  const std::string text = share(*apart_, rank() == 0 ? conflict(logs) : std::string());
   if (!text.empty()) throw LogicError("the ranks' operations do not go together: {}", text);
 }
 
@@ -236,13 +241,13 @@ std::vector<CallLog> CheckedCommunicator::gather(const std::vector<int64_t>& siz
                                                  std::vector<uint8_t>& own) {
   std::vector<CallLog> logs;
   if (rank() != 0) {
-    finish(*inner_, inner_->send(tensor_of(own), 0, kTagCalls));
+    finish(*apart_, apart_->send(tensor_of(own), 0, kTagCalls));
     return logs;
   }
   logs.push_back(log_of(own));
   for (int r = 1; r < size(); ++r) {
     std::vector<uint8_t> bytes(static_cast<std::size_t>(sizes[static_cast<std::size_t>(r)]));
-    finish(*inner_, inner_->receive(tensor_of(bytes), r, kTagCalls));
+    finish(*apart_, apart_->receive(tensor_of(bytes), r, kTagCalls));
     logs.push_back(log_of(bytes));
   }
   return logs;

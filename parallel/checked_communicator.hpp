@@ -15,8 +15,10 @@ namespace red::parallel {
 
 class CheckedCommunicator final : public Communicator {
  public:
-  /// `inner` has all ranks.
-  explicit CheckedCommunicator(std::unique_ptr<Communicator> inner);
+  /// `inner` has all ranks: collective. most_calls: that a rank remembers; more of them are not compared, as
+  /// an evaluation of days compares none and must not fill the memory.
+  explicit CheckedCommunicator(std::unique_ptr<Communicator> inner,
+                               std::size_t most_calls = std::size_t{1} << 20);
   ~CheckedCommunicator() override;
 
   int rank() const override { return inner_->rank(); }
@@ -52,6 +54,8 @@ class CheckedCommunicator final : public Communicator {
   std::vector<CallLog> gather(const std::vector<int64_t>& sizes, std::vector<uint8_t>& own);
 
   std::unique_ptr<Communicator> inner_;
+  std::unique_ptr<Communicator>
+      apart_;                       ///< of all ranks' one: for the comparison, whatever is open elsewhere
   std::shared_ptr<Record> record_;  ///< of all communicators of this rank
   int32_t group_ = 0;               ///< of this one, in the record
 };

@@ -120,10 +120,10 @@ void NcclCommunicator::connect(std::span<const Route> routes) {
     if (!sends && destination != rank()) continue;
     const int peer = sends ? destination : source;
     check_peer(peer, rank(), size());
-    std::unique_ptr<NcclChannel>& channel = channels_[{peer, tag, sends}];
-    if (channel != nullptr) continue;
-    channel = new_channel(peer, tag, sends);
-    context_->connect(sends ? NcclKind::send : NcclKind::receive, sends ? 1 : 0, *channel);
+    const std::tuple key(peer, tag, sends);
+    if (channels_.contains(key)) continue;
+    NcclChannel& channel = *channels_.emplace(key, new_channel(peer, tag, sends)).first->second;
+    context_->connect(sends ? NcclKind::send : NcclKind::receive, sends ? 1 : 0, channel);
   }
 }
 

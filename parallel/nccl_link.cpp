@@ -12,6 +12,7 @@
 
 #include "base/check.hpp"
 #include "base/log.hpp"
+#include "device/cuda_check.hpp"
 #include "parallel/nccl_context.hpp"
 
 namespace red::parallel {
@@ -156,9 +157,11 @@ bool NcclLink::look_for_error() {
   ncclResult_t state = ncclSuccess;
   RED_NCCL(comm_, ncclCommGetAsyncError(comm_, &state));
   if (state != ncclSuccess && state != ncclInProgress) {
-    throw CommunicationError(
-        "NCCL lost a rank or a connection of communicator {}: {} (NCCL_DEBUG=INFO tells more)", name_,
-        detail::nccl_text(state, comm_));
+    const std::string what =
+        fmt::format("NCCL lost a rank or a connection of communicator {}: {} (NCCL_DEBUG=INFO tells more)",
+                    name_, detail::nccl_text(state, comm_));
+    red::detail::throw_if_gpu_lost(what);
+    throw CommunicationError("{}", what);
   }
   return state == ncclSuccess;
 }
@@ -220,7 +223,7 @@ NcclChannel::~NcclChannel() {
 
 void NcclChannel::advance() {
   if (id_under_way_ && host_.test(id_under_way_)) {
-    host_.wait(id_under_way_, "a new channel's id");
+    id_under_way_ = Request();  // a wait in the midst of another one would take away that one's name
     if (!sends_) connect(id_, 2, 1, kMessageBlocks);
   }
   NcclLink::advance();

@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "base/error.hpp"
 #include "parallel/message_tags.hpp"
 
 namespace red::parallel {
@@ -32,7 +33,7 @@ int tag_of(MessageKind kind, int chunk) {
     case MessageKind::memory_gradient:
       return tag_of(kTagMemoryGradient, chunk);
   }
-  return -1;
+  throw LogicError("no such message");
 }
 
 const MessageRule* rule_of(Action action) {

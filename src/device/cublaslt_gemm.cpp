@@ -49,8 +49,10 @@ void set_preference(cublasLtMatmulPreferenceOpaque_t& preference,
 }  // namespace
 
 void cublaslt_failed(cublasStatus_t status, const char* call, const char* file, int line) {
-  throw LogicError("{}:{}: {} failed: {} ({})", file, line, call, cublasLtGetStatusName(status),
-                   cublasLtGetStatusString(status));
+  const std::string what = fmt::format("{}:{}: {} failed: {} ({})", file, line, call,
+                                       cublasLtGetStatusName(status), cublasLtGetStatusString(status));
+  throw_if_gpu_lost(what);
+  throw LogicError("{}", what);
 }
 
 /// The descriptors of a product. cuBLASLt is column-major: there c^T = op(b)^T op(a)^T, with b in the first

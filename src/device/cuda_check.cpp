@@ -15,9 +15,14 @@ std::string failure(cudaError_t error, const char* call, const char* file, int l
 
 }  // namespace
 
-void cuda_failed(cudaError_t error, const char* call, const char* file, int line) {
-  const std::string what = failure(error, call, file, line), loss = loss_of_gpu();
+void throw_if_gpu_lost(const std::string& what) {
+  const std::string loss = loss_of_gpu();
   if (!loss.empty()) throw GpuLostError(fmt::format("{} ({})", loss, what));
+}
+
+void cuda_failed(cudaError_t error, const char* call, const char* file, int line) {
+  const std::string what = failure(error, call, file, line);
+  throw_if_gpu_lost(what);
   throw LogicError("{}", what);
 }
 

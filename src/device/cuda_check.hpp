@@ -4,11 +4,15 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <string>
 
 namespace red::detail {
 
 /// Dynamic shared memory that a kernel may have without asking for it.
 inline constexpr std::size_t kFreeSharedBytes = std::size_t{48} << 10;
+
+/// GpuLostError, with `what` failed, where NVML says that there is no GPU any more.
+void throw_if_gpu_lost(const std::string& what);
 
 /// Throws LogicError: the call, its place, CUDA's name of the error and what it means. GpuLostError where
 /// NVML says that there is no GPU any more.

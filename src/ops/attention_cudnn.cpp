@@ -148,8 +148,13 @@ class GraphBuilder {
   GraphTensor query_lengths_, key_lengths_;
 };
 
+[[noreturn]] void failed(const std::string& what) {
+  red::detail::throw_if_gpu_lost(what);
+  throw LogicError("{}", what);
+}
+
 void check(cudnnStatus_t status, const char* call) {
-  if (status != CUDNN_STATUS_SUCCESS) throw LogicError("{}: {}", call, cudnnGetErrorString(status));
+  if (status != CUDNN_STATUS_SUCCESS) failed(fmt::format("{}: {}", call, cudnnGetErrorString(status)));
 }
 
 /// The frontend's message and code, and what the library itself said last.
@@ -197,7 +202,7 @@ class Cudnn {
   void run(Stream& stream, Plan& plan, const Tensor& workspace) {
     check(cudnnSetStream(handle_, stream.handle()), "cudnnSetStream");
     auto result = plan.graph->execute(handle_, plan.pointers, workspace.data);
-    if (result.is_bad()) throw LogicError("cuDNN's attention failed: {}", result.get_message());
+    if (result.is_bad()) failed(fmt::format("cuDNN's attention failed: {}", result.get_message()));
     ++num_passes_;
   }
   int64_t num_passes() const { return num_passes_; }
@@ -336,11 +341,11 @@ Plan* chosen(Stream& stream, const Operands& operands, const AttentionLayout& la
              const AttentionMask& mask) {
   if (stream.attention() != AttentionChoice::cudnn) return nullptr;
   std::string& refusal = cudnn().refusal;
-  refusal = not_taken(operands, layout, mask);
+  refusal = operands.matrices[mat_o] == nullptr ? "the backward pass is not given the forward pass's result"
+                                                : not_taken(operands, layout, mask);
   if (!refusal.empty()) return nullptr;
   const Shape shape = shape_of(operands, layout, mask);
-  const std::string objection = cudnn().objection(stream, shape.head_dim, shape.causal);
-  refusal = objection;  // the trial's own attentions had left theirs
+  refusal = std::string(cudnn().objection(stream, shape.head_dim, shape.causal));  // over its trial's own
   if (!refusal.empty()) return nullptr;
   Plan& plan = cudnn().plan(shape);
   refusal = plan.refusal;
@@ -382,10 +387,6 @@ bool attention_backward_by_library(Stream& stream, const Tensor& dq, const Tenso
                                    const Tensor& d_o, const AttentionOutput& output, const Tensor& q,
                                    const Tensor& keys, const Tensor& values, const Tensor& lse,
                                    const AttentionLayout& layout, const AttentionMask& mask) {
-  if (output.o == nullptr) {
-    cudnn().refusal = "the backward pass is not given the forward pass's result";
-    return false;
-  }
   const Operands operands{{&q, &keys, &values, output.o, &d_o, &dq, &dk, &dv}};
   Plan* plan = chosen(stream, operands, layout, mask);
   if (plan == nullptr) return false;

@@ -15,7 +15,7 @@ using parallel::MessageKind;
 namespace {
 
 /// Whoever receives it waits for this.
-std::string_view message_of(MessageKind kind) {
+std::string_view what_of(MessageKind kind) {
   static constexpr std::array<std::string_view, parallel::kNumMessageKinds> messages = {
       "activations of the stage before", "the encoder's output", "gradients of the stage behind",
       "gradients of the encoder's output"};
@@ -184,7 +184,7 @@ parallel::Request PipelineExecutor::begin_receive(const Instruction& x, const Te
 
 /// Waits for it.
 void PipelineExecutor::receive(const Instruction& x, MessageKind kind, model::ForwardMode mode) {
-  const std::string_view what = message_of(kind);
+  const std::string_view what = what_of(kind);
   if (kind == MessageKind::gradient) return pipeline_.wait(state_of(x).gradient, what);
   model::Stage& stage = stage_of(x);
   if (mode == model::ForwardMode::train && kind == MessageKind::activation) {

@@ -178,8 +178,8 @@ bool Trainer::train_step(int64_t step) {
     stragglers_->describe(metrics);
     progress_->show(metrics);
     if (!result.applied) report_skipped(metrics);
-    if (validates(step)) validate(metrics);
     const bool lost = metrics.gpu && metrics.gpu->lost_ranks > 0;
+    if (validates(step) && !lost) validate(metrics);
     if (metrics_) metrics_->push(std::move(metrics));
     if (lost) end_without_gpu(step);
   } else {

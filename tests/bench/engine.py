@@ -1,4 +1,6 @@
 """What benchmarks share: options, runs of `redllm bench`, and what machine and build their figures belong to."""
+from __future__ import annotations
+
 import argparse
 import datetime
 import json
@@ -49,10 +51,12 @@ def bench_step(ranks: int, *options: str) -> dict:
 
 
 def environment_with(lib: str) -> dict:
-    """This one, with a folder of shared libraries in front, if it is named."""
+    """This one, with a folder of shared libraries in front, if it is named, and Open MPI's plug-ins in it."""
     if not lib:
         return dict(os.environ)
-    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (lib, os.environ.get("LD_LIBRARY_PATH"))))}
+    plugins = pathlib.Path(lib, "openmpi")
+    return {**os.environ, **({"OMPI_MCA_mca_base_component_path": str(plugins)} if plugins.is_dir() else {}),
+            "LD_LIBRARY_PATH": os.pathsep.join(filter(None, (lib, os.environ.get("LD_LIBRARY_PATH"))))}
 
 
 def cpu() -> dict:

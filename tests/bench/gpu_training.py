@@ -4,6 +4,8 @@ in turns. Prints a table and the bars: 40 % MFU at 150M, 50 % from 1B on, 1.25 t
 GPU by `redllm plan` are left out, with a line. Without a PyTorch that sees the GPU, redllm alone and no ratio; on a GPU of which no
 peak is stated, no MFU. A run that fails, ours or PyTorch's, is a bar missed, but for cuDNN's where it is not linked. --out is written
 after each run, whole: what ends this loses the run that goes on. tests/gpu/run_all.sh runs it."""
+from __future__ import annotations
+
 import argparse
 import configparser
 import json
@@ -162,6 +164,8 @@ def measure(options: argparse.Namespace, name: str, with_peer: bool, keep) -> di
     for _ in range(options.rounds):
         for program, command in commands.items():
             figures, failure = last_json(command, "" if program == "torch" else options.lib, "tokens_per_s")
+            if program == "cudnn" and failure is None and figures.get("cudnn_passes") == 0:
+                failure = {"code": WITHOUT_CUDNN, "reason": f"cuDNN took no attention: {figures.get('cudnn_refusal')}"}
             if failure is not None:
                 failed[program] = failure
             else:

@@ -12,17 +12,29 @@ while read -r test _; do
   if [ -x "$build/gpu_tests/$test" ]; then programs+=("$build/gpu_tests/$test"); fi
 done <"$build/gpu_tests/list.txt"
 mkdir -p "$folder/lib"
-# Libraries that are found by name while they run: cuDNN's engines lie beside it.
-for library in $(ldd "${programs[@]}" | sed -n 's/.* => \(\/.*\) (0x.*/\1/p' | sort -u); do
+libraries_of() { ldd "$@" | sed -n 's/.* => \(\/.*\) (0x.*/\1/p' | sort -u; }
+
+# Some are found by name while they run: cuDNN's engines and NVRTC's builtins lie beside them.
+for library in $(libraries_of "${programs[@]}"); do
   case ${library##*/} in
     libc.so.* | libm.so.* | libdl.so.* | libpthread.so.* | librt.so.* | ld-linux* | libcuda.so.* | libnvidia-*) ;;
     libcudnn.so.*) cp -L "$(dirname "$(realpath "$library")")"/libcudnn*.so.* "$folder/lib/" ;;
+    libnvrtc.so.*) cp -L "$(dirname "$(realpath "$library")")"/libnvrtc*.so.* "$folder/lib/" ;;
     *) cp -L "$library" "$folder/lib/" ;;
   esac
 done
 plugins=$(dirname "$(ldd "${programs[0]}" | sed -n 's/.*libmpi\.so.* => \(\/[^ ]*\).*/\1/p')")/openmpi
-plugins=$(find -L "$plugins" /usr/lib*/*/openmpi/lib/openmpi* -maxdepth 1 -name 'mca_*.so' -printf '%h\n' 2>/dev/null | sort -u | head -n 1)
+plugins=$({ find -L "$plugins" /usr/lib*/*/openmpi/lib/openmpi* -maxdepth 1 -name 'mca_*.so' -printf '%h\n' 2>/dev/null || true; } |
+  sort -u | head -n 1)
 if [ -n "$plugins" ]; then cp -rL "$plugins" "$folder/lib/openmpi"; fi
+# What those need that the programs do not.
+mapfile -t found < <(find "$folder/lib" -name '*.so*')
+for library in $(LD_LIBRARY_PATH="$folder/lib" libraries_of "${found[@]}"); do
+  case ${library##*/} in
+    libc.so.* | libm.so.* | libdl.so.* | libpthread.so.* | librt.so.* | ld-linux* | libcuda.so.* | libnvidia-*) ;;
+    *) [ -e "$folder/lib/${library##*/}" ] || cp -L "$library" "$folder/lib/" ;;
+  esac
+done
 tar cf "$file" "${programs[@]}" "$build/gpu_tests/list.txt" configs launch tests/gpu tests/bench/*.py tests/golden/*.h5
 git describe --always --dirty >"$folder/revision.txt" 2>/dev/null || echo unknown >"$folder/revision.txt"
 tar rf "$file" -C "$folder" lib revision.txt

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Puts what tests/gpu/run_all.sh left in its folder of one part into tests/bench/results/NAME.json, with hardware, versions, date and
 commit. Parts that the file has already stay, and so does all that can be read where something cannot; then it ends with 1."""
+from __future__ import annotations
+
 import argparse
 import ctypes
 import json

@@ -70,12 +70,16 @@ done
 [[ $rounds =~ ^[1-9][0-9]*$ ]] || fail "--rounds $rounds: no number of rounds"
 program=$build/redllm-cuda tests=$build/gpu_tests
 
+[ -f CMakeLists.txt ] || make=no # a pack's folder
+[ "$make" = no ] || [ "$dry" = yes ] || [ "$build" = build/release ] || fail "--build $build: this script builds build/release alone; add --no-build"
+
 build_all() {
   if [ "$install" = yes ]; then launch/cuda_sdk.sh || return 1; fi
   cmake --preset release -DRED_CUDA=ON >/dev/null && cmake --build build/release --target redllm-cuda red_gpu_tests
 }
 
 if [ -n "$pack" ]; then
+  [[ $build != /* ]] || fail "--build $build: a pack takes a folder inside this one"
   if [ "$make" = yes ]; then build_all || exit 1; fi
   exec tests/gpu/pack.sh "$pack" "$build"
 fi
@@ -97,6 +101,7 @@ if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
     gpus=$((gpus + 1))
   done
   first_gpu=${named[0]:-}
+  [[ $first_gpu != MIG-* ]] || gpus=1 # of those CUDA shows the first alone
   [ "$gpus" -gt 0 ] || [ "$dry" = yes ] || fail "CUDA_VISIBLE_DEVICES='$CUDA_VISIBLE_DEVICES' hides every GPU"
 elif grep -q '^ *MIG ' <<<"$listed"; then
   gpus=1
@@ -107,16 +112,17 @@ with_lib=() # for our programs alone: this machine's own have their own librarie
 if [ -n "$lib" ]; then
   lib=$(realpath -m "$lib")
   with_lib=(env "LD_LIBRARY_PATH=$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}")
-  if [ -d "$lib/openmpi" ]; then export OMPI_MCA_mca_base_component_path=$lib/openmpi; fi
+  if [ -d "$lib/openmpi" ]; then with_lib+=("OMPI_MCA_mca_base_component_path=$lib/openmpi"); fi
 fi
 mpirun=yes
-if ! command -v mpirun >/dev/null; then
+if [[ $(mpirun --version 2>/dev/null) != *"Open MPI"* ]]; then
   mpirun=no
   export OMPI_MCA_ess_singleton_isolated=1 # a process alone starts no daemon of Open MPI, which is not there
 fi
 # Which products are fastest is found once, and not in the home folder.
 out=$build/gpu_run
-export RED_GEMM_CACHE=$PWD/$out/gemm_algorithms.txt REDLLM_GOLDEN_DIR=$PWD/tests/golden REDLLM_GOLDEN_STEPS=40
+RED_GEMM_CACHE=$(realpath -m "$out")/gemm_algorithms.txt
+export RED_GEMM_CACHE REDLLM_GOLDEN_DIR=$PWD/tests/golden REDLLM_GOLDEN_STEPS=40
 
 bad=0 done_well=0 skipped=0
 record() { # record PART NAME ok|failed|skipped SECONDS DETAIL
@@ -306,7 +312,7 @@ collect() { # collect PART [--interrupted]
 
 child='' part=''
 interrupted() {
-  trap '' INT TERM HUP
+  trap '' INT TERM HUP PIPE
   say "interrupted"
   if [ -n "$child" ]; then # which hands it on to all that it started
     kill -TERM "$child" 2>/dev/null
@@ -317,6 +323,7 @@ interrupted() {
 }
 
 if [ "$dry" = no ]; then
+  python3 -c 'import sys; assert sys.version_info >= (3, 8)' 2>/dev/null || fail "python3 is missing, or older than 3.8"
   mkdir -p "$out" && : >"$out/records.tsv"
   for part in "${parts[@]}"; do rm -f "$out/$part.json" "$out/$part"-*; done
   part=''

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 import unittest
@@ -37,6 +38,7 @@ case "$1 $2" in
   'bench step')
     case "$*" in
       *dec_1b*cudnn*) echo 'an illegal address' >&2; exit 134 ;;
+      *red_1b*cudnn*) echo '{"tokens_per_s": 505.0, "mfu": 0.31, "cudnn_passes": 0, "cudnn_refusal": "no such heads"}' ;;
       *cudnn*) echo 'there is no cuDNN' >&2; exit 2 ;;
       *red_150m*) echo '{"tokens_per_s": 1000.0, "mfu": 0.45}' ;;
       *) echo '{"tokens_per_s": 500.0, "mfu": 0.30}' ;;
@@ -316,10 +318,35 @@ class Run(unittest.TestCase):
         self.assertIn("red_1b: 30.0% MFU, the bar is 50%", missed)
         self.assertIn("bar not judged: red_150m: no ratio", done.stdout)
         self.assertIn("bar not judged: red_150m: not with cuDNN's attention", done.stdout)
+        self.assertEqual(rows["red_1b"]["attention"], "own")  # what ran was ours
+        self.assertEqual(rows["red_1b"]["failed"]["cudnn"]["reason"], "cuDNN took no attention: no such heads")
         self.assertIn("dec_1b: with attention cudnn it ended with 134: an illegal address", missed)
         self.assertIn("red_2b: 30.0% MFU, the bar is 50%", missed)
         self.assertNotIn("dec_2b", rows)
         self.assertIn("left out: dec_2b takes 177.0 GiB by its plan, and the GPU has 79.6", done.stdout)
+
+
+class Pack(unittest.TestCase):
+    def test_has_programs_and_their_libraries_and_unpacks_where_the_script_looks(self):
+        (ROOT / "build").mkdir(exist_ok=True)
+        build = pathlib.Path(tempfile.mkdtemp(dir=ROOT / "build", prefix="pack-test-"))
+        self.addCleanup(shutil.rmtree, build)
+        (build / "gpu_tests").mkdir()
+        (build / "gpu_tests" / "list.txt").write_text("ops_cuda_a_gpu_test - each\n")
+        for path in ("redllm-cuda", "gpu_tests/ops_cuda_a_gpu_test"):
+            shutil.copy(shutil.which("find"), build / path)  # any program that is linked with a library
+        inside = build.relative_to(ROOT)
+        done = run("--no-build", "--build", str(inside), "--pack", str(build / "all.tar"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("packed 2 programs", done.stdout)
+        with tarfile.open(build / "all.tar") as tar:
+            names = tar.getnames()
+        for name in (f"{inside}/redllm-cuda", f"{inside}/gpu_tests/ops_cuda_a_gpu_test", f"{inside}/gpu_tests/list.txt", "revision.txt",
+                     "launch/local.sh", "tests/gpu/run_all.sh"):
+            self.assertIn(name, names)
+        done = run("--no-build", "--build", str(build), "--pack", str(build / "all.tar"))
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("a pack takes a folder inside this one", done.stderr)
 
 
 class Steps(unittest.TestCase):

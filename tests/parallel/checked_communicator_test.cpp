@@ -63,6 +63,15 @@ TEST_F(CheckedCommunicatorTest, WhatGoesTogetherPasses) {
   }
 }
 
+TEST_F(CheckedCommunicatorTest, MoreCallsThanAreKeptAreNotCompared) {
+  CheckedCommunicator short_of_memory(std::make_unique<StagedCommunicator>(mpi_.world(), stream_), 4);
+  const ReduceOp op = rank() == 1 ? ReduceOp::max : ReduceOp::sum;
+  for (int i = 0; i < 5; ++i) finish(short_of_memory, short_of_memory.all_reduce(x(), op));
+  EXPECT_NO_THROW(short_of_memory.compare_calls());
+  finish(short_of_memory, short_of_memory.all_reduce(x(), op));
+  EXPECT_THROW(short_of_memory.compare_calls(), LogicError);  // the next ones are
+}
+
 TEST_F(CheckedCommunicatorTest, AnotherOperationIsToldOnEveryRank) {
   finish(world_, world_.all_reduce(x(), ReduceOp::sum));
   finish(world_, world_.all_reduce(x(), rank() == 1 ? ReduceOp::max : ReduceOp::sum));
