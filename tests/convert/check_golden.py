@@ -190,8 +190,8 @@ def check_gradients(case, model):
 
 
 def check_other(case, folder, single, dtype, num_files):
-    """An export of the same model, rounded or in several files: nothing is missing or too much, and every bit is that
-    of the export in one fp32 file, loaded as `dtype`."""
+    """An export of the same model, rounded or in several files: nothing is missing or too much, and every bit of the
+    weights is that of the export in one fp32 file, loaded as `dtype`."""
     name = pathlib.Path(folder).name
     files = sorted(path.name for path in pathlib.Path(folder).glob("*.safetensors"))
     check(len(files) >= num_files, f"{name}: {len(files)} file(s) of weights")
@@ -206,10 +206,13 @@ def check_other(case, folder, single, dtype, num_files):
     with torch.no_grad():
         arguments = [case.arguments([example])[0] for example in case.examples]
         logits = [model(**each).logits[0] for each in arguments]
-        same = all(torch.equal(a, expected(**each).logits[0]) for a, each in zip(logits, arguments))
-    check(same, f"{name}: logits")
+        others = [expected(**each).logits[0] for each in arguments]
+    # Not bit for bit: where a file's weights lie in memory decides in which order PyTorch adds up.
+    limit = LOGITS if dtype == torch.float32 else BF16_LOGITS
+    apart = worst(zip(logits, others))
+    check(apart < limit, f"{name}: logits {apart:.2e} from those of one fp32 file")
     far = worst(zip(logits, case.logits("golden.bin", numpy.float64)))
-    check(far < (LOGITS if dtype == torch.float32 else BF16_LOGITS), f"{name}: logits {far:.2e} from float64")
+    check(far < limit, f"{name}: logits {far:.2e} from float64")
     check_loss(case, model, 1e-5 if dtype == torch.float32 else BF16_LOSS, name)
 
 
