@@ -28,9 +28,10 @@ std::vector<std::string> pythons_with_h5py() {
   for (const std::string& python : {kDebian, kPyPI})
     if (run_python(python, "-c 'import h5py' 2>/dev/null")) found.push_back(python);
   const char* demanded = std::getenv("RED_REQUIRE_TENSORBOARD");
-  if (demanded != nullptr && std::string(demanded) == "1")
+  if (demanded != nullptr && std::string(demanded) == "1") {
     EXPECT_EQ(found.size(), 2U)
         << "h5py is missing: run launch/packages.sh test and launch/python_packages.sh";
+  }
   return found;
 }
 
