@@ -1,6 +1,8 @@
 // Steps of tiny models on tensors in device memory, for tests that compare ways in which ranks exchange it.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <vector>
 
@@ -43,6 +45,14 @@ struct Outcome {
 
   bool operator==(const Outcome&) const = default;
 };
+
+/// Bit for bit.
+inline void expect_same(const Outcome& got, const Outcome& expected) {
+  EXPECT_EQ(got.losses, expected.losses);
+  EXPECT_EQ(got.norms, expected.norms);
+  EXPECT_EQ(got.gradients, expected.gradients);
+  EXPECT_EQ(got.parameters, expected.parameters);
+}
 
 /// An engine, and its samples.
 class TinyEngine {

@@ -136,12 +136,7 @@ TEST_F(NcclLayoutsTest, StepsAreThoseOfStaging) {
     const Outcome got = over_nccl(config, true, steps);
     parallel::StagedCommunicator staged(mpi_.world(), stream_);
     const Outcome expected = train_tiny(config, staged, stream_, steps);
-    if (mpi_.size() == 2) {  // the order of two addends is nothing
-      EXPECT_EQ(got.losses, expected.losses);
-      EXPECT_EQ(got.norms, expected.norms);
-      EXPECT_EQ(got.gradients, expected.gradients);
-      EXPECT_EQ(got.parameters, expected.parameters);
-    }
+    if (mpi_.size() == 2) expect_same(got, expected);  // the order of two addends is nothing
     const double loss = worst(got.losses, expected.losses), norm = worst(got.norms, expected.norms);
     const double gradients = distance(got.gradients, expected.gradients);
     EXPECT_LT(loss, kLoss);
@@ -162,10 +157,7 @@ TEST_F(NcclLayoutsTest, OverlapChangesNoBit) {
     SCOPED_TRACE(which.layout.to_string());
     const config::RunConfig config = tiny_config(which);
     const Outcome with = over_nccl(config, true, 2), without = over_nccl(config, false, 2);
-    EXPECT_EQ(with.losses, without.losses);
-    EXPECT_EQ(with.norms, without.norms);
-    EXPECT_EQ(with.gradients, without.gradients);
-    EXPECT_EQ(with.parameters, without.parameters);
+    expect_same(with, without);
   }
 }
 
