@@ -82,8 +82,10 @@ int run_on_ranks(const config::RunConfig& config, const std::function<parallel::
     stream.use_attention(config.train.attention);
     if (config.train.gemm == "auto") train::agree_on_gemm(mpi.world(), stream);
     const parallel::Layout chosen = layout(mpi.size());
+    std::optional<watch::Activity> connecting(std::in_place, "connecting ranks");  // no rank may stay away
     const auto world = parallel::device_communicator(mpi, stream, config.transport);
     parallel::Mesh mesh(chosen, *world, model::layout_limits(config.model));
+    connecting.reset();
     watch::set_process_place(place_of(mesh));
     const int code = body({mpi, *world, mesh, stream});
     stream.set_progress_hook({});

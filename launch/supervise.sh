@@ -5,6 +5,9 @@
 # shellcheck disable=SC2317 # handlers of signals are reached
 set -uo pipefail
 
+# shellcheck source=launch/wait_for.sh
+source "$(dirname "${BASH_SOURCE[0]}")/wait_for.sh"
+
 usage() {
   cat <<'END'
 usage: launch/supervise.sh [OPTIONS] -- COMMAND [ARGUMENTS...]
@@ -13,15 +16,16 @@ usage: launch/supervise.sh [OPTIONS] -- COMMAND [ARGUMENTS...]
   --run-dir FOLDER   of the run: progress is a newer checkpoint there, and makes the count begin again
   --max-same-step N  with --run-dir: starts nothing again that died N times in a row in the same step (default 3; 0: does),
                      and says which samples that step has and how to leave them out
-SIGTERM, SIGINT, SIGUSR1: once, the command saves and leaves; again after three seconds, it is killed, and the code is 143.
+SIGTERM, SIGINT, SIGUSR1: the command saves and leaves; SIGTERM or SIGINT three seconds after that or later: it is killed, and the
+code is 143.
 Ends with the command's code. Started again: 1, 4, 6, 7, 8 and death by a signal; not 0 (done), 2 and 3 (configuration, data),
 5 (not finite: it would be again), 9 (a machine is not fit) or 75 (asked to stop; death by SIGUSR1 is that too).
-A launcher that is still there 8 s after its ranks ended the run (RUN/watchdog/ended), as mpirun is where a machine or the
+A launcher that is still there 14 s after its ranks ended the run (RUN/watchdog/ended), as mpirun is where a machine or the
 network to it is gone, is killed, and the run's code is what the ranks wrote there.
 END
 }
 
-say() { echo "supervise: $(date +%H:%M:%S) $*" >&2; }
+say() { printf 'supervise: %(%H:%M:%S)T %s\n' -1 "$*" >&2; }
 
 max_restarts=0 backoff=5 run_dir='' max_same_step=3
 while [ $# -gt 0 ]; do
@@ -45,29 +49,30 @@ done
 [[ $# -ge 1 && $max_restarts =~ ^[0-9]+$ && $backoff =~ ^[0-9]+$ && $max_same_step =~ ^[0-9]+$ ]] || { usage >&2; exit 2; }
 
 ended=$run_dir/watchdog/ended
-child='' num_signals=0 first_signal=0 killed=no sleeping=''
+child='' num_signals=0 first_signal=0 last_signal='' told=0
 
 on_signal() {
-  # Slurm signals every process of a step, and they signal each other: within three seconds it is one request.
-  if [ "$num_signals" -gt 0 ] && [ $((SECONDS - first_signal)) -le 3 ]; then return; fi
-  if [ "$num_signals" = 0 ]; then first_signal=$SECONDS; fi
-  num_signals=$((num_signals + 1))
-  [ -z "$sleeping" ] || kill "$sleeping" 2>/dev/null
-  [ -n "$child" ] || return
-  if [ "$num_signals" = 1 ]; then
-    say "SIG$1: asking the run to save and leave"
-    ask "$child"
-  else
-    say "SIG$1 again: killing the run"
-    killed=yes
-    kill_session "$child"
+  if [ "$num_signals" = 0 ]; then
+    num_signals=1 first_signal=$SECONDS last_signal=$1
+  # Slurm signals every process of a step, and they signal each other: within three seconds it is one request. A SIGUSR1 may be
+  # repeated at any time, so that none is lost.
+  elif [ "$1" != USR1 ] && [ $((SECONDS - first_signal)) -gt 3 ]; then
+    num_signals=2 last_signal=$1
   fi
 }
 
-# Once more a second later, which is one request to ranks: a process that is just being started may lose a signal.
-ask() {
-  kill -USR1 "$1" 2>/dev/null
-  (sleep 1; kill -USR1 "$1") >/dev/null 2>&1 &
+# Does what was asked for. A launcher or rank that is just being started may lose a SIGUSR1: it is sent until the command ends.
+serve() {
+  case $num_signals in
+    1)
+      kill -USR1 "$child" 2>/dev/null
+      [ "$told" -ge 1 ] || say "SIG$last_signal: asking the run to save and leave"
+      ;;
+    2)
+      [ "$told" -ge 2 ] || { say "SIG$last_signal again: killing the run"; kill_session "$child"; }
+      ;;
+  esac
+  told=$num_signals
 }
 
 # The command leads a session: whatever it started on this machine goes with it.
@@ -108,7 +113,7 @@ end_what_stays() { # end_what_stays SESSION
   local seconds=0
   while sleep 2 >/dev/null 2>&1 && kill -0 "$1" 2>/dev/null; do
     if [ -e "$ended" ] && ! pgrep --session "$1" redllm >/dev/null; then seconds=$((seconds + 2)); else seconds=0; fi
-    [ "$seconds" -ge 8 ] || continue
+    [ "$seconds" -ge 14 ] || continue # ranks give each other ten seconds, and srun's are in sessions of their own
     say "the ranks ended the run, its launcher is still there: killing it"
     pkill -KILL --session "$1"
     return
@@ -121,24 +126,20 @@ run() {
   mark_before=$(mark)
   setsid "$@" <&0 &
   child=$!
-  [ "$num_signals" = 0 ] || ask "$child" # which there was not yet when the signal came
   local guard=''
   if [ -n "$run_dir" ]; then
     end_what_stays "$child" &
     guard=$!
   fi
-  while :; do
-    wait "$child" 2>/dev/null # not even "Killed": what it means is told below
-    code=$?
-    kill -0 "$child" 2>/dev/null || break # otherwise a signal ended the wait alone
-  done
+  wait_for "$child"
+  code=$?
   child=''
   [ -z "$guard" ] || kill "$guard" 2>/dev/null
   # A launcher that was killed, or that saw a rank die first, knows less.
   if [ "$code" -gt 128 ] && [ -e "$ended" ]; then code=$(head -n 1 "$ended"); fi
   if was_asked_too_early; then code=75; fi
   # mpirun tells what it saw first of ranks that are killed.
-  if [ "$killed" = yes ] && [ "$code" != 0 ] && [ "$code" != 75 ]; then code=143; fi
+  if [ "$told" = 2 ] && [ "$code" != 0 ] && [ "$code" != 75 ]; then code=143; fi
 }
 
 # Ranks and launchers die of a signal that comes before they listen, and nothing is lost: of a SIGUSR1, which nobody sends for
@@ -182,10 +183,7 @@ while :; do
   fi
   restarts=$((restarts + 1))
   say "ended with $code: restart $restarts of $max_restarts in $pause s"
-  sleep "$pause" &
-  sleeping=$!
-  wait "$sleeping"
-  sleeping=''
+  for ((second = 0; second < pause && num_signals == 0; ++second)); do sleep 1; done
   [ "$num_signals" = 0 ] || break
   pause=$((pause * 2 < 300 ? pause * 2 : 300))
 done

@@ -16,6 +16,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source slurm/site.env
 # shellcheck source=launch/binding.sh
 source launch/binding.sh
+# shellcheck source=launch/wait_for.sh
+source launch/wait_for.sh
 
 say() { echo "$(date '+%F %T') ${SLURM_JOB_ID:+job $SLURM_JOB_ID: }$*"; }
 fail() { say "$*" >&2; exit 2; }
@@ -229,11 +231,7 @@ may_be_chance() {
 run_child() { # run_child COMMAND...
   "$@" &
   child=$!
-  if [ "$asked" = yes ]; then on_signal; fi # it came before there was a child
-  while :; do
-    wait "$child" && code=0 || code=$?
-    kill -0 "$child" 2>/dev/null || break
-  done
+  wait_for "$child" && code=0 || code=$?
   child=''
 }
 
@@ -321,13 +319,17 @@ fi
 
 check_allocation
 mkdir -p "$run_dir"
-asked=no child='' code=0
+asked=no asked_at=0 hand_on=USR1 child='' code=0
 # Before training there is nothing to save: the job goes back into the queue.
 on_signal() {
-  asked=yes
-  [ -n "$child" ] || return 0
-  kill -USR1 "$child" 2>/dev/null || true
-  (sleep 1; kill -USR1 "$child") >/dev/null 2>&1 & # the same request, where it was just being started and lost the signal
+  if [ "$asked" = no ]; then
+    asked=yes asked_at=$SECONDS
+  elif [ $((SECONDS - asked_at)) -gt 3 ]; then
+    hand_on=TERM # asked again: what does not save is to be killed
+  fi
+}
+serve() {
+  [ "$asked" = no ] || kill -"$hand_on" "$child" 2>/dev/null || :
 }
 trap on_signal USR1 TERM INT
 say_binding

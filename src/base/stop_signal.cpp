@@ -20,7 +20,7 @@ extern "C" void remember_signal(int signal) {
   if (received == 0) {
     received = signal;
     received_at = now.tv_sec;
-  } else if (now.tv_sec - received_at > kSameRequestSeconds) {
+  } else if (signal != SIGUSR1 && now.tv_sec - received_at > kSameRequestSeconds) {
     std::signal(signal, SIG_DFL);
     std::raise(signal);
   }

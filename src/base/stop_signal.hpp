@@ -5,7 +5,8 @@
 namespace red {
 
 /// From now on the first of these signals is only remembered, as are others within three seconds: schedulers
-/// and launchers hand one request on by several ways. A later one ends the process as if nobody caught it.
+/// and launchers hand one request on by several ways. A later SIGTERM or SIGINT ends the process as if nobody
+/// caught it; a SIGUSR1 does not, because launch/supervise.sh repeats it so that none is lost.
 /// The handler has a stack of its own (base/signal_stack). For the calling thread; threads that multiply
 /// leave these signals to it.
 void catch_stop_signals();

@@ -125,8 +125,8 @@ const std::vector<Straggler>& StragglerJudge::judge(std::span<const OwnTimes> ra
     if (std::none_of(slow.begin(), slow.end(), [&](const Straggler& other) { return other.rank == s.rank; }))
       slow.push_back(s);
   }
-  std::erase_if(slow,
-                [&](const Straggler& s) { return s.own_s - s.expected_s < rules_.least_of_step * step_s; });
+  const double least_s = std::max(rules_.least_of_step * step_s, rules_.least_s);
+  std::erase_if(slow, [&](const Straggler& s) { return s.own_s - s.expected_s < least_s; });
   remember(ranks);
   std::vector<Straggler> named;
   for (std::size_t r = 0; r < records_.size(); ++r) {

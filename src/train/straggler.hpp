@@ -26,6 +26,7 @@ struct OwnTimes {
 struct StragglerRules {
   double slower_by = 0.15;      ///< share of the expected time over it: so 20 % are found in spite of noise
   double least_of_step = 0.02;  ///< and of the step's time, or nobody would notice
+  double least_s = 0.001;       ///< and seconds a step: what a machine's other work takes now and then
   int windows_in_a_row = 3;     ///< that it must be slow in before it is named, or not slow in to be let go
   int windows_before_past = 1;  ///< warming up
   int windows_of_past = 5;      ///< that a rank's own past is made of

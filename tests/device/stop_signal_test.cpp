@@ -29,15 +29,16 @@ namespace red {
 namespace {
 
 TEST(StopSignal, TheSecondRequestEndsTheProcess) {
-  const auto twice = [](time_t seconds) {
+  const auto twice = [](time_t seconds, int second) {
     catch_stop_signals();
-    std::raise(SIGUSR1);
+    std::raise(SIGINT);
     seconds_later = seconds;
-    std::raise(SIGTERM);
+    std::raise(second);
     std::_Exit(stop_signal());
   };
-  EXPECT_EXIT(twice(3), testing::ExitedWithCode(SIGUSR1), "");  // one request, handed on by two ways
-  EXPECT_EXIT(twice(4), testing::KilledBySignal(SIGTERM), "");
+  EXPECT_EXIT(twice(3, SIGTERM), testing::ExitedWithCode(SIGINT), "");  // one request, handed on by two ways
+  EXPECT_EXIT(twice(4, SIGTERM), testing::KilledBySignal(SIGTERM), "");
+  EXPECT_EXIT(twice(4, SIGUSR1), testing::ExitedWithCode(SIGINT), "");  // repeated so that none is lost
 }
 
 TEST(StopSignal, DoesNotDisturbProducts) {
@@ -57,7 +58,6 @@ TEST(StopSignal, DoesNotDisturbProducts) {
         std::this_thread::sleep_for(std::chrono::microseconds(200));
       }
     });
-    // Less than the time after which another signal means another request.
     const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(800);
     while (std::chrono::steady_clock::now() < end) {
       library.sgemm(false, false, n, n, n, 1.0F, a.data(), n, b.data(), n, 0.0F, c.data(), n);

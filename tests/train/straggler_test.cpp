@@ -102,6 +102,17 @@ TEST(StragglerTest, WhatNobodyNoticesIsNotNamed) {
   }
 }
 
+// Of steps of a third of a millisecond any interrupt is a large part.
+TEST(StragglerTest, WhatAMachineTakesNowAndThenIsNotNamed) {
+  for (const double excess_s : {0.0005, 0.0015}) {
+    StragglerJudge judge(std::vector<int>(2, 0));
+    std::vector<OwnTimes> ranks = {usual(0.001), usual(0.001)};
+    ranks[1].phase_s[kForward] += excess_s;
+    for (int i = 0; i < 3; ++i) judge.judge(ranks, 0.001);
+    EXPECT_EQ(judge.named().size(), excess_s < 0.001 ? 0U : 1U);
+  }
+}
+
 // One rank per stage: nobody to compare with.
 TEST(StragglerTest, WithoutPeersAChangeOfItsOwnIsNamed) {
   StragglerJudge judge({0, 1, 2});
