@@ -162,7 +162,7 @@ void CheckedCommunicator::note(Call call) {
 void CheckedCommunicator::note_message(CallKind kind, const Tensor& x, int peer, int tag,
                                        const Request& request) {
   note({0, kind, x.dtype, ReduceOp::sum, peer, tag, x.size(), -1});
-  if (request && !record_->too_many)
+  if (request && size() > 1 && !record_->too_many)
     record_->open.push_back({request.get(), static_cast<int64_t>(record_->log.calls.size()) - 1});
 }
 

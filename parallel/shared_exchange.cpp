@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/check.hpp"
+#include "base/error.hpp"
 #include "parallel/mpi_context.hpp"
 #include "parallel/reduce_blocks.hpp"
 
@@ -152,8 +153,8 @@ void SharedExchange::check_notes(int64_t index) const {
   for (int r = 0; r < task_.place.size; ++r) {
     const SharedRing::Note& note = ring_->note(r, index);
     if (note == note_) continue;
-    throw CommunicationError("on communicator {} its rank {} is at {}, and its rank {} at {}", ring_->name(),
-                             r, text_of(note), task_.place.rank, text_of(note_));
+    throw LogicError("on communicator {} its rank {} is at {}, and its rank {} at {}", ring_->name(), r,
+                     text_of(note), task_.place.rank, text_of(note_));
   }
 }
 

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,7 +11,6 @@
 #include <atomic>
 #include <cerrno>
 #include <limits>
-#include <random>
 #include <string>
 
 #include "parallel/mpi_check.hpp"
@@ -82,8 +82,10 @@ std::unique_ptr<SharedRing> SharedRing::create(MPI_Comm comm, int64_t slot_bytes
   // Reserved by whom it belongs to: a full machine is an error here and no signal later, and the pages are
   // near its core. The others open it by the descriptor's place in /proc, so that nothing is left behind.
   const Descriptor own{memfd_create(kFileName, MFD_CLOEXEC)};
-  Place place{getpid(), own.number, std::random_device()()};
+  Place place{getpid(), own.number, 0};
   error = own.number < 0 ? errno : reserve_bytes(own.number, ring->bytes_of_rank());
+  if (error == 0 && getrandom(&place.identity, sizeof(place.identity), 0) != sizeof(place.identity))
+    error = errno;
   if (error == 0 && pwrite(own.number, &place.identity, sizeof(place.identity), 0) != sizeof(place.identity))
     error = errno;
   error = failure_of_any(comm, error);
