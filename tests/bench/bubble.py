@@ -35,19 +35,18 @@ def main() -> int:
     if engine.cpu()["cores"] < 2:
         sys.exit("bubble.py: needs two cores")
     print(f"{'model':<10} {'schedule':<12} {'micro-batches':>13} {'step_s':>8} {'measured':>9} {'simulated':>9}")
-    rows, apart = [], 0
+    rows, apart = [], []
     for model, schedule, count, arguments in cases((2, 4, 8)):
         result = engine.bench_step(2, *arguments, f"--bench.steps={options.steps}")
         row = {key: result[key] for key in ("model", "layout", "schedule", "global_batch", "window", "step_s", "bubble",
                                             "bubble_simulated")}
         rows.append(row)
         far = abs(row["bubble"] - row["bubble_simulated"]) > MOST_APART
-        apart += far
+        if far:
+            apart.append(f"{model} {schedule} {count} micro-batches: {row['bubble']:.1%}, simulated {row['bubble_simulated']:.1%}")
         print(f"{model:<10} {schedule:<12} {count:>13} {row['step_s']:>8.3f} {row['bubble']:>9.1%} "
               f"{row['bubble_simulated']:>9.1%}{'  APART' if far else ''}", flush=True)
-    if options.name:
-        print(engine.write(options.name, rows))
-    return 1 if apart else 0
+    return engine.finish(options.name, rows, apart)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,15 @@ def training_forward(model: str, dtype: str, threads: int) -> float:
     return result["window"] * result["global_batch"] / result["phase_s"]["forward"]
 
 
+def measure(model: str, dtype: str, batch: int, tokens: list, threads: int, rounds: int) -> dict:
+    programs = {"redllm": lambda: ours(model, dtype, batch, tokens, threads), "peer": lambda: peer(model, dtype, batch, tokens, threads),
+                "forward": lambda: training_forward(model, dtype, threads)}
+    runs = {name: [] for name in programs}
+    for name in engine.in_turns(programs, rounds):
+        runs[name].append(programs[name]())
+    return runs
+
+
 def main() -> int:
     parser = engine.parser(__doc__)
     parser.add_argument("--prompt-tokens", type=int, default=128)
@@ -53,18 +62,17 @@ def main() -> int:
     print(f"{'model':<9} {'dtype':<5} {'batch':>5} | new tokens/s {'peer':>7} {'ratio':>6} | prompts/s {'peer':>7} {'training':>9}")
     for dtype in options.dtype:
         for model in MODELS:
-            forward = training_forward(model, dtype, threads)
             for batch in BATCHES:
-                runs = [(ours(model, dtype, batch, tokens, threads), peer(model, dtype, batch, tokens, threads))
-                        for _ in range(options.rounds)]
+                runs = measure(model, dtype, batch, tokens, threads, options.rounds)
                 (decode, peer_decode), (prefill, peer_prefill) = (
-                    [statistics.median(pair[side][key] for pair in runs) for side in (0, 1)]
+                    [statistics.median(run[key] for run in runs[program]) for program in ("redllm", "peer")]
                     for key in ("decode_tokens_per_s", "prefill_tokens_per_s"))
+                forward = statistics.median(runs["forward"])
                 row = {"model": model, "dtype": dtype, "batch": batch, "threads": threads, "rounds": options.rounds,
                        "prompt_tokens": options.prompt_tokens, "new_tokens": options.new_tokens, "decode_tokens_per_s": decode,
                        "peer_decode_tokens_per_s": peer_decode, "ratio": decode / peer_decode, "prefill_tokens_per_s": prefill,
                        "peer_prefill_tokens_per_s": peer_prefill, "training_forward_tokens_per_s": forward,
-                       "gemm": runs[0][0]["gemm"], "peer": f"{runs[0][1]['program']}, {runs[0][1]['model']}"}
+                       "gemm": runs["redllm"][0]["gemm"], "peer": f"{runs['peer'][0]['program']}, {runs['peer'][0]['model']}"}
                 rows.append(row)
                 print(f"{model:<9} {dtype:<5} {batch:>5} | {decode:>12.1f} {peer_decode:>7.1f} {row['ratio']:>6.2f} | {prefill:>9.0f} "
                       f"{peer_prefill:>7.0f} {forward:>9.0f}", flush=True)

@@ -20,11 +20,11 @@ def overhead(result: dict) -> float:
 def measure(model: str, dtype: str, rounds: int, steps: int) -> list:
     batch = GLOBAL_BATCH[model]
     runs = {name: [] for name in LAYOUTS}
-    for _ in range(rounds):
-        for name, (ranks, threads, keys) in LAYOUTS.items():
-            runs[name].append(engine.bench_step(
-                ranks, "--config", f"configs/bench/{model}.ini", f"--train.global_batch={batch}", f"--train.micro_batch={batch // 2}",
-                f"--train.threads={threads}", f"--train.precision={dtype}", f"--bench.steps={steps}", *keys))
+    for name in engine.in_turns(LAYOUTS, rounds):
+        ranks, threads, keys = LAYOUTS[name]
+        runs[name].append(engine.bench_step(
+            ranks, "--config", f"configs/bench/{model}.ini", f"--train.global_batch={batch}", f"--train.micro_batch={batch // 2}",
+            f"--train.threads={threads}", f"--train.precision={dtype}", f"--bench.steps={steps}", *keys))
     speed = {name: statistics.median(run["tokens_per_s"] for run in runs[name]) for name in LAYOUTS}
     return [{"model": model, "dtype": dtype, "layout": name, "ranks": ranks, "threads": threads, "global_batch": batch,
              "rounds": rounds, "tokens_per_s": speed[name], "share_of_one_rank": speed[name] / speed["one rank"],

@@ -52,10 +52,9 @@ def measure(name: str, dtype: str, rounds: int, steps: int) -> dict:
     model, window, batch = CASES[name]
     threads = engine.cpu()["cores"]
     runs = {"redllm": [], "eager": [], "compiled": []}
-    for _ in range(rounds):
-        runs["redllm"].append(ours(model, window, batch, dtype, steps, threads))
-        for mode in ("eager", "compiled"):
-            runs[mode].append(peer(model, window, batch, dtype, steps, threads, mode == "compiled"))
+    for program in engine.in_turns(runs, rounds):
+        runs[program].append(ours(model, window, batch, dtype, steps, threads) if program == "redllm" else
+                             peer(model, window, batch, dtype, steps, threads, program == "compiled"))
 
     def median(program, key):
         return statistics.median(run[key] for run in runs[program])
