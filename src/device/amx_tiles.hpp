@@ -14,13 +14,15 @@
 
 #include <cstdint>
 
-#include "base/bf16.hpp"
+#include "device/avx512_bf16.hpp"
 
-#define RED_AMX_TARGET "amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,fma"
+#define RED_AMX_TARGET "amx-tile,amx-bf16," RED_AVX512_BF16_TARGET
 #define RED_AMX __attribute__((target(RED_AMX_TARGET)))
 #define RED_AMX_INLINE __attribute__((target(RED_AMX_TARGET), always_inline)) inline
 
 namespace red::amx {
+
+using namespace avx512;  // NOLINT(google-build-using-namespace): the same rows, in tiles
 
 constexpr int64_t kBlock = 32;                ///< rows and columns of one product; rows of b in one step
 constexpr int64_t kStep = kBlock * kBlock;    ///< elements of a panel for one step
@@ -89,60 +91,6 @@ RED_AMX_INLINE void multiply(float* c, int64_t c_stride, const bf16* a, int64_t 
   _tile_stored(1, c + 16, c_bytes);
   _tile_stored(2, lower_c, c_bytes);
   _tile_stored(3, lower_c + 16, c_bytes);
-}
-
-/// Mask of the first n of 32.
-RED_AMX_INLINE __mmask32 first_of_32(int64_t n) {
-  return n >= 32 ? 0xFFFFFFFFU : n <= 0 ? 0U : (1U << n) - 1U;
-}
-
-/// Mask of the first n of 16.
-RED_AMX_INLINE __mmask16 first_of_16(int64_t n) {
-  return static_cast<__mmask16>(first_of_32(n > 16 ? 16 : n));
-}
-
-/// Two rows of 32 elements as 32 pairs.
-struct Pairs {
-  __m512i low, high;
-};
-RED_AMX_INLINE Pairs interleave(__m512i even, __m512i odd) {
-  alignas(64) static constexpr int16_t low[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
-                                                  37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
-                                                  11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-  const __m512i index = _mm512_load_si512(low);
-  return {_mm512_permutex2var_epi16(even, index, odd),
-          _mm512_permutex2var_epi16(even, _mm512_add_epi16(index, _mm512_set1_epi16(16)), odd)};
-}
-
-/// (16, 16) of four bytes each.
-RED_AMX_INLINE void transpose(__m512i (&rows)[16]) {
-  __m512i t[16];
-  for (int i = 0; i < 8; ++i) {
-    t[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    rows[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    rows[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    rows[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    rows[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0xDD);
-    t[i + 8] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0xDD);
-  }
-  for (int i = 0; i < 8; ++i) {
-    rows[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    rows[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
-  }
-}
-
-/// Row `row` of a matrix of `rows` rows under the mask; zeros beyond.
-RED_AMX_INLINE __m512i row_or_zero(const bf16* from, int64_t stride, int64_t row, int64_t rows,
-                                   __mmask32 mask) {
-  return row < rows ? _mm512_maskz_loadu_epi16(mask, from + row * stride) : _mm512_setzero_si512();
 }
 
 /// Panels of b = source (rows, cols), one after another.

@@ -12,11 +12,13 @@ namespace red::ops {
 /// The most rows.
 inline constexpr int64_t kFewRows = 16;
 
-/// More rows than these of bf16 are multiplied by AMX where the stream's library does.
-inline constexpr int64_t kFewRowsWithoutAmx = 6;
+/// More rows than these of bf16, and any number times a transposed matrix, are multiplied as bf16 where the
+/// stream's library does; others are widened.
+inline constexpr int64_t kFewRowsInFp32 = 6;
 
 /// c = alpha a op(b), whatever was in c, for 1 ... kFewRows rows; n or k may be 0. A row's bits depend on
-/// neither the other rows nor the number of threads, but on whether there are enough rows for AMX.
+/// neither the other rows nor the number of threads, but on whether there are enough to multiply them as
+/// bf16.
 void matmul_few_rows(Stream& stream, const Tensor& c, const Tensor& a, const Tensor& b, Transpose transpose_b,
                      float alpha = 1.0F);
 

@@ -6,7 +6,7 @@
 
 #include "base/check.hpp"
 #include "device/amx_tiles.hpp"
-#include "ops/matmul_few_rows_amx.hpp"
+#include "ops/matmul_few_rows_bf16.hpp"
 
 #if defined(__x86_64__)
 
@@ -14,7 +14,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // in GCC 12's own AVX-512 header
 #endif
 
-namespace red::ops::amx {
+namespace red::ops {
 namespace {
 
 using red::amx::kBlock;
@@ -141,21 +141,21 @@ RED_AMX void add_up_transposed(float* sums, const Tensor& a, const Tensor& b, in
 
 }  // namespace
 
-void few_rows_sums(float* sums, const Tensor& a, const Tensor& b, bool transpose_b, int64_t col,
-                   int64_t cols) {
+void few_rows_sums_by_amx(float* sums, const Tensor& a, const Tensor& b, bool transpose_b, int64_t col,
+                          int64_t cols) {
   transpose_b ? add_up_transposed(sums, a, b, col, cols) : add_up(sums, a, b, col, cols);
 }
 
-}  // namespace red::ops::amx
+}  // namespace red::ops
 
 #else
 
-namespace red::ops::amx {
+namespace red::ops {
 
-void few_rows_sums(float*, const Tensor&, const Tensor&, bool, int64_t, int64_t) {
+void few_rows_sums_by_amx(float*, const Tensor&, const Tensor&, bool, int64_t, int64_t) {
   RED_CHECK(false, "AMX on another architecture");
 }
 
-}  // namespace red::ops::amx
+}  // namespace red::ops
 
 #endif

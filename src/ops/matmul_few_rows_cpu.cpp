@@ -9,7 +9,7 @@
 #include <type_traits>
 
 #include "ops/matmul_few_rows.hpp"
-#include "ops/matmul_few_rows_amx.hpp"
+#include "ops/matmul_few_rows_bf16.hpp"
 #include "ops/rows.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -73,11 +73,12 @@ struct Panel {
   bool prefetch;          ///< whether to ask for the next panel while this one is read
 };
 
-/// Asks for what lies behind a panel's row, as far ahead as the next panel.
+/// Asks for what lies behind a panel's row, as far ahead as the next panel, into the second-level cache: the
+/// first has no room for it.
 template <class T>
 HWY_ATTR HWY_INLINE void prefetch_row(const T* next, int64_t cols) {
   constexpr int64_t line = 64 / sizeof(T);
-  for (int64_t col = 0; col < cols; col += line) hwy::Prefetch(next + col);
+  for (int64_t col = 0; col < cols; col += line) __builtin_prefetch(next + col, 0, 2);
 }
 
 /// sums += a b of kRows rows of a and kVectors vectors of columns.
@@ -243,10 +244,11 @@ void few_rows_total(const Strip& strip, int64_t num_parts) {
   }
 }
 
-void few_rows_by_amx(const Strip& strip, bool transposed) {
-  alignas(64) float sums[kFewRows * amx::kFewRowsCols];
-  amx::few_rows_sums(sums, strip.a, strip.b, transposed, strip.col, strip.cols);
-  for (int64_t r = 0; r < strip.c.rows; ++r) store_row(strip, r, sums + r * amx::kFewRowsCols);
+void few_rows_by_bf16(const Strip& strip, bool transposed, bool amx) {
+  alignas(64) float sums[kFewRows * kFewRowsCols];
+  (amx ? few_rows_sums_by_amx : few_rows_sums_by_pairs)(sums, strip.a, strip.b, transposed, strip.col,
+                                                        strip.cols);
+  for (int64_t r = 0; r < strip.c.rows; ++r) store_row(strip, r, sums + r * kFewRowsCols);
 }
 
 void few_rows_strip(const Strip& strip) {
@@ -265,7 +267,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace red::ops {
 
-HWY_EXPORT(few_rows_by_amx);
+HWY_EXPORT(few_rows_by_bf16);
 HWY_EXPORT(few_rows_strip);
 HWY_EXPORT(few_rows_total);
 HWY_EXPORT(few_rows_transposed_strip);
@@ -350,9 +352,10 @@ void matmul_few_rows(Stream& stream, const Tensor& c, const Tensor& a, const Ten
             name_of(a.dtype), name_of(b.dtype));
   if (c.rows == 0 || n == 0) return;
   const Strip all{c, a, b, alpha, 0, n};
-  if (b.dtype == DType::bf16 && stream.gemm().amx && k > 0 && (transposed || c.rows > kFewRowsWithoutAmx)) {
-    for_each_strip(stream, all, strip_width(stream, n, amx::kFewRowsCols, 1), [&](const Strip& strip) {
-      HWY_DYNAMIC_DISPATCH(few_rows_by_amx)(strip, transposed);
+  if (b.dtype == DType::bf16 && stream.gemm().has_bf16_arithmetic() && k > 0 &&
+      (transposed || c.rows > kFewRowsInFp32)) {
+    for_each_strip(stream, all, strip_width(stream, n, kFewRowsCols, 1), [&](const Strip& strip) {
+      HWY_DYNAMIC_DISPATCH(few_rows_by_bf16)(strip, transposed, stream.gemm().amx);
     });
   } else if (transposed) {
     for_each_strip(stream, all, kStripRows, [](const Strip& strip) {
@@ -367,10 +370,7 @@ std::size_t few_rows_scratch_bytes(DType dtype) {
   return Arena::rounded(static_cast<std::size_t>(kTasks * kFewRows * page_of(dtype)) * sizeof(float));
 }
 
-bool few_rows_pay(Stream& stream, int64_t rows, DType dtype, Transpose transpose_b) {
-  const bool arithmetic = dtype == DType::bf16 && stream.gemm().has_bf16_arithmetic();
-  // The processor's own dot products of bf16 are hard to beat.
-  if (arithmetic && !stream.gemm().amx && transpose_b == Transpose::yes) return rows >= 2 && rows <= 8;
+bool few_rows_pay(Stream&, int64_t rows, DType, Transpose) {
   return rows <= kFewRows;
 }
 

@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "support/compare.hpp"
@@ -46,15 +47,23 @@ std::vector<int64_t> row_counts() {
   return counts;
 }
 
-/// With the library that is chosen, and where that means AMX, without it as well.
+/// With the library that is chosen, and where that means AMX or the processor's bf16, without as well.
 template <class Body>
 void for_each_arithmetic(int threads, const Body& body) {
   Stream stream(threads);
   body(stream);
-  if (!stream.gemm().amx) return;
-  SCOPED_TRACE("without AMX");
-  stream.use_gemm(gemm_library(GemmChoice::plain));
-  body(stream);
+  if (!test::on_cpu()) return;
+  GemmLibrary pairs = stream.gemm();
+  if (std::exchange(pairs.amx, false)) {
+    SCOPED_TRACE("without AMX");
+    stream.use_gemm(pairs);
+    body(stream);
+  }
+  if (pairs.has_bf16_arithmetic()) {
+    SCOPED_TRACE("in fp32");
+    stream.use_gemm(gemm_library(GemmChoice::plain));
+    body(stream);
+  }
 }
 
 TEST(MatmulFewRows, ByHand) {
@@ -132,8 +141,8 @@ void expect_rows_alone(Stream& stream, const Matrix& a, const Matrix& b, Transpo
   Stream one(1);
   one.use_gemm(stream.gemm());
   matmul_few_rows(one, all, given_a, given_b, tb);
-  const bool by_amx = all.tensor().dtype == DType::bf16 && stream.gemm().amx;
-  for (int64_t m = by_amx ? kFewRowsWithoutAmx + 1 : 1; m <= kFewRows; ++m) {
+  const bool by_bf16 = all.tensor().dtype == DType::bf16 && stream.gemm().has_bf16_arithmetic();
+  for (int64_t m = by_bf16 ? kFewRowsInFp32 + 1 : 1; m <= kFewRows; ++m) {
     const OwnedTensor some(m, n);
     const Tensor last = static_cast<const Tensor&>(given_a).row_range(kFewRows - m, m);
     matmul_few_rows(stream, some, last, given_b, tb);
