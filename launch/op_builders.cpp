@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <memory>
 
-#include "ops/adafactor.hpp"
 #include "ops/attention.hpp"
 #include "ops/cross_entropy.hpp"
 #include "ops/dropout.hpp"
@@ -11,7 +10,6 @@
 #include "ops/embedding.hpp"
 #include "ops/head_norm_rope.hpp"
 #include "ops/norm.hpp"
-#include "ops/reduce.hpp"
 #include "ops/split_norm.hpp"
 #include "ops/swiglu.hpp"
 
@@ -21,8 +19,8 @@ using ops::Transpose;
 
 namespace {
 
-double num_bytes(const Tensor& t) {
-  return static_cast<double>(t.size()) * static_cast<double>(size_of(t.dtype));
+double elements(const Tensor& t) {
+  return static_cast<double>(t.size());
 }
 
 /// What attention works on.
@@ -52,6 +50,11 @@ struct AttentionProblem {
     mask.causal = s.causal;
   }
 };
+
+/// What each query sees is written, and read, 16 bytes of it (find_query_rows of ops/attention_cuda.cuh).
+double query_row_bytes(const AttentionSizes& s) {
+  return 2.0 * 16.0 * static_cast<double>(s.batch * s.queries);
+}
 
 /// Products of one query and one key, over all heads.
 double products_of(const AttentionSizes& s) {
@@ -101,23 +104,11 @@ std::vector<int32_t> spread_ids(int64_t count, int64_t vocab) {
   return ids;
 }
 
-struct AdafactorProblem {
-  Tensor p, g, v, sum_u2, sum_p2;
-  ops::AdafactorScalars scalars;
-
-  AdafactorProblem(OpMemory& memory, const ParameterSizes& s)
-      : p(memory.tensor(s.rows, s.cols, DType::fp32)),
-        g(memory.tensor(s.rows, s.cols, DType::fp32)),
-        v(memory.tensor(s.rows, s.cols, DType::fp32)),
-        sum_u2(memory.tensor(1, 1, DType::fp64)),
-        sum_p2(memory.tensor(1, 1, DType::fp64)) {
-    for (Tensor* scalar : {&scalars.grad_scale, &scalars.decay, &scalars.apply})
-      *scalar = memory.tensor(1, 1, DType::fp64, 1.0F);
-    scalars.learning_rate = memory.tensor(1, 1, DType::fp64, 1e-6F);
-  }
-};
-
 }  // namespace
+
+double num_bytes(const Tensor& t) {
+  return static_cast<double>(t.size()) * static_cast<double>(size_of(t.dtype));
+}
 
 Tensor OpMemory::tensor(int64_t rows, int64_t cols, DType dtype, float value) {
   const Tensor t = arena_.allocate(rows, cols, dtype);
@@ -134,7 +125,7 @@ OpBuild product(const ProductSizes& s) {
     const Tensor a = stored(s.m, s.k, s.transpose_a), b = stored(s.k, s.n, s.transpose_b);
     const Tensor c = memory.tensor(s.m, s.n, s.result);
     return OpWork{
-        2.0 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k),
+        2.0 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k), 0.0,
         num_bytes(a) + num_bytes(b) + num_bytes(c) * (s.beta == 0.0F ? 1.0 : 2.0),
         [=](Stream& stream) { ops::matmul(stream, c, a, s.transpose_a, b, s.transpose_b, 1.0F, s.beta); },
         [=](Stream& stream) {
@@ -146,7 +137,9 @@ OpBuild product(const ProductSizes& s) {
 OpBuild attention_forward(const AttentionSizes& s) {
   return [=](OpMemory& memory) {
     const AttentionProblem p(memory, s);
-    return OpWork{4.0 * products_of(s), 2.0 * (num_bytes(p.q) + num_bytes(p.keys)) + num_bytes(p.lse),
+    // Of a score: its scale, the row's maximum, the difference from it, exp, sum.
+    return OpWork{4.0 * products_of(s), 5.0 * products_of(s) / static_cast<double>(s.k),
+                  2.0 * (num_bytes(p.q) + num_bytes(p.keys)) + num_bytes(p.lse) + query_row_bytes(s),
                   [=](Stream& stream) {
                     ops::attention_forward(stream, p.o, p.lse, p.q, p.keys, p.values, p.layout, p.mask);
                   }};
@@ -156,27 +149,34 @@ OpBuild attention_forward(const AttentionSizes& s) {
 OpBuild attention_gradients(const AttentionSizes& s) {
   return [=](OpMemory& memory) {
     const AttentionProblem p(memory, s);
-    return OpWork{10.0 * products_of(s),
-                  3.0 * num_bytes(p.q) + 4.0 * num_bytes(p.keys) + 2.0 * num_bytes(p.lse),
-                  [=](Stream& stream) {
-                    ops::attention_backward(stream, p.dq, p.dk, p.dv, p.d_o, p.delta, p.q, p.keys, p.values,
-                                            p.lse, p.layout, p.mask, {&p.o, nullptr});
-                  }};
+    // Of a score: its scale, less the log-sum-exp, exp; its gradient less delta, times both.
+    return OpWork{
+        10.0 * products_of(s), 6.0 * products_of(s) / static_cast<double>(s.k),
+        3.0 * num_bytes(p.q) + 4.0 * num_bytes(p.keys) + 2.0 * num_bytes(p.lse) + query_row_bytes(s),
+        [=](Stream& stream) {
+          ops::attention_backward(stream, p.dq, p.dk, p.dv, p.d_o, p.delta, p.q, p.keys, p.values, p.lse,
+                                  p.layout, p.mask, {&p.o, nullptr});
+        }};
   };
 }
 
 OpBuild attention_delta(const AttentionSizes& s) {
   return [=](OpMemory& memory) {
     const AttentionProblem p(memory, s);
-    return OpWork{0.0, 2.0 * num_bytes(p.o) + num_bytes(p.delta),
+    return OpWork{0.0, 2.0 * elements(p.o), 2.0 * num_bytes(p.o) + num_bytes(p.delta),
                   [=](Stream& stream) { ops::attention_delta(stream, p.delta, p.d_o, p.o, nullptr); }};
   };
 }
 
-OpBuild residual_norm(const RowSizes& s, float epsilon) {
+OpBuild norm(const RowSizes& s, Residual residual, float epsilon) {
   return [=](OpMemory& memory) {
     const NormProblem t(memory, s);
-    return OpWork{0.0, 4.0 * num_bytes(t.x), [=](Stream& stream) {
+    // Sum of squares, times 1 / RMS, times the gain.
+    const double rest = num_bytes(t.inv_rms) + num_bytes(t.gain);
+    if (residual == Residual::no)
+      return OpWork{0.0, 4.0 * elements(t.x), 2.0 * num_bytes(t.x) + rest,
+                    [=](Stream& stream) { ops::rms_norm(stream, t.y, t.inv_rms, t.x, t.gain, epsilon); }};
+    return OpWork{0.0, 5.0 * elements(t.x), 4.0 * num_bytes(t.x) + rest, [=](Stream& stream) {
                     ops::add_rms_norm(stream, t.z, t.y, t.inv_rms, t.x, t.w, t.gain, epsilon);
                   }};
   };
@@ -185,24 +185,29 @@ OpBuild residual_norm(const RowSizes& s, float epsilon) {
 OpBuild norm_again(const RowSizes& s) {
   return [=](OpMemory& memory) {
     const NormProblem t(memory, s);
-    return OpWork{0.0, 2.0 * num_bytes(t.x),
+    return OpWork{0.0, 2.0 * elements(t.x), 2.0 * num_bytes(t.x) + num_bytes(t.inv_rms) + num_bytes(t.gain),
                   [=](Stream& stream) { ops::rms_norm_recompute(stream, t.y, t.x, t.inv_rms, t.gain); }};
   };
 }
 
-OpBuild norm_input_gradient(const RowSizes& s) {
+OpBuild norm_input_gradient(const RowSizes& s, Residual residual) {
   return [=](OpMemory& memory) {
     const NormProblem t(memory, s);
-    return OpWork{0.0, 4.0 * num_bytes(t.x), [=](Stream& stream) {
-                    ops::rms_norm_backward_input(stream, t.z, t.w, t.y, t.x, t.inv_rms, t.gain);
-                  }};
+    // n = x / RMS, dn = dy gain; sum of n dn; dx = (dn - n mean) / RMS.
+    const bool past = residual == Residual::yes;
+    return OpWork{
+        0.0, (past ? 8.0 : 7.0) * elements(t.x),
+        (past ? 4.0 : 3.0) * num_bytes(t.x) + num_bytes(t.inv_rms) + num_bytes(t.gain), [=](Stream& stream) {
+          ops::rms_norm_backward_input(stream, t.z, past ? t.w : Tensor{}, t.y, t.x, t.inv_rms, t.gain);
+        }};
   };
 }
 
 OpBuild norm_gain_gradient(const RowSizes& s) {
   return [=](OpMemory& memory) {
     const NormProblem t(memory, s);
-    return OpWork{0.0, 2.0 * num_bytes(t.x),
+    return OpWork{0.0, 3.0 * elements(t.x),
+                  2.0 * num_bytes(t.x) + num_bytes(t.inv_rms) + 2.0 * num_bytes(t.gain),
                   [=](Stream& stream) { ops::rms_norm_backward_gain(stream, t.gain, t.y, t.x, t.inv_rms); }};
   };
 }
@@ -210,7 +215,8 @@ OpBuild norm_gain_gradient(const RowSizes& s) {
 OpBuild swiglu(const RowSizes& s) {
   return [=](OpMemory& memory) {
     const Tensor gate_up = memory.tensor(s.n, 2 * s.d, s.dtype), hidden = memory.tensor(s.n, s.d, s.dtype);
-    return OpWork{0.0, num_bytes(gate_up) + num_bytes(hidden),
+    // gate / (1 + exp(-gate)) times up
+    return OpWork{0.0, 5.0 * elements(hidden), num_bytes(gate_up) + num_bytes(hidden),
                   [=](Stream& stream) { ops::swiglu(stream, hidden, gate_up); }};
   };
 }
@@ -219,7 +225,8 @@ OpBuild swiglu_gradient(const RowSizes& s) {
   return [=](OpMemory& memory) {
     const Tensor gate_up = memory.tensor(s.n, 2 * s.d, s.dtype), d_hidden = memory.tensor(s.n, s.d, s.dtype);
     const Tensor d_gate_up = memory.tensor(s.n, 2 * s.d, s.dtype);
-    return OpWork{0.0, 2.0 * num_bytes(gate_up) + num_bytes(d_hidden),
+    // s = 1 / (1 + exp(-gate)); d_up = d gate s; d_gate = d up s (1 + gate (1 - s))
+    return OpWork{0.0, 12.0 * elements(d_hidden), 2.0 * num_bytes(gate_up) + num_bytes(d_hidden),
                   [=](Stream& stream) { ops::swiglu_backward(stream, d_gate_up, d_hidden, gate_up); }};
   };
 }
@@ -228,16 +235,19 @@ OpBuild dropout(const RowSizes& s) {
   return [=](OpMemory& memory) {
     const Tensor x = memory.tensor(s.n, s.d, s.dtype);
     const uint64_t* keys = memory.numbers(std::vector<uint64_t>(static_cast<std::size_t>(s.n), 7));
-    return OpWork{0.0, 2.0 * num_bytes(x), [=](Stream& stream) {
+    return OpWork{0.0, 2.0 * elements(x), 2.0 * num_bytes(x) + 8.0 * static_cast<double>(s.n),
+                  [=](Stream& stream) {
                     ops::dropout(stream, x, x, keys, 0, {0.1F, 3});
                   }};
   };
 }
 
+// Sum of squares and times 1 / RMS are 3 an element; of the gradient, sum of y dx, less y mean, times 1 / RMS
+// are 5. Two elements are rotated by 4 multiplications and 2 additions.
 OpBuild head_norm(const HeadSizes& s, float epsilon) {
   return [=](OpMemory& memory) {
     const HeadProblem t(memory, s);
-    return OpWork{0.0, 2.0 * num_bytes(t.x) + num_bytes(t.inv_rms),
+    return OpWork{0.0, 3.0 * elements(t.x), 2.0 * num_bytes(t.x) + num_bytes(t.inv_rms),
                   [=](Stream& stream) { ops::head_norm(stream, t.x, t.inv_rms, s.h, epsilon); }};
   };
 }
@@ -245,7 +255,7 @@ OpBuild head_norm(const HeadSizes& s, float epsilon) {
 OpBuild head_norm_gradient(const HeadSizes& s) {
   return [=](OpMemory& memory) {
     const HeadProblem t(memory, s);
-    return OpWork{0.0, 3.0 * num_bytes(t.x) + num_bytes(t.inv_rms),
+    return OpWork{0.0, 5.0 * elements(t.x), 3.0 * num_bytes(t.x) + num_bytes(t.inv_rms),
                   [=](Stream& stream) { ops::head_norm_backward(stream, t.x, t.y, t.inv_rms, s.h); }};
   };
 }
@@ -254,7 +264,7 @@ OpBuild head_norm_rope(const HeadSizes& s, float epsilon, double rope_base) {
   return [=](OpMemory& memory) {
     const HeadProblem t(memory, s);
     const Rotation r(memory, s, rope_base);
-    return OpWork{0.0, 2.0 * num_bytes(t.x) + num_bytes(t.inv_rms), [=](Stream& stream) {
+    return OpWork{0.0, 6.0 * elements(t.x), 2.0 * num_bytes(t.x) + num_bytes(t.inv_rms), [=](Stream& stream) {
                     ops::head_norm_rope(stream, t.x, t.inv_rms, s.h, epsilon, *r.table, r.positions);
                   }};
   };
@@ -264,7 +274,7 @@ OpBuild head_norm_rope_gradient(const HeadSizes& s, double rope_base) {
   return [=](OpMemory& memory) {
     const HeadProblem t(memory, s);
     const Rotation r(memory, s, rope_base);
-    return OpWork{0.0, 3.0 * num_bytes(t.x) + num_bytes(t.inv_rms), [=](Stream& stream) {
+    return OpWork{0.0, 8.0 * elements(t.x), 3.0 * num_bytes(t.x) + num_bytes(t.inv_rms), [=](Stream& stream) {
                     ops::head_norm_rope_backward(stream, t.x, t.y, t.inv_rms, s.h, *r.table, r.positions);
                   }};
   };
@@ -273,7 +283,7 @@ OpBuild head_norm_rope_gradient(const HeadSizes& s, double rope_base) {
 OpBuild split_norm(const HeadSizes& s, float epsilon) {
   return [=](OpMemory& memory) {
     const HeadProblem t(memory, s);
-    return OpWork{0.0, 3.0 * num_bytes(t.x), [=](Stream& stream) {
+    return OpWork{0.0, 3.0 * elements(t.x), 3.0 * num_bytes(t.x), [=](Stream& stream) {
                     ops::row_dots(stream, t.sums, t.x, t.x);
                     ops::split_norm(stream, t.x, t.inv_rms.col_range(0, 1), t.sums, s.h * s.k, epsilon);
                   }};
@@ -283,7 +293,7 @@ OpBuild split_norm(const HeadSizes& s, float epsilon) {
 OpBuild split_norm_gradient(const HeadSizes& s) {
   return [=](OpMemory& memory) {
     const HeadProblem t(memory, s);
-    return OpWork{0.0, 5.0 * num_bytes(t.x), [=](Stream& stream) {
+    return OpWork{0.0, 5.0 * elements(t.x), 5.0 * num_bytes(t.x), [=](Stream& stream) {
                     ops::row_dots(stream, t.sums, t.x, t.y);
                     ops::split_norm_backward(stream, t.x, t.y, t.inv_rms.col_range(0, 1), t.sums, s.h * s.k);
                   }};
@@ -294,7 +304,7 @@ OpBuild embedding(const RowSizes& s, int64_t vocab) {
   return [=](OpMemory& memory) {
     const Tensor x = memory.tensor(s.n, s.d, s.dtype), table = memory.tensor(vocab, s.d, s.dtype);
     const int32_t* ids = memory.numbers(spread_ids(s.n, vocab));
-    return OpWork{0.0, 2.0 * num_bytes(x),
+    return OpWork{0.0, 0.0, 2.0 * num_bytes(x),
                   [=](Stream& stream) { ops::embedding_gather(stream, x, table, ids); }};
   };
 }
@@ -303,7 +313,7 @@ OpBuild embedding_gradient(const RowSizes& s, int64_t vocab) {
   return [=](OpMemory& memory) {
     const Tensor dx = memory.tensor(s.n, s.d, s.dtype), table = memory.tensor(vocab, s.d, DType::fp32);
     const int32_t* ids = memory.numbers(spread_ids(s.n, vocab));
-    return OpWork{0.0, num_bytes(dx) + 8.0 * static_cast<double>(dx.size()),
+    return OpWork{0.0, elements(dx), num_bytes(dx) + 8.0 * static_cast<double>(dx.size()),
                   [=](Stream& stream) { ops::embedding_scatter_add(stream, table, dx, ids); }};
   };
 }
@@ -316,53 +326,13 @@ OpBuild cross_entropy(int64_t n, int64_t vocab, DType dtype) {
     const Tensor sums = memory.tensor(2, 1, DType::fp64), log_p = memory.tensor(n, 1, DType::fp32);
     const int32_t* targets = memory.numbers(spread_ids(n, vocab));
     const uint8_t* mask = memory.numbers(std::vector<uint8_t>(static_cast<std::size_t>(n), 1));
-    return OpWork{0.0, 3.0 * num_bytes(logits) + num_bytes(d_logits), [=](Stream& stream) {
-                    ops::cross_entropy_partials(stream, partials, logits, 0, targets, mask,
-                                                ops::LogitsBecome::gradient);
-                    ops::cross_entropy(stream, sums, log_p, d_logits, logits, partials, 0, 0, targets, mask,
-                                       1e-4F);
-                  }};
-  };
-}
-
-OpBuild weights_to_bf16(const ParameterSizes& s) {
-  return [=](OpMemory& memory) {
-    const Tensor x = memory.tensor(s.rows, s.cols, DType::fp32);
-    const Tensor y = memory.tensor(s.rows, s.cols, DType::bf16);
-    return OpWork{0.0, num_bytes(x) + num_bytes(y), [=](Stream& stream) { ops::copy(stream, y, x); }};
-  };
-}
-
-OpBuild zeros(const ParameterSizes& s) {
-  return [=](OpMemory& memory) {
-    const Tensor y = memory.tensor(s.rows, s.cols, DType::fp32);
-    return OpWork{0.0, num_bytes(y), [=](Stream& stream) { ops::fill(stream, y, 0.0F); }};
-  };
-}
-
-OpBuild gradient_norm(const ParameterSizes& s) {
-  return [=](OpMemory& memory) {
-    const Tensor x = memory.tensor(s.rows, s.cols, DType::fp32), sum = memory.tensor(1, 1, DType::fp64);
-    return OpWork{0.0, num_bytes(x), [=](Stream& stream) { ops::sum_of_squares(stream, sum, x); }};
-  };
-}
-
-OpBuild adafactor_state(const ParameterSizes& s) {
-  return [=](OpMemory& memory) {
-    const AdafactorProblem t(memory, s);
-    return OpWork{0.0, 4.0 * num_bytes(t.p), [=](Stream& stream) {
-                    ops::adafactor_accumulate(stream, t.v, t.g, t.p, t.sum_u2, t.sum_p2, t.scalars, {});
-                  }};
-  };
-}
-
-OpBuild adafactor_step(const ParameterSizes& s) {
-  return [=](OpMemory& memory) {
-    const AdafactorProblem t(memory, s);
-    return OpWork{0.0, 4.0 * num_bytes(t.p), [=](Stream& stream) {
-                    ops::adafactor_apply(stream, t.p, t.g, t.v, t.sum_u2, t.sum_p2, t.p.size(), t.scalars,
-                                         {});
-                  }};
+    // Maximum, difference from it, exp, sum; times a factor of the row.
+    return OpWork{
+        0.0, 5.0 * elements(logits), 3.0 * num_bytes(logits) + num_bytes(d_logits), [=](Stream& stream) {
+          ops::cross_entropy_partials(stream, partials, logits, 0, targets, mask,
+                                      ops::LogitsBecome::gradient);
+          ops::cross_entropy(stream, sums, log_p, d_logits, logits, partials, 0, 0, targets, mask, 1e-4F);
+        }};
   };
 }
 

@@ -36,8 +36,12 @@ class OpMemory {
   Arena arena_;
 };
 
+/// Counts of one run. Arithmetic beside products is counted by what the op's definition has for each element:
+/// additions, multiplications, divisions, comparisons, roots and exponentials are one each; conversions,
+/// random numbers and indices none. A kernel may compute more.
 struct OpWork {
   double flops = 0.0;                ///< multiplications and additions of matrices
+  double other_flops = 0.0;          ///< all other arithmetic
   double bytes = 0.0;                ///< each operand read once, each result written once
   std::function<void(Stream&)> run;  ///< once
   /// Of a product: the fastest way to do it (ops/matmul_search.hpp); c is spoilt.
@@ -55,6 +59,14 @@ struct ProductSizes {
 };
 OpBuild product(const ProductSizes& sizes);
 
+/// y = x, each (rows, cols).
+OpBuild copies(int64_t rows, int64_t cols, DType from, DType to);
+/// y = y + x
+OpBuild sums(int64_t rows, int64_t cols, DType dtype);
+/// y = a + b
+OpBuild sums_elsewhere(int64_t rows, int64_t cols, DType dtype);
+OpBuild zeros(int64_t rows, int64_t cols, DType dtype);
+
 /// `batch` sequences of `queries` and `keys` tokens each, h heads of width k.
 struct AttentionSizes {
   int64_t batch, h, k, queries, keys;
@@ -70,9 +82,11 @@ struct RowSizes {
   int64_t n, d;
   DType dtype;
 };
-OpBuild residual_norm(const RowSizes& sizes, float epsilon);
+/// Whether the stream's value goes past a norm, and its gradient back.
+enum class Residual : bool { no, yes };
+OpBuild norm(const RowSizes& sizes, Residual residual, float epsilon);
 OpBuild norm_again(const RowSizes& sizes);
-OpBuild norm_input_gradient(const RowSizes& sizes);
+OpBuild norm_input_gradient(const RowSizes& sizes, Residual residual);
 OpBuild norm_gain_gradient(const RowSizes& sizes);
 OpBuild swiglu(const RowSizes& sizes);
 OpBuild swiglu_gradient(const RowSizes& sizes);
@@ -100,10 +114,16 @@ OpBuild cross_entropy(int64_t n, int64_t vocab, DType dtype);
 struct ParameterSizes {
   int64_t rows, cols;
 };
-OpBuild weights_to_bf16(const ParameterSizes& sizes);
-OpBuild zeros(const ParameterSizes& sizes);
 OpBuild gradient_norm(const ParameterSizes& sizes);
 OpBuild adafactor_state(const ParameterSizes& sizes);
 OpBuild adafactor_step(const ParameterSizes& sizes);
+OpBuild factored_sums(const ParameterSizes& sizes);
+OpBuild factored_statistics(const ParameterSizes& sizes);
+OpBuild factored_rms(const ParameterSizes& sizes);
+OpBuild factored_step(const ParameterSizes& sizes);
+/// Of a step of a model with so many parameters, by name.
+OpBuild step_scalars(int64_t num_parameters);
+
+double num_bytes(const Tensor& t);
 
 }  // namespace red::launch

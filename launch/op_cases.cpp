@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "model/parameter.hpp"
+#include "launch/op_cases_step.hpp"
 #include "ops/adafactor.hpp"
 #include "ops/attention.hpp"
 #include "ops/cross_entropy.hpp"
@@ -28,6 +28,7 @@ struct Stack {
   double recomputed;   ///< of them, whose forward pass runs again for the backward one
   double gate_up_too;  ///< of them, of which only gate and up are computed again
   bool causal;
+  double pieces;  ///< pieces of the pipeline that they are divided over
 };
 
 class CaseList {
@@ -46,10 +47,13 @@ class CaseList {
     cases_.push_back({std::move(name), std::move(shape), per_micro_batch, 0.0, std::move(build)});
   }
   void add_product(const std::string& name, const ProductSizes& sizes, double times);
+  void add_products(const std::string& name, int64_t tokens, int64_t in, int64_t out, double forward,
+                    double backward, const ProductSizes& input_gradient);
   void add_matrix(const std::string& name, int64_t tokens, int64_t in, int64_t out, double forward,
                   double backward);
+  void add_memory_matrix(const Stack& cross, int64_t tokens, double forward);
   void add_attention(const std::string& name, const AttentionSizes& sizes, double forward, double backward);
-  void add_block_norms(const Stack& stack, double forward);
+  void add_block_norms(const Stack& stack, double first, double others);
   void add_heads(const std::string& name, const HeadSizes& sizes, double forward, double backward,
                  bool rotated);
   void add_output_norm(const Stack& stack, const HeadSizes& sizes, double forward);
@@ -59,7 +63,6 @@ class CaseList {
   void add_embedding(const Stack& stack);
   void add_dropout(const Stack& stack, double blocks);
   void add_loss();
-  void add_parameters();
 
   Stack stack(const std::string& name, int64_t length, int64_t layers, bool causal) const;
   int64_t tokens(const Stack& stack) const { return config_.train.micro_batch * stack.length; }
@@ -86,8 +89,13 @@ Stack CaseList::stack(const std::string& name, int64_t length, int64_t layers, b
   const auto if_is = [&](Recompute kind) {
     return train.recompute == kind ? static_cast<double>(some) : 0.0;
   };
-  return {name,  length, static_cast<double>(layers), if_is(Recompute::full), if_is(Recompute::selective),
-          causal};
+  return {name,
+          length,
+          static_cast<double>(layers),
+          if_is(Recompute::full),
+          if_is(Recompute::selective),
+          causal,
+          static_cast<double>(causal ? decoder_pieces(config_) : encoder_pieces(config_))};
 }
 
 void CaseList::add_product(const std::string& name, const ProductSizes& s, double times) {
@@ -96,13 +104,25 @@ void CaseList::add_product(const std::string& name, const ProductSizes& s, doubl
 
 /// y = x w, and both gradients; w's is added to in fp32, but for the first micro-batch of a step, which
 /// writes it.
-void CaseList::add_matrix(const std::string& name, int64_t tokens, int64_t in, int64_t out, double forward,
-                          double backward) {
+void CaseList::add_products(const std::string& name, int64_t tokens, int64_t in, int64_t out, double forward,
+                            double backward, const ProductSizes& input_gradient) {
   add_product(name, {tokens, out, in, Transpose::no, Transpose::no, dtype_, dtype_, 0.0F}, forward);
-  add_product(name + ", input gradient",
-              {tokens, in, out, Transpose::no, Transpose::yes, dtype_, dtype_, 0.0F}, backward);
+  add_product(name + ", input gradient", input_gradient, backward);
   add_product(name + ", weight gradient",
               {in, out, tokens, Transpose::yes, Transpose::no, dtype_, DType::fp32, 1.0F}, backward);
+}
+
+void CaseList::add_matrix(const std::string& name, int64_t tokens, int64_t in, int64_t out, double forward,
+                          double backward) {
+  add_products(name, tokens, in, out, forward, backward,
+               {tokens, in, out, Transpose::no, Transpose::yes, dtype_, dtype_, 0.0F});
+}
+
+/// Keys and values of the encoder's output, whose gradient each layer adds to, in fp32.
+void CaseList::add_memory_matrix(const Stack& cross, int64_t tokens, double forward) {
+  const int64_t d = model_.d_model, out = 2 * model_.attention_width();
+  add_products(cross.name + "k, v", tokens, d, out, forward, cross.layers,
+               {tokens, d, out, Transpose::no, Transpose::yes, dtype_, DType::fp32, 1.0F});
 }
 
 void CaseList::add_attention(const std::string& name, const AttentionSizes& s, double forward,
@@ -116,13 +136,14 @@ void CaseList::add_attention(const std::string& name, const AttentionSizes& s, d
   add(name + ", delta", shape, backward, attention_delta(s));
 }
 
-/// Of one block of each layer.
-void CaseList::add_block_norms(const Stack& stack, double forward) {
+/// Of one block of each layer: so many have nothing to add to the stream, the others the branch before them.
+void CaseList::add_block_norms(const Stack& stack, double first, double others) {
   const RowSizes s = rows(stack, model_.d_model);
   const std::string shape = shape_of(s.n, s.d);
-  add(stack.name + "residual, norm", shape, forward, residual_norm(s, epsilon_));
+  if (first > 0.0) add(stack.name + "first norm", shape, first, norm(s, Residual::no, epsilon_));
+  if (others > 0.0) add(stack.name + "residual, norm", shape, others, norm(s, Residual::yes, epsilon_));
   add(stack.name + "norm again", shape, stack.layers, norm_again(s));
-  add(stack.name + "norm, input gradient", shape, stack.layers, norm_input_gradient(s));
+  add(stack.name + "norm, input gradient", shape, stack.layers, norm_input_gradient(s, Residual::yes));
   add(stack.name + "norm, gain gradient", shape, stack.layers, norm_gain_gradient(s));
 }
 
@@ -143,6 +164,8 @@ void CaseList::add_output_norm(const Stack& stack, const HeadSizes& s, double fo
     case AttentionOutputNorm::head:
       return add_heads(name, s, forward, stack.layers, false);
     case AttentionOutputNorm::after_wo:
+      add(name + ", copy", shape_of(s.n, model_.d_model), forward + stack.layers,
+          copies(s.n, model_.d_model, dtype_, dtype_));
       return add_heads(name, {s.n, s.length, 1, model_.d_model, dtype_}, forward, stack.layers, false);
     case AttentionOutputNorm::concat:
       add(name, shape_of(s.n, s.h * s.k), forward, split_norm(s, epsilon_));
@@ -153,9 +176,12 @@ void CaseList::add_output_norm(const Stack& stack, const HeadSizes& s, double fo
 void CaseList::add_self_attention(const Stack& stack) {
   const int64_t n = tokens(stack), h = model_.num_heads, width = model_.attention_width();
   const double forward = stack.layers + stack.recomputed;
-  add_block_norms(stack, forward);
+  const double first =
+      stack.pieces + stack.recomputed;  // a layer that is computed again begins with its input
+  add_block_norms(stack, first, forward - first);
   add_matrix(stack.name + "q, k, v", n, model_.d_model, 3 * width, forward, stack.layers);
-  add_heads(stack.name + "q, k norm, rotation", heads(stack.length, 2 * h), forward, stack.layers, true);
+  add_heads(stack.name + "q, k norm, rotation", heads(stack.length, h), 2.0 * forward, 2.0 * stack.layers,
+            true);
   add_heads(stack.name + "v norm", heads(stack.length, h), forward, stack.layers, false);
   add_attention(
       stack.name + (stack.causal ? "self-attention, causal" : "self-attention"),
@@ -168,11 +194,11 @@ void CaseList::add_self_attention(const Stack& stack) {
 void CaseList::add_cross_attention(const Stack& stack) {
   const int64_t h = model_.num_heads, width = model_.attention_width();
   const double forward = stack.layers + stack.recomputed;
-  const Stack cross = {"cross-attention, ", stack.length, stack.layers, stack.recomputed, 0.0, false};
+  const Stack cross = {"cross-attention, ", stack.length, stack.layers, stack.recomputed, 0.0, false, 0.0};
   const HeadSizes queries = heads(stack.length, h), keys = heads(lengths_.encoder, h);
-  add_block_norms(cross, forward);
+  add_block_norms(cross, 0.0, forward);
   add_matrix(cross.name + "q", queries.n, model_.d_model, width, forward, stack.layers);
-  add_matrix(cross.name + "k, v", keys.n, model_.d_model, 2 * width, forward, stack.layers);
+  add_memory_matrix(cross, keys.n, forward);
   add_heads(cross.name + "q norm, rotation", queries, forward, stack.layers, true);
   add_heads(cross.name + "k norm, rotation", keys, forward, stack.layers, true);
   add_heads(cross.name + "v norm", keys, forward, stack.layers, false);
@@ -188,7 +214,7 @@ void CaseList::add_feed_forward(const Stack& stack) {
   const int64_t n = tokens(stack), d = model_.d_model, f = model_.d_ff;
   Stack block = stack;
   block.name += "feed-forward, ";
-  add_block_norms(block, stack.layers + stack.recomputed);
+  add_block_norms(block, 0.0, stack.layers + stack.recomputed);
   if (stack.gate_up_too > 0.0)
     add(block.name + "norm for recomputing", shape_of(n, d), stack.gate_up_too, norm_again(rows(stack, d)));
   add_matrix(stack.name + "gate, up", n, d, 2 * f, stack.layers + stack.recomputed + stack.gate_up_too,
@@ -205,8 +231,8 @@ void CaseList::add_embedding(const Stack& stack) {
   add(stack.name + "embedding, gradient", shape_of(s.n, s.d), 1.0, embedding_gradient(s, model_.vocab_size));
   Stack last = stack;  // the norm behind all layers
   last.name += "final norm, ";
-  add(last.name + "residual", shape_of(s.n, s.d), 1.0, residual_norm(s, epsilon_));
-  add(last.name + "input gradient", shape_of(s.n, s.d), 1.0, norm_input_gradient(s));
+  add(last.name + "residual", shape_of(s.n, s.d), 1.0, norm(s, Residual::yes, epsilon_));
+  add(last.name + "input gradient", shape_of(s.n, s.d), 1.0, norm_input_gradient(s, Residual::no));
   add(last.name + "gain gradient", shape_of(s.n, s.d), 1.0, norm_gain_gradient(s));
 }
 
@@ -233,23 +259,6 @@ void CaseList::add_loss() {
               {v, d, chunk, Transpose::yes, Transpose::no, dtype_, DType::fp32, 1.0F}, chunks);
 }
 
-/// What a step does to parameters and gradients, at the size of one matrix of a layer.
-void CaseList::add_parameters() {
-  const ParameterSizes s{model_.d_model, model_.d_ff};
-  const auto add_for = [&](int64_t elements, const char* name, OpBuild build) {
-    const double times = static_cast<double>(elements) / static_cast<double>(s.rows * s.cols);
-    cases_.push_back({name, shape_of(s.rows, s.cols), 0.0, times, std::move(build)});
-  };
-  const auto add_once = [&](const char* name, OpBuild build) {
-    add_for(model::num_parameters(model_), name, std::move(build));
-  };
-  if (dtype_ == DType::bf16) add_once("weights to bf16", weights_to_bf16(s));
-  add_for(model_.vocab_size * model_.d_model, "embedding's gradient to zero", zeros(s));
-  add_once("gradient norm", gradient_norm(s));
-  add_once("Adafactor, state", adafactor_state(s));
-  add_once("Adafactor, step", adafactor_step(s));
-}
-
 std::vector<OpCase> CaseList::make() {
   if (model_.has_encoder()) {
     const Stack encoder = stack("encoder, ", lengths_.encoder, model_.encoder_layers, false);
@@ -265,7 +274,7 @@ std::vector<OpCase> CaseList::make() {
   add_embedding(decoder);
   add_dropout(decoder, model_.has_encoder() ? 3.0 : 2.0);
   add_loss();
-  add_parameters();
+  for (OpCase& op : step_op_cases(config_, lengths_)) cases_.push_back(std::move(op));
   return std::move(cases_);
 }
 
@@ -286,8 +295,8 @@ std::size_t op_scratch_bytes(const config::RunConfig& config, const data::Sample
                                     batch * longest),
        ops::rms_norm_scratch_bytes(batch * longest, m.d_model),
        ops::cross_entropy_scratch_bytes(std::min(batch * lengths.decoder, config.train.head_chunk)),
-       ops::sum_of_squares_scratch_bytes(m.d_model * m.d_ff),
-       ops::adafactor_scratch_bytes(m.d_model, m.d_ff)});
+       ops::sum_of_squares_scratch_bytes(m.d_model * m.d_ff), ops::adafactor_scratch_bytes(m.d_model, m.d_ff),
+       ops::adafactor_factored_scratch_bytes(m.d_model, m.d_ff)});
 }
 
 }  // namespace red::launch

@@ -19,8 +19,10 @@ struct OpCase {
   bool attention = false;  ///< whose implementation the stream chooses
 };
 
-/// All ops of a step of one rank that has the whole model, in the precision and with the recomputation of
-/// config.train. What a step copies on its way (keys of samples, sums of the loss) is not in it.
+/// All ops of a step, in the precision and with the recomputation of config.train: of one rank that has the
+/// whole model, and what data ranks and stages of config.parallel do beside that, all ranks together. Tensor
+/// ranks' copies of norms, and what a step copies on its way (keys of samples, sums of the loss), are not in
+/// it.
 std::vector<OpCase> op_cases(const config::RunConfig& config, const data::SampleLengths& lengths);
 
 /// Scratch memory that the largest of them takes.

@@ -7,7 +7,9 @@
 
 #include "base/error.hpp"
 #include "base/philox.hpp"
+#include "device/stream_arena.hpp"
 #include "ops/attention.hpp"
+#include "ops/elementwise.hpp"
 
 namespace red::ops {
 namespace {
@@ -19,7 +21,7 @@ constexpr double kMostDisagreement = 2e-2;
 
 /// What one way makes of the problem.
 struct Results {
-  Results(Arena& arena, int64_t queries, int64_t keys, int64_t width)
+  Results(detail::StreamArena& arena, int64_t queries, int64_t keys, int64_t width)
       : o(arena.allocate(queries, width, DType::bf16)),
         dq(arena.allocate(queries, width, DType::bf16)),
         dk(arena.allocate(keys, width, DType::bf16)),
@@ -64,7 +66,8 @@ std::string attention_objection(Stream& stream, int64_t head_dim, bool causal,
                                 const AttentionPasses& library) {
   const auto& k_offsets = causal ? kQueryOffsets : kKeyOffsets;
   const int64_t queries = kQueryOffsets.back(), keys = k_offsets.back(), width = kHeads * head_dim;
-  Arena arena("a trial of attention", static_cast<std::size_t>(64 * (queries + keys) * width));
+  detail::StreamArena arena(stream, "a trial of attention",
+                            static_cast<std::size_t>(64 * (queries + keys) * width));
   const Tensor q = arena.allocate(queries, width, DType::bf16), k = arena.allocate(keys, width, DType::bf16),
                v = arena.allocate(keys, width, DType::bf16),
                d_o = arena.allocate(queries, width, DType::bf16), delta = arena.allocate(kHeads, queries);
@@ -86,6 +89,8 @@ std::string attention_objection(Stream& stream, int64_t head_dim, bool causal,
   mask.causal = causal;
 
   const Results ours(arena, queries, keys, width), theirs(arena, queries, keys, width);
+  // The memory may hold what an earlier trial left there, which must not pass for the library's.
+  for (const Tensor& x : {theirs.o, theirs.dq, theirs.dk, theirs.dv, theirs.lse}) fill(stream, x, 0.0F);
   const AttentionChoice choice = stream.attention();
   stream.use_attention(AttentionChoice::own);
   attention_forward(stream, ours.o, ours.lse, q, k, v, layout, mask);

@@ -17,7 +17,7 @@ struct AttentionPasses {
 
 /// Runs a small ragged problem of random values both ways, forward and backward, and waits for it. Empty when
 /// the library does both and differs by no more than rounding; otherwise what speaks against it, as "the
-/// keys' gradient differs by 3.1e-01 of its norm".
+/// keys' gradient differs by 3.1e-01 of its norm". In the middle of a step: its memory is the stream's.
 std::string attention_objection(Stream& stream, int64_t head_dim, bool causal,
                                 const AttentionPasses& library);
 

@@ -14,7 +14,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) query_gradient_kernel(Backwar
   GPU_DYN_SMEM(float, shared);
   __shared__ QueryRow query_rows[kTile];
   constexpr int size = kTile * kStride<kGroups>;
-  float *queries = shared, *d_out = queries + size, *tile = d_out + size, *weights = tile + size;
+  float *queries = shared, *d_out = queries + size, *tile = d_out + size;
   const int row = static_cast<int>(threadIdx.x) / kShare, share = static_cast<int>(threadIdx.x) % kShare;
   const int64_t head = blockIdx.y, k = a.head_dim;
   const int64_t first = (static_cast<int64_t>(gridDim.x) - 1 - blockIdx.x) * kTile, query = first + row;
@@ -24,6 +24,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) query_gradient_kernel(Backwar
   const float lse = query < a.num_queries ? a.lse[head * a.lse_stride + query] : 0.0F;
   const float delta = query < a.num_queries ? a.delta[head * a.delta_stride + query] : 0.0F;
   __syncthreads();
+  RowWeights<kGroups> weights(tile + size, row, share);
   RowShare<kGroups> dq;
   query_tile.for_each_key_tile([&](PlainQueryTile::Run run, int32_t key, int32_t count) {
     const KeyRange visible = query_tile.visible(run, row);
@@ -41,9 +42,9 @@ __global__ void __launch_bounds__(kTileThreads, 1) query_gradient_kernel(Backwar
       const bool sees = at >= visible.begin && at < visible.end;
       s[j] = sees ? expf(s[j] * a.scale - lse) * (dp[j] - delta) * a.scale : 0.0F;
     }
-    write_weights(weights, s, row, share);
+    weights.write(s);
     __syncthreads();
-    dq.add(weights + row * kWeightStride, tile, count, share);
+    dq.add(weights, tile, count, share);
     __syncthreads();
   });
   if (query_rows[row].sequence >= 0) dq.write(a.dq.at(query, head), k, share, a.vectors);
@@ -54,13 +55,14 @@ __global__ void __launch_bounds__(kTileThreads, 1) key_gradient_kernel(BackwardA
   GPU_DYN_SMEM(float, shared);
   __shared__ QueryStatistics<kTile> statistics;
   constexpr int size = kTile * kStride<kGroups>;
-  float *keys = shared, *values = keys + size, *tile = values + size, *weights = tile + size;
+  float *keys = shared, *values = keys + size, *tile = values + size;
   const int row = static_cast<int>(threadIdx.x) / kShare, share = static_cast<int>(threadIdx.x) % kShare;
   const int64_t head = blockIdx.y, k = a.head_dim, first = static_cast<int64_t>(blockIdx.x) * kTile,
                 key = first + row;
   load_tile<kGroups>(keys, a.keys.at(first, head), a.keys.stride, a.num_keys - first, k, a.vectors);
   load_tile<kGroups>(values, a.values.at(first, head), a.values.stride, a.num_keys - first, k, a.vectors);
   const auto [begin, end] = queries_that_see(a, first, kTile);
+  RowWeights<kGroups> weights(tile + size, row, share);
   RowShare<kGroups> dk, dv;
   for (int64_t query = begin; query < end; query += kTile) {
     float s[kScores], p[kScores];
@@ -75,20 +77,20 @@ __global__ void __launch_bounds__(kTileThreads, 1) key_gradient_kernel(BackwardA
       const bool sees = key >= statistics.rows[i].begin && key < statistics.rows[i].end;
       p[j] = sees ? expf(s[j] * a.scale - statistics.lse[i]) : 0.0F;
     }
-    write_weights(weights, p, row, share);
+    weights.write(p);
     __syncthreads();
     load_tile<kGroups>(tile, a.d_o.at(query, head), a.d_o.stride, a.num_queries - query, k, a.vectors);
     __syncthreads();
-    dv.add(weights + row * kWeightStride, tile, kTile, share);
+    dv.add(weights, tile, kTile, share);
     dot_rows<kGroups>(s, values + row * kStride<kGroups>, tile, share);
 #pragma unroll
     for (int j = 0; j < kScores; ++j)
       s[j] = p[j] == 0.0F ? 0.0F : p[j] * (s[j] - statistics.delta[kShare * j + share]) * a.scale;
     __syncthreads();
-    write_weights(weights, s, row, share);
+    weights.write(s);
     load_tile<kGroups>(tile, a.q.at(query, head), a.q.stride, a.num_queries - query, k, a.vectors);
     __syncthreads();
-    dk.add(weights + row * kWeightStride, tile, kTile, share);
+    dk.add(weights, tile, kTile, share);
   }
   if (!has_sequence(a, key)) return;
   dk.write(a.dk.at(key, head), k, share, a.vectors);
@@ -133,8 +135,8 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
     using T = decltype(element);
     constexpr int n = decltype(groups)::value;
     const auto args = backward_args<T>(dq, dk, dv, d_o, delta, q, keys, values, lse, layout, rows);
-    launch_tiled<n>(stream, query_gradient_kernel<n, T>, q.rows, layout.num_heads, 3, 1, args);
-    launch_tiled<n>(stream, key_gradient_kernel<n, T>, keys.rows, layout.num_heads, 3, 1, args);
+    launch_tiled<n>(stream, query_gradient_kernel<n, T>, q.rows, layout.num_heads, 3, args);
+    launch_tiled<n>(stream, key_gradient_kernel<n, T>, keys.rows, layout.num_heads, 3, args);
   };
   with_groups(k, [&](auto groups) { with_element(q.dtype, [&](auto element) { run(element, groups); }); });
 }

@@ -90,6 +90,51 @@ __device__ void dot_rows(float (&s)[kScores], const float* own, const float* til
   }
 }
 
+/// The weights of a row, one for each row of the other side's tile: thread `share` has made those of rows
+/// kShare j + share. All kShare threads read them in shared memory, or of heads so wide that three tiles fill
+/// it (99 KiB is all that a block gets on compute capability 8.6, 8.9 and 12.0) in each other's registers.
+template <int kGroups>
+class RowWeights {
+ public:
+  static constexpr bool kInRegisters = kGroups > 8;
+  /// Floats of shared memory for all rows.
+  static constexpr int kFloats = kInRegisters ? 0 : kTile * kWeightStride;
+
+  __device__ RowWeights(float* shared, int row, int share)
+      : row_(shared + row * kWeightStride), share_(share) {}
+
+  /// In shared memory they are there behind a barrier.
+  __device__ void write(const float (&w)[kScores]) {
+#pragma unroll
+    for (int j = 0; j < kScores; ++j) {
+      if constexpr (kInRegisters) {
+        own_[j] = w[j];
+      } else {
+        row_[kShare * j + share_] = w[j];
+      }
+    }
+  }
+
+  /// body(row of the tile, weight) for the first `count`. All threads of the block take part.
+  template <class Body>
+  __device__ void for_each(int count, const Body& body) const {
+    if constexpr (kInRegisters) {
+#pragma unroll
+      for (int j = 0; j < kScores; ++j) {
+        for (int share = 0; share < kShare && kShare * j + share < count; ++share)
+          body(kShare * j + share, __shfl_sync(kWholeWarp, own_[j], share, kShare));
+      }
+    } else {
+      for (int i = 0; i < count; ++i) body(i, row_[i]);
+    }
+  }
+
+ private:
+  float* row_;
+  int share_;
+  float own_[kInRegisters ? kScores : 1];
+};
+
 /// A row of k columns that kShare threads hold: thread `share` has columns 16 i + 4 share ...
 template <int kGroups>
 struct RowShare {
@@ -102,9 +147,8 @@ struct RowShare {
   }
 
   /// += weights (count) tile
-  __device__ void add(const float* weights, const float* tile, int64_t count, int share) {
-    for (int j = 0; j < count; ++j) {
-      const float weight = weights[j];
+  __device__ void add(const RowWeights<kGroups>& weights, const float* tile, int count, int share) {
+    weights.for_each(count, [&](int j, float weight) {
 #pragma unroll
       for (int i = 0; i < kGroups; ++i) {
         float x[4];
@@ -112,7 +156,7 @@ struct RowShare {
 #pragma unroll
         for (int c = 0; c < 4; ++c) v[i][c] += weight * x[c];
       }
-    }
+    });
   }
 
   template <class T>
@@ -134,12 +178,6 @@ struct RowShare {
 
   float v[kGroups][4] = {};
 };
-
-/// The part of row `row`'s weights that this thread has.
-__device__ inline void write_weights(float* weights, const float (&w)[kScores], int row, int share) {
-#pragma unroll
-  for (int j = 0; j < kScores; ++j) weights[row * kWeightStride + kShare * j + share] = w[j];
-}
 
 /// The kRows queries of a block's tile, and which of them belong to one sequence: only those share tiles of
 /// keys, kKeys each.
@@ -193,12 +231,12 @@ void with_groups(int64_t k, const Body& body) {
   body(Lanes<16>());
 }
 
-/// Launches a kernel of kTileThreads threads with `tiles` tiles in shared memory and `weights` squares of
-/// weights.
+/// Launches a kernel of kTileThreads threads with `tiles` tiles and the weights of their rows in shared
+/// memory.
 template <int kGroups, class Kernel, class... Args>
-void launch_tiled(Stream& stream, Kernel kernel, int64_t num_rows, int64_t num_heads, int tiles, int weights,
+void launch_tiled(Stream& stream, Kernel kernel, int64_t num_rows, int64_t num_heads, int tiles,
                   const Args&... args) {
-  const int floats = kTile * (tiles * kStride<kGroups> + weights * kWeightStride);
+  const int floats = tiles * kTile * kStride<kGroups> + RowWeights<kGroups>::kFloats;
   launch_with_shared(stream, kernel,
                      dim3(static_cast<unsigned>(pieces(num_rows, kTile)), static_cast<unsigned>(num_heads)),
                      dim3(kTileThreads), static_cast<std::size_t>(floats) * sizeof(float), args...);

@@ -17,8 +17,10 @@
 #include "base/log.hpp"
 #include "device/cuda_check.hpp"
 #include "device/gemm_measuring.hpp"
+#include "device/stream_arena.hpp"
 #include "ops/attention_agreement.hpp"
 #include "ops/attention_library.hpp"
+#include "ops/attention_library_limits.hpp"
 #include "ops/attention_library_parts.hpp"
 
 namespace red::ops {
@@ -29,6 +31,7 @@ using GraphTensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 
 /// Matrices by their place in a plan; uids of their starts lie kStarts behind them.
 enum Matrix : int64_t { mat_q, mat_keys, mat_values, mat_o, mat_d_o, mat_dq, mat_dk, mat_dv, kMatrices };
+constexpr const char* kName = "cuDNN's attention";
 constexpr int64_t kStarts = 100, kStatistics = 200, kQueryLengths = 201, kKeyLengths = 202;
 static_assert(kMatrices == kMostRaggedMatrices);
 
@@ -186,17 +189,19 @@ class Cudnn {
     return it->second;
   }
 
-  /// Memory of our own for one attention at a time, which the plan of memory does not know: cuDNN tells what
-  /// it wants only when a plan is built.
-  Arena& memory(Stream& stream, std::size_t num_bytes) {
-    if (num_bytes > memory_.capacity()) {
-      stream.synchronize();  // what runs may use the old one
-      memory_ = Arena("cuDNN's attention", num_bytes);
-      log::info("cuDNN's attention takes {:.1f} MiB beside the plan",
-                static_cast<double>(num_bytes) / (1 << 20));
-    }
-    memory_.release_to(0);
-    return memory_;
+  /// How much an attention takes, beside the plan of memory: cuDNN tells what it wants only when a plan is
+  /// built. CUDA's pool keeps as much as the largest, or it would go back at each wait for the device.
+  std::size_t noted(std::size_t num_bytes) {
+    if (num_bytes <= most_bytes_) return num_bytes;
+    most_bytes_ = num_bytes;
+    log::info("{} takes {:.1f} MiB beside the plan", kName, static_cast<double>(num_bytes) / (1 << 20));
+    int device = 0;
+    cudaMemPool_t pool = nullptr;
+    RED_CUDA_CHECK(cudaGetDevice(&device));
+    RED_CUDA_CHECK(cudaDeviceGetDefaultMemPool(&pool, device));
+    uint64_t kept = num_bytes;
+    RED_CUDA_CHECK(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept));
+    return num_bytes;
   }
 
   void run(Stream& stream, Plan& plan, const Tensor& workspace) {
@@ -245,7 +250,7 @@ class Cudnn {
   cudnnHandle_t handle_ = nullptr;
   std::map<Shape, Plan> plans_;
   std::map<std::pair<int64_t, bool>, std::string> objections_;
-  Arena memory_;
+  std::size_t most_bytes_ = 0;
   int64_t num_passes_ = 0;
 };
 
@@ -258,25 +263,6 @@ Cudnn& cudnn() {
 struct Operands {
   std::array<const Tensor*, kMatrices> matrices{};
 };
-
-/// Why it is not given to cuDNN at all; empty when it is.
-std::string not_taken(const Operands& operands, const AttentionLayout& layout, const AttentionMask& mask) {
-  const Tensor& q = *operands.matrices[mat_q];
-  const int64_t k = layout.num_heads == 0 ? 0 : q.cols / layout.num_heads;
-  if (q.dtype != DType::bf16) return fmt::format("it is given bf16 alone, not {}", name_of(q.dtype));
-  if (k == 0 || k % 8 != 0 || k > 128)
-    return fmt::format("heads have {} columns, not a multiple of 8 up to 128", k);
-  if (layout.k_head_rows != 0) return "keys and values are a cache's";
-  if (mask.prefix != nullptr || mask.q_documents != nullptr) return "prefixes or documents are masked";
-  if (layout.shortest <= 0) return "a sequence is empty, or the host does not know its length";
-  for (const Tensor* m : operands.matrices) {
-    if (m == nullptr) continue;
-    const bool aligned = reinterpret_cast<uintptr_t>(m->data) % 16 == 0 && m->row_stride % 8 == 0;
-    if (!aligned) return "rows of a matrix are not aligned to 16 bytes";
-    if (m->rows * m->row_stride > INT32_MAX) return "a matrix has more than 2^31 - 1 elements";
-  }
-  return "";
-}
 
 Shape shape_of(const Operands& operands, const AttentionLayout& layout, const AttentionMask& mask) {
   Shape shape;
@@ -294,12 +280,13 @@ Shape shape_of(const Operands& operands, const AttentionLayout& layout, const At
 
 /// What a plan is given beside the operands.
 struct Prepared {
-  Prepared(Arena& arena, const Plan& plan, const Shape& shape, int64_t num_queries)
-      : lengths(arena.allocate<int32_t>(2, shape.sequences)),
-        starts(arena.allocate<int32_t>(num_matrices(shape.backward), shape.sequences + 1)),
+  template <class Memory>
+  Prepared(Memory& arena, const Plan& plan, const Shape& shape, int64_t num_queries)
+      : lengths(arena.template allocate<int32_t>(2, shape.sequences)),
+        starts(arena.template allocate<int32_t>(num_matrices(shape.backward), shape.sequences + 1)),
         statistics(arena.allocate(shape.sequences * shape.heads, shape.longest_q)),
         raw_o(arena.allocate(shape.backward ? num_queries : 0, shape.heads * shape.head_dim, DType::bf16)),
-        workspace(arena.allocate<uint8_t>(plan.workspace_bytes, 1)) {}
+        workspace(arena.template allocate<uint8_t>(plan.workspace_bytes, 1)) {}
 
   static std::size_t count_bytes(const Plan& plan, const Shape& shape, int64_t num_queries) {
     Arena counted = Arena::counting();
@@ -314,11 +301,9 @@ struct Prepared {
 };
 
 /// Points the plan to its operands.
-Prepared prepare(Stream& stream, Plan& plan, const Shape& shape, const Operands& operands,
-                 const AttentionLayout& layout) {
-  const int64_t num_queries = operands.matrices[mat_q]->rows;
-  Arena& arena = cudnn().memory(stream, Prepared::count_bytes(plan, shape, num_queries));
-  Prepared prepared(arena, plan, shape, num_queries);
+Prepared prepare(Stream& stream, detail::StreamArena& arena, Plan& plan, const Shape& shape,
+                 const Operands& operands, const AttentionLayout& layout) {
+  Prepared prepared(arena, plan, shape, operands.matrices[mat_q]->rows);
   RaggedMatrices matrices;
   matrices.count = static_cast<int>(num_matrices(shape.backward));
   for (int m = 0; m < matrices.count; ++m) {
@@ -342,7 +327,7 @@ Plan* chosen(Stream& stream, const Operands& operands, const AttentionLayout& la
   if (stream.attention() != AttentionChoice::cudnn) return nullptr;
   std::string& refusal = cudnn().refusal;
   refusal = operands.matrices[mat_o] == nullptr ? "the backward pass is not given the forward pass's result"
-                                                : not_taken(operands, layout, mask);
+                                                : not_taken_by_library(operands.matrices, layout, mask);
   if (!refusal.empty()) return nullptr;
   const Shape shape = shape_of(operands, layout, mask);
   refusal = std::string(cudnn().objection(stream, shape.head_dim, shape.causal));  // over its trial's own
@@ -377,7 +362,9 @@ bool attention_forward_by_library(Stream& stream, const Tensor& o, const Tensor&
   const Operands operands{{&q, &keys, &values, &o}};
   Plan* plan = chosen(stream, operands, layout, mask);
   if (plan == nullptr) return false;
-  const Prepared prepared = prepare(stream, *plan, shape_of(operands, layout, mask), operands, layout);
+  const Shape shape = shape_of(operands, layout, mask);
+  detail::StreamArena arena(stream, kName, cudnn().noted(Prepared::count_bytes(*plan, shape, q.rows)));
+  const Prepared prepared = prepare(stream, arena, *plan, shape, operands, layout);
   cudnn().run(stream, *plan, prepared.workspace);
   lse_from_statistics(stream, lse, prepared.statistics, layout.q_offsets);
   return true;
@@ -390,7 +377,9 @@ bool attention_backward_by_library(Stream& stream, const Tensor& dq, const Tenso
   const Operands operands{{&q, &keys, &values, output.o, &d_o, &dq, &dk, &dv}};
   Plan* plan = chosen(stream, operands, layout, mask);
   if (plan == nullptr) return false;
-  const Prepared prepared = prepare(stream, *plan, shape_of(operands, layout, mask), operands, layout);
+  const Shape shape = shape_of(operands, layout, mask);
+  detail::StreamArena arena(stream, kName, cudnn().noted(Prepared::count_bytes(*plan, shape, q.rows)));
+  const Prepared prepared = prepare(stream, arena, *plan, shape, operands, layout);
   if (output.inv_rms != nullptr) {
     undo_head_norm(stream, prepared.raw_o, *output.o, *output.inv_rms, layout.num_heads);
     plan->pointers[mat_o] = prepared.raw_o.data;

@@ -63,8 +63,8 @@ template <int kGroups, class T>
 __global__ void __launch_bounds__(kTileThreads, 1) forward_kernel(ForwardArgs<T> a) {
   GPU_DYN_SMEM(float, shared);
   __shared__ QueryRow query_rows[kTile];
-  float *queries = shared, *tile = queries + kTile * kStride<kGroups>,
-        *weights = tile + kTile * kStride<kGroups>;
+  constexpr int size = kTile * kStride<kGroups>;
+  float *queries = shared, *tile = queries + size;
   const int row = static_cast<int>(threadIdx.x) / kShare, share = static_cast<int>(threadIdx.x) % kShare;
   const int64_t head = blockIdx.y, k = a.head_dim;
   // With a causal mask the last queries have the most keys: they begin first.
@@ -72,6 +72,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) forward_kernel(ForwardArgs<T>
   const PlainQueryTile query_tile(query_rows, a.rows, first, a.num_queries);
   load_tile<kGroups>(queries, a.q.at(first, head), a.q.stride, a.num_queries - first, k, a.vectors);
   __syncthreads();
+  RowWeights<kGroups> weights(tile + size, row, share);
   RowShare<kGroups> out;
   Softmax softmax;
   query_tile.for_each_key_tile([&](PlainQueryTile::Run run, int32_t key, int32_t count) {
@@ -80,11 +81,11 @@ __global__ void __launch_bounds__(kTileThreads, 1) forward_kernel(ForwardArgs<T>
     float s[kScores];
     dot_rows<kGroups>(s, queries + row * kStride<kGroups>, tile, share);
     out.scale(softmax.take(s, query_tile.visible(run, row), key, a.scale, share));
-    write_weights(weights, s, row, share);
+    weights.write(s);
     __syncthreads();
     load_tile<kGroups>(tile, a.values.at(key, head), a.values.stride, count, k, a.vectors);
     __syncthreads();
-    out.add(weights + row * kWeightStride, tile, count, share);
+    out.add(weights, tile, count, share);
     __syncthreads();
   });
   const QueryRow own = query_rows[row];
@@ -122,7 +123,7 @@ void forward_tiled(Stream& stream, const Tensor& o, const Tensor& lse, const Ten
                               k,
                               1.0F / std::sqrt(static_cast<float>(k)),
                               heads_in_vectors(k, q, keys, values, o)};
-    launch_tiled<n>(stream, forward_kernel<n, T>, q.rows, layout.num_heads, 2, 1, args);
+    launch_tiled<n>(stream, forward_kernel<n, T>, q.rows, layout.num_heads, 2, args);
   };
   with_groups(k, [&](auto groups) { with_element(q.dtype, [&](auto element) { run(element, groups); }); });
 }

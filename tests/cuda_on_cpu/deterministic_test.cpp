@@ -76,6 +76,10 @@ TEST_F(DeterministicTest, DataRanks) {
   expect_repeats(2, {"--train.precision=fp32", "--parallel.data=2"});
 }
 
+TEST_F(DeterministicTest, TensorRanks) {
+  expect_repeats(2, {"--train.precision=fp32", "--parallel.tensor=2"});
+}
+
 TEST_F(DeterministicTest, Stages) {
   expect_repeats(2, {"--train.precision=fp32", "--parallel.encoder_stages=1"});
 }

@@ -50,7 +50,8 @@ TEST(Launch, WantsPermissionForMuchSharedMemory) {
   EXPECT_EQ(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 64 << 10), cudaSuccess);
   EXPECT_EQ(launch_error(1, 32, 64 << 10, kernel), cudaSuccess);
   EXPECT_EQ(launch_error(1, 32, 65 << 10, kernel), cudaErrorInvalidValue);
-  EXPECT_EQ(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 228 << 10),
+  EXPECT_EQ(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, 99 << 10), cudaSuccess);
+  EXPECT_EQ(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (99 << 10) + 1),
             cudaErrorInvalidValue);
   EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidValue);
 }

@@ -157,6 +157,17 @@ TEST_P(BenchTestOf, OpsBenchmarkHasEveryOpOfAStep) {
   EXPECT_EQ(table.find("logits"), std::string::npos) << table;
 }
 
+TEST_P(BenchTestOf, OpsBenchmarkHasTheOptimizerThatIsChosen) {
+  const json figures = json::parse(
+      succeeds({"bench", "ops", "--config", GetParam() + ".ini", "--json", "--only", "Adafactor", "--seconds",
+                "0.001", "--optimizer.factored=yes", "--optimizer.min_dim_to_factor=16"}));
+  std::vector<std::string> names;
+  for (const json& op : figures.at("ops")) names.push_back(op.at("op"));
+  EXPECT_EQ(names, (std::vector<std::string>{"factored Adafactor, sums", "factored Adafactor, statistics",
+                                             "factored Adafactor, RMS", "factored Adafactor, step",
+                                             "Adafactor, state", "Adafactor, step"}));
+}
+
 TEST_P(BenchTestOf, CommBenchmarkTimesEveryAxis) {
   std::vector<std::string> args = {
       "bench", "comm",     "--config", GetParam() + ".ini", "--json",         "--from-kib",

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "integration/child_process.hpp"
@@ -40,6 +41,18 @@ class PlanCommandTest : public testing::Test {
     EXPECT_EQ(result.exit_code, 0) << result.err;
     EXPECT_EQ(std::count(result.out.begin(), result.out.end(), '\n'), 1) << result.out;
     return json::parse(result.out);
+  }
+
+  json roofline_of(const std::string& preset, std::vector<std::string> more) {
+    more.emplace_back("--roofline=h100");
+    return planned(preset, std::move(more)).at("roofline");
+  }
+  /// Its ops by name.
+  std::map<std::string, json> roofline_ops(const std::string& preset, std::vector<std::string> more) {
+    const json roofline = roofline_of(preset, std::move(more));
+    std::map<std::string, json> ops;
+    for (const json& op : roofline.at("ops")) EXPECT_TRUE(ops.emplace(op.at("op"), op).second) << op;
+    return ops;
   }
 
   WorkingDirectory folder_{{}};
@@ -173,6 +186,91 @@ TEST_F(PlanCommandTest, ARooflineCountsWhatIsComputedAgain) {
   const double tokens = 1024, d = 1024, f = 4096, layers = 6;
   EXPECT_NEAR(flops("selective") - flops("none"), 2.0 * tokens * d * 2.0 * f * layers, 1.0);
   EXPECT_GT(flops("full"), flops("selective"));
+}
+
+// red_150m: d 1024, f 4096, 3 + 3 layers, 1024 tokens on either side. The encoder's output has its gradient
+// in fp32, which each layer's product adds to; the first norm of a stack has no residual.
+TEST_F(PlanCommandTest, ARooflineCountsTheBytesThatAStepMoves) {
+  const auto ops = roofline_ops("red_150m", {});
+  const double n = 1024, d = 1024, f = 4096, layers = 3, bf16 = 2, fp32 = 4;
+  const auto bytes = [&](const char* name) { return ops.at(name).at("bytes").get<double>(); };
+  EXPECT_EQ(bytes("cross-attention, k, v, input gradient"),
+            layers * (bf16 * (n * 2 * d + d * 2 * d) + 2 * fp32 * n * d));
+  EXPECT_EQ(bytes("encoder, q, k, v, input gradient"), layers * bf16 * (n * 3 * d + d * 3 * d + n * d));
+  EXPECT_EQ(bytes("gradient of the encoder's output to zero"), fp32 * n * d);
+  EXPECT_EQ(bytes("gradient of the encoder's output to bf16"), (fp32 + bf16) * n * d);
+  const double gain_and_rms = fp32 * (n + d);
+  EXPECT_EQ(ops.at("decoder, first norm").at("runs"), 1);
+  EXPECT_EQ(bytes("decoder, first norm"), 2 * bf16 * n * d + gain_and_rms);
+  EXPECT_EQ(ops.at("decoder, residual, norm").at("runs"), layers - 1);
+  EXPECT_EQ(bytes("decoder, residual, norm"), (layers - 1) * (4 * bf16 * n * d + gain_and_rms));
+  EXPECT_EQ(bytes("encoder, final norm, input gradient"), 3 * bf16 * n * d + gain_and_rms);
+  EXPECT_EQ(bytes("encoder, SwiGLU"), 2 * layers * bf16 * 3 * n * f);
+  EXPECT_EQ(ops.at("scalars of the step").at("runs"), 1);
+  for (const char* of_several : {"gradients into buckets", "decoder, activations for the next stage"})
+    EXPECT_FALSE(ops.contains(of_several)) << of_several;
+}
+
+TEST_F(PlanCommandTest, ARooflineCountsArithmeticBesideProducts) {
+  const auto ops = roofline_ops("red_150m", {});
+  const double n = 1024, d = 1024, f = 4096, layers = 3, heads = 8;
+  const auto flops = [&](const char* name) { return ops.at(name).at("other_flops").get<double>(); };
+  EXPECT_EQ(flops("encoder, SwiGLU, gradient"), layers * 12 * n * f);
+  EXPECT_EQ(flops("encoder, residual, norm"), (layers - 1) * 5 * n * d);
+  EXPECT_EQ(flops("encoder, q, k norm, rotation"), 2 * layers * 6 * n * d);
+  EXPECT_EQ(flops("cross-attention"), layers * 5 * heads * n * n);
+  EXPECT_EQ(flops("decoder, self-attention, causal"), layers * 5 * heads * n * (n + 1) / 2);
+  EXPECT_EQ(flops("cross-entropy"), 5 * n * 32768);
+  double all = 0.0;
+  for (const auto& [name, op] : ops) {
+    const double products = op.at("flops"), others = op.at("other_flops");
+    all += others;
+    // Far below what these GPUs do in fp32 for each byte.
+    if (products == 0.0) {
+      EXPECT_LT(others, 2.0 * op.at("bytes").get<double>()) << name;
+    }
+    const bool is_product = op.at("shape").get<std::string>().starts_with("m ");
+    EXPECT_EQ(others == 0.0,
+              is_product || name.ends_with("zero") || name.ends_with("bf16") || name.ends_with("embedding"))
+        << name;
+  }
+  EXPECT_NEAR(roofline_of("red_150m", {}).at("other_flops").get<double>(), all, 1e-12 * all);
+}
+
+TEST_F(PlanCommandTest, ARooflineHasTheOptimizerThatIsChosen) {
+  const double d = 1024, f = 4096, parameters = planned("red_150m", {}).at("parameters");
+  const auto elements = [&](const json& op) { return op.at("runs").get<double>() * d * f; };
+  const auto plain = roofline_ops("red_150m", {}),
+             factored = roofline_ops("red_150m", {"--optimizer.factored=yes"});
+  EXPECT_FALSE(plain.contains("factored Adafactor, step"));
+  EXPECT_NEAR(elements(plain.at("Adafactor, step")), parameters, 1.0);
+  const double gains = (2 * 3 + 3 * 3 + 2) * d;  // which have one dim
+  EXPECT_NEAR(elements(factored.at("Adafactor, step")), gains, 1.0);
+  for (const char* pass : {"sums", "statistics", "RMS", "step"})
+    EXPECT_NEAR(elements(factored.at(fmt::format("factored Adafactor, {}", pass))), parameters - gains, 1.0);
+  EXPECT_LT(factored.at("factored Adafactor, step").at("bytes"), plain.at("Adafactor, step").at("bytes"));
+}
+
+TEST_F(PlanCommandTest, ARooflineHasWhatDataRanksAndStagesAdd) {
+  const double d = 1024, f = 4096;
+  const auto data = roofline_ops("dec_150m", {"--parallel.data=4"});
+  const double parameters = planned("dec_150m", {}).at("parameters");
+  const auto elements = [&](const json& op) { return op.at("runs").get<double>() * d * f; };
+  EXPECT_NEAR(elements(data.at("gradients into buckets")), 4 * parameters, 1.0);
+  EXPECT_NEAR(elements(data.at("weights into buckets")), parameters, 1.0);
+  EXPECT_NEAR(elements(data.at("weights from buckets")), 3 * parameters, 1.0);
+  EXPECT_FALSE(data.contains("gradients from buckets"));
+  const auto bf16 = roofline_ops("dec_150m", {"--parallel.data=4", "--train.gradient_dtype=bf16"});
+  EXPECT_NEAR(elements(bf16.at("gradients from buckets")), parameters, 1.0);
+  const auto stages = roofline_ops("red_150m", {"--parallel.encoder_stages=2", "--parallel.decoder_stages=3",
+                                                "--train.micro_batch=1", "--train.global_batch=5"});
+  const auto runs = [&](const char* name) { return stages.at(name).at("runs").get<double>(); };
+  EXPECT_EQ(runs("encoder, activations for the next stage"), 5 * 1);
+  EXPECT_EQ(runs("decoder, activations for the next stage"), 5 * 2);
+  EXPECT_EQ(runs("decoder, activations and gradients that arrive"), 5 * 3 * 2);
+  EXPECT_EQ(runs("decoder, first norm"), 5 * 3);
+  EXPECT_EQ(runs("encoder's output that arrives"), 5 * 3);
+  EXPECT_EQ(runs("gradient of the encoder's output, sum"), 5 * 2);
 }
 
 TEST_F(PlanCommandTest, ARooflineIsForAGpuThatIsKnown) {

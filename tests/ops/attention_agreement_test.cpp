@@ -55,6 +55,15 @@ TEST(AttentionAgreement, TheSameResultsAreTrusted) {
   for (const bool causal : {false, true}) EXPECT_EQ(objection({forward, backward}, causal), "");
 }
 
+// It runs when a shape first comes, in the middle of a step.
+TEST(AttentionAgreement, TakesItsMemoryFromTheStream) {
+  Stream stream(1);
+  const std::size_t before = num_buffers_made();
+  const auto nothing = [](auto&&...) { return true; };
+  EXPECT_NE(attention_objection(stream, kHeadDim, true, {nothing, nothing}), "");
+  EXPECT_EQ(num_buffers_made(), before);
+}
+
 TEST(AttentionAgreement, ARefusalIsNoAgreement) {
   const auto refuse = [](auto&&...) { return false; };
   EXPECT_EQ(objection({refuse, backward}), "it refuses the forward pass of a small problem");

@@ -200,6 +200,7 @@ inline std::vector<AttentionCase> attention_cases() {
   AttentionCase& gaps = add("cross documents with gaps", {210}, {350}, 2, 16);
   gaps.q_documents = documents_of({210}, 30);
   gaps.k_documents = documents_of({350}, 60, 2);
+  add("causal, heads of 200", {75, 40}, {75, 40}, 1, 200).causal = true;
   return cases;
 }
 

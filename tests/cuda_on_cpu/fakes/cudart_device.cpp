@@ -58,7 +58,8 @@ std::map<const void*, int>& allowed_shared_bytes() {
   return allowed;
 }
 
-constexpr int kMostSharedBytes = 227 << 10, kFreeSharedBytes = 48 << 10;  // of sm_90
+// A block's, the least of what GPUs from compute capability 8.0 on have: 8.6, 8.9 and 12.0.
+constexpr int kMostSharedBytes = 99 << 10, kFreeSharedBytes = 48 << 10;
 
 }  // namespace
 
