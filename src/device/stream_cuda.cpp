@@ -16,8 +16,14 @@ Stream::Stream(int num_threads, std::size_t scratch_bytes, GemmChoice gemm)
     : gemm_(&gemm_library(gemm)), threads_(num_threads), scratch_("op scratch", scratch_bytes) {}
 
 Stream::~Stream() {
+  if (!backend_) return;
+  // The ring of pinned memory and cuBLASLt wait for the device when they end.
+  if (detail::leaves_by_exception()) {
+    static_cast<void>(backend_.release());
+    return;
+  }
   // Ops may still read what is freed next.
-  if (backend_) RED_CUDA_LOG(cudaStreamSynchronize(backend_->stream.get()));
+  RED_CUDA_LOG(cudaStreamSynchronize(backend_->stream.get()));
 }
 
 Stream::Backend& Stream::backend() {
