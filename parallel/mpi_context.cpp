@@ -1,10 +1,15 @@
 #include "parallel/mpi_context.hpp"
 
 #include <sched.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
+#include <cstdio>
 #include <exception>
+#include <fstream>
+#include <string>
 
 #include "base/check.hpp"
 #include "base/log.hpp"
@@ -25,12 +30,34 @@ constexpr double kSuspendedSeconds = 5;
 // Most waits end within microseconds; after that the core may be somebody else's.
 constexpr int kSpins = 200;
 
+// Enough for everybody to hear why the run ends, on a busy machine too.
+constexpr double kLingerSeconds = 3;
+
 /// A Request that died before its wait: its memory may still be written to, so its record is never used
 /// again. While an exception unwinds that is how things are; otherwise it is a bug to be told.
 bool told_unfinished(const MpiOperation& operation) noexcept {
   if (operation.done()) return false;
   if (std::uncaught_exceptions() == 0) log::rank_error("a request was dropped before it was waited for");
   return true;
+}
+
+/// mpirun has a daemon on each other machine, which waits for mpirun's word; where the network is gone it
+/// would wait on TCP for a quarter of an hour. Asked to end, it also ends the ranks that are left here.
+void end_daemon_of_launcher() {
+  const pid_t parent = getppid();
+  std::ifstream in(fmt::format("/proc/{}/comm", parent));
+  std::string name;
+  if (std::getline(in, name) && (name == "orted" || name == "prted")) kill(parent, SIGTERM);
+}
+
+struct Verdict {
+  int exit_code;
+  std::string text;
+};
+Verdict verdict_on(const std::exception& error) {
+  const auto* own = dynamic_cast<const Error*>(&error);
+  if (own != nullptr) return {static_cast<int>(own->code()), error.what()};
+  return {static_cast<int>(ExitCode::internal), fmt::format("unexpected: {}", error.what())};
 }
 
 }  // namespace
@@ -152,6 +179,36 @@ void MpiContext::wait_until(const std::function<bool()>& done, std::string_view 
     }
   }
   channel_.end_wait();
+}
+
+void MpiContext::announce(const std::exception& error) {
+  const Verdict verdict = verdict_on(error);
+  print(channel_.abort(verdict.exit_code, verdict.text));
+}
+
+void MpiContext::print(const Failure& first) {
+  std::fflush(nullptr);
+  if (first.speaker != world_rank_ || channel_.is_told()) return;
+  log::rank_error("{}", first.text);
+  channel_.told();
+}
+
+void MpiContext::fail(int exit_code, std::string_view text) {
+  // The launcher ends all ranks as soon as one has left. This one leaves by itself, and soon.
+  std::signal(SIGTERM, SIG_IGN);
+  const Failure first = channel_.abort(exit_code, text);
+  if (on_failure_) std::exchange(on_failure_, {})(first);
+  print(first);
+  channel_.linger(kLingerSeconds);
+  const bool cut_off = channel_.cut_off();
+  channel_.close();
+  if (cut_off) end_daemon_of_launcher();
+  _exit(first.exit_code);
+}
+
+void MpiContext::fail(const std::exception& error) {
+  const Verdict verdict = verdict_on(error);
+  fail(verdict.exit_code, verdict.text);
 }
 
 }  // namespace red::parallel

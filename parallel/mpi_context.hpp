@@ -39,6 +39,14 @@ class MpiContext {
 
   AbortChannel& channel() { return channel_; }
 
+  /// As MpiEnvironment's, for all who have no environment.
+  void on_failure(std::function<void(const Failure&)> hook) { on_failure_ = std::move(hook); }
+  [[noreturn]] void fail(int exit_code, std::string_view text);
+  [[noreturn]] void fail(const std::exception& error);
+  /// The first half of fail(), for who has to unwind first: all ranks know of the failure, and if this one
+  /// hangs on its way out it is ended all the same.
+  void announce(const std::exception& error);
+
   /// From now on progress() advances it, until it is done.
   void activate(MpiOperation& operation) { active_.push_back(&operation); }
   /// Lets MPI and the exchanges move on. Never throws, because it runs in the midst of other work: an error
@@ -58,6 +66,8 @@ class MpiContext {
   bool is_first_without_shared_memory() { return !std::exchange(told_no_shared_memory_, true); }
 
  private:
+  void print(const Failure& first);
+
   template <class Operation>
   struct Pool {
     std::vector<std::unique_ptr<Operation>> all;
@@ -77,6 +87,7 @@ class MpiContext {
   Pool<SharedExchange> shared_;
   std::vector<MpiOperation*> active_;
   std::function<void()> companion_;
+  std::function<void(const Failure&)> on_failure_;
   std::exception_ptr error_;  ///< of progress()
   AbortChannel channel_;
   double wait_seconds_ = 0;

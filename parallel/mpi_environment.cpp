@@ -1,24 +1,14 @@
 #include "parallel/mpi_environment.hpp"
 
-#include <unistd.h>
-
 #include <charconv>
-#include <csignal>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <initializer_list>
-#include <string>
 
 #include "base/check.hpp"
-#include "base/log.hpp"
 
 namespace red::parallel {
 namespace {
-
-// Enough for everybody to hear why the run ends, on a busy machine too.
-constexpr double kLingerSeconds = 3;
 
 std::optional<int> first_number(std::initializer_list<const char*> variables) {
   for (const char* name : variables) {
@@ -28,15 +18,6 @@ std::optional<int> first_number(std::initializer_list<const char*> variables) {
       return number;
   }
   return std::nullopt;
-}
-
-/// mpirun has a daemon on each other machine, which waits for mpirun's word; where the network is gone it
-/// would wait on TCP for a quarter of an hour. Asked to end, it also ends the ranks that are left here.
-void end_daemon_of_launcher() {
-  const pid_t parent = getppid();
-  std::ifstream in(fmt::format("/proc/{}/comm", parent));
-  std::string name;
-  if (std::getline(in, name) && (name == "orted" || name == "prted")) kill(parent, SIGTERM);
 }
 
 }  // namespace
@@ -70,29 +51,6 @@ MpiEnvironment::~MpiEnvironment() {
   context_->channel().close();
   context_.reset();
   if (finalizes_) MPI_Finalize();
-}
-
-void MpiEnvironment::fail(int exit_code, std::string_view text) {
-  // The launcher ends all ranks as soon as one has left. This one leaves by itself, and soon.
-  std::signal(SIGTERM, SIG_IGN);
-  const Failure first = channel().abort(exit_code, text);
-  if (on_failure_) std::exchange(on_failure_, {})(first);
-  std::fflush(nullptr);
-  if (first.speaker == rank() && !channel().is_told()) {
-    log::rank_error("{}", first.text);
-    channel().told();
-  }
-  channel().linger(kLingerSeconds);
-  const bool cut_off = channel().cut_off();
-  channel().close();
-  if (cut_off) end_daemon_of_launcher();
-  _exit(first.exit_code);
-}
-
-void MpiEnvironment::fail(const std::exception& error) {
-  const auto* own = dynamic_cast<const Error*>(&error);
-  if (own != nullptr) fail(static_cast<int>(own->code()), error.what());
-  fail(static_cast<int>(ExitCode::internal), fmt::format("unexpected: {}", error.what()));
 }
 
 std::optional<int> rank_from_launcher() {

@@ -34,17 +34,16 @@ class MpiEnvironment {
 
   /// Called once by fail(), when the run's first failure is known and before this process leaves. It must be
   /// quick, and may not throw.
-  void on_failure(std::function<void(const Failure&)> hook) { on_failure_ = std::move(hook); }
+  void on_failure(std::function<void(const Failure&)> hook) { context_->on_failure(std::move(hook)); }
 
   /// Tells all ranks; exactly one of them prints the text of the run's first failure. Ends the process with
   /// that failure's exit code: MPI may be beyond an orderly end, so nothing else is tried.
-  [[noreturn]] void fail(int exit_code, std::string_view text);
+  [[noreturn]] void fail(int exit_code, std::string_view text) { context_->fail(exit_code, text); }
   /// The same with the exit code that belongs to the error.
-  [[noreturn]] void fail(const std::exception& error);
+  [[noreturn]] void fail(const std::exception& error) { context_->fail(error); }
 
  private:
   bool finalizes_ = false;
-  std::function<void(const Failure&)> on_failure_;
   std::shared_ptr<MpiContext> context_;
   std::unique_ptr<MpiCommunicator> world_;
 };

@@ -57,8 +57,9 @@ Request NcclCommunicator::collective(const NcclCall& call) {
   if (call.count == 0) return {};
   NcclOperation& operation = context_->start(call, *link_);
   Request request(&operation);
-  if (!options_.overlap) context_->hold_stream(operation, name_of(call.kind));
-  return request;
+  if (options_.overlap) return request;
+  context_->wait(operation, name_of(call.kind));
+  return {};
 }
 
 Request NcclCommunicator::all_reduce(const Tensor& x, ReduceOp op) {

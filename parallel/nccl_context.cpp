@@ -36,7 +36,7 @@ NcclOperation& NcclContext::start(const NcclCall& call, NcclLink& link) {
   return operation;
 }
 
-void NcclContext::hold_stream(NcclOperation& operation, std::string_view what) {
+void NcclContext::wait(NcclOperation& operation, std::string_view what) {
   NcclLink& link = operation.link();
   WorkTimer* timer = stream_.backend().work_timer;
   if (timer != nullptr) timer->begin_wait();
@@ -44,10 +44,6 @@ void NcclContext::hold_stream(NcclOperation& operation, std::string_view what) {
   if (!operation.is_launched()) hold_until([&] { return operation.is_launched(); }, what, link.name());
   operation.end().hold(stream_.handle());
   if (timer != nullptr) timer->end_wait();
-}
-
-void NcclContext::wait(NcclOperation& operation, std::string_view what) {
-  hold_stream(operation, what);
   operation.waited(what);
   waited_.push_back(&operation);
 }
@@ -61,7 +57,7 @@ bool NcclContext::test(NcclOperation& operation) {
 /// One that was waited for comes back when the stream has passed it.
 void NcclContext::give_back(NcclOperation& operation) noexcept {
   if (operation.was_waited()) return;
-  if (!failed_ && operation.is_launched()) {
+  if (operation.is_launched()) {
     try {
       if (operation.is_over()) return free_.push_back(&operation);
     } catch (const std::exception& error) {
@@ -77,16 +73,17 @@ void NcclContext::retire() {
   waited_.erase(waited_.begin(), waited_.begin() + static_cast<std::ptrdiff_t>(over));
 }
 
-/// One at a time: a link that moves on may ask MPI, and MPI's progress asks the links.
+/// One at a time: a link that moves on may ask MPI, and MPI's progress asks the links. What fails is
+/// announced before the stack unwinds.
 template <class Look>
 void NcclContext::look(const Look& body) {
-  if (polling_ || failed_) return;
+  if (polling_) return;
   polling_ = true;
   try {
     body();
-  } catch (...) {
+  } catch (const std::exception& error) {
     polling_ = false;
-    abort_all();
+    mpi_->announce(error);
     throw;
   }
   polling_ = false;
@@ -108,12 +105,7 @@ void NcclContext::poll() {
 
 void NcclContext::hold_until(const std::function<bool()>& done, std::string_view what,
                              std::string_view communicator) {
-  try {
-    mpi_->wait_until(done, what, communicator);
-  } catch (...) {
-    abort_all();
-    throw;
-  }
+  mpi_->wait_until(done, what, communicator);
 }
 
 void NcclContext::connect(NcclKind kind, int peer, NcclLink& link) {
@@ -135,13 +127,16 @@ void NcclContext::wait_for_stream(const std::function<bool()>& idle) {
   }
 }
 
-void NcclContext::leave(NcclLink& link) noexcept {
-  std::erase(links_, &link);
+void NcclContext::in_order(const std::function<void()>& work) noexcept {
+  try {
+    work();
+  } catch (const std::exception& error) {
+    mpi_->fail(error);
+  }
 }
 
-void NcclContext::abort_all() noexcept {
-  if (std::exchange(failed_, true)) return;
-  for (NcclLink* link : links_) link->abort();
+void NcclContext::leave(NcclLink& link) noexcept {
+  std::erase(links_, &link);
 }
 
 }  // namespace red::parallel

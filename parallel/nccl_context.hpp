@@ -28,20 +28,19 @@ class NcclContext {
   /// Begins after what the stream was given so far, and is launched at once unless ranks have to be connected
   /// first.
   NcclOperation& start(const NcclCall& call, NcclLink& link);
-  /// What the stream is given from now on runs after the operation.
-  void hold_stream(NcclOperation& operation, std::string_view what);
-  /// The same, and the operation is done with.
+  /// What the stream is given from now on runs after the operation, which is done with.
   void wait(NcclOperation& operation, std::string_view what);
   bool test(NcclOperation& operation);
   void give_back(NcclOperation& operation) noexcept;
 
-  /// Holds the host until done(), with a deadline and an eye on failures; they end all links.
+  /// Holds the host until done(), with a deadline and an eye on failures.
   void hold_until(const std::function<bool()>& done, std::string_view what, std::string_view communicator);
   /// Holds the host until the link's ranks have had a first operation of its kind together, of one element:
   /// NCCL connects them for it, and takes what memory that needs. With a deadline, as hold_until().
   void connect(NcclKind kind, int peer, NcclLink& link);
-  /// Whether everything was aborted.
-  bool failed() const { return failed_; }
+  /// Does what belongs to the orderly end of a link. A failure ends the process, as MpiContext::fail():
+  /// nobody could go on, and whatever came next might wait for the device.
+  void in_order(const std::function<void()>& work) noexcept;
 
   void enroll(NcclLink& link) { links_.push_back(&link); }
   void leave(NcclLink& link) noexcept;
@@ -52,7 +51,6 @@ class NcclContext {
   void advance(NcclLink& link);
   void poll();
   void retire();
-  void abort_all() noexcept;
   void wait_for_stream(const std::function<bool()>& idle);
 
   std::shared_ptr<MpiContext> mpi_;
@@ -62,7 +60,7 @@ class NcclContext {
   std::vector<std::unique_ptr<NcclOperation>> all_;
   std::vector<NcclOperation*> free_;
   std::vector<NcclOperation*> waited_;  ///< in the order of waits; over when the stream has passed them
-  bool polling_ = false, failed_ = false;
+  bool polling_ = false;
 };
 
 }  // namespace red::parallel

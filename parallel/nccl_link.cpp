@@ -7,11 +7,10 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <exception>
+#include <string_view>
 #include <utility>
 
 #include "base/check.hpp"
-#include "base/log.hpp"
 #include "device/cuda_check.hpp"
 #include "parallel/nccl_context.hpp"
 
@@ -23,8 +22,7 @@ namespace {
 constexpr int kMessageBlocks = 4;
 // Longer only when ranks are being connected.
 constexpr std::chrono::milliseconds kLaunchTime(1);
-// For other ranks to come to the end too; nothing is under way by then.
-constexpr std::chrono::seconds kEndTime(5);
+constexpr std::string_view kEnd = "the end of a communicator of NCCL";
 
 // Otherwise NCCL, from 2.22 on, connects ranks for an algorithm when it first chooses it, and takes memory
 // then: in the middle of a step. Before main, as what CUDA reads (device/cuda_device.cpp); unless the user
@@ -86,8 +84,12 @@ NcclLink::NcclLink(NcclContext& context, std::string name) : context_(context), 
 
 NcclLink::~NcclLink() {
   context_.leave(*this);
-  if (comm_ == nullptr) return;
-  if (context_.failed() || std::uncaught_exceptions() != 0 || !end_in_time()) abort();
+  if (comm_ == nullptr || red::detail::leaves_by_exception()) return;
+  begin_to_end();
+  context_.in_order([this] {
+    context_.hold_until([this] { return settled(); }, kEnd, name_);
+    RED_NCCL(nullptr, ncclCommDestroy(std::exchange(comm_, nullptr)));
+  });
 }
 
 void NcclLink::connect(const NcclId& id, int size, int rank, int max_blocks) {
@@ -166,36 +168,13 @@ bool NcclLink::look_for_error() {
   return state == ncclSuccess;
 }
 
-void NcclLink::abort() noexcept {
-  if (comm_ == nullptr) return;
-  const ncclResult_t result = ncclCommAbort(std::exchange(comm_, nullptr));
-  queue_.clear();
-  if (result != ncclSuccess && result != ncclInProgress)
-    log::rank_warning("ncclCommAbort of communicator {} failed: {}", name_, ncclGetErrorString(result));
-}
-
 void NcclLink::begin_to_end() noexcept {
-  if (comm_ == nullptr || ending_ || context_.failed() || std::uncaught_exceptions() != 0) return;
-  try {
-    if (!within(kEndTime, [this] { return settled() && stream_.idle(); })) return;
-    ending_ = true;
+  if (comm_ == nullptr || ending_ || red::detail::leaves_by_exception()) return;
+  ending_ = true;
+  context_.in_order([this] {
+    context_.hold_until([this] { return settled() && stream_.idle(); }, kEnd, name_);
     settled_ = RED_NCCL(comm_, ncclCommFinalize(comm_));
-  } catch (const std::exception& error) {
-    log::rank_warning("communicator {} does not end in order: {}", name_, error.what());
-  }
-}
-
-/// False when other ranks do not come.
-bool NcclLink::end_in_time() noexcept {
-  begin_to_end();
-  try {
-    if (!ending_ || !within(kEndTime, [this] { return settled(); })) return false;
-    RED_NCCL(nullptr, ncclCommDestroy(std::exchange(comm_, nullptr)));
-    return true;
-  } catch (const std::exception& error) {
-    log::rank_warning("communicator {} does not end in order: {}", name_, error.what());
-    return comm_ == nullptr;
-  }
+  });
 }
 
 NcclChannel::NcclChannel(NcclContext& context, std::string name, Communicator& host, int peer, int tag,
@@ -213,12 +192,8 @@ NcclChannel::NcclChannel(NcclContext& context, std::string name, Communicator& h
 
 NcclChannel::~NcclChannel() {
   context_.leave(*this);  // nobody asks a channel that is half gone
-  if (!id_under_way_ || context_.failed() || std::uncaught_exceptions() != 0) return;
-  try {
-    host_.wait(id_under_way_, "a new channel's id");
-  } catch (const std::exception& error) {
-    log::rank_warning("channel {} does not end in order: {}", name(), error.what());
-  }
+  if (!id_under_way_ || red::detail::leaves_by_exception()) return;
+  context_.in_order([this] { host_.wait(id_under_way_, "a new channel's id"); });
 }
 
 void NcclChannel::advance() {

@@ -20,7 +20,9 @@ class NcclLink {
  public:
   /// Not connected yet; `name` is for messages.
   NcclLink(NcclContext& context, std::string name);
-  /// Ends in order when nothing has failed, and otherwise aborts: what runs on the GPU ends too then.
+  /// Waits for the end of its operations and ends in order, with a deadline. When an exception unwinds it
+  /// leaves all to the driver, which ends what runs on the GPU with the process: ncclCommAbort may wait for
+  /// another communicator's kernels, or for other ranks.
   virtual ~NcclLink();
   NcclLink(const NcclLink&) = delete;
   NcclLink& operator=(const NcclLink&) = delete;
@@ -37,7 +39,6 @@ class NcclLink {
   /// Throws CommunicationError when NCCL has noticed one, of its connections or a rank. Whether nothing is in
   /// progress.
   bool look_for_error();
-  void abort() noexcept;
   /// Before several links die: each ends when all its ranks have begun, so that their order does not matter.
   void begin_to_end() noexcept;
 
@@ -49,7 +50,6 @@ class NcclLink {
 
  private:
   void issue(NcclOperation& operation);
-  bool end_in_time() noexcept;
 
   std::string name_;
   red::detail::CudaStream stream_{red::detail::Priority::high};

@@ -1,6 +1,5 @@
 // Device memory and pinned host memory. cudaMalloc aligns to 256 bytes, cudaMallocHost to pages.
 #include <cstring>
-#include <exception>
 
 #include "base/error.hpp"
 #include "device/buffer.hpp"
@@ -32,12 +31,6 @@ bool got_memory(cudaError_t error, const char* call) {
   return true;
 }
 
-/// Freeing waits for the device, and the device perhaps for a rank that is lost. A process that an exception
-/// ends leaves its memory to the driver.
-bool leaves_by_exception() {
-  return std::uncaught_exceptions() != 0;
-}
-
 }  // namespace
 
 std::byte* DeviceSpace::allocate(std::size_t num_bytes) {
@@ -52,7 +45,7 @@ std::byte* DeviceSpace::allocate(std::size_t num_bytes) {
 }
 
 void DeviceSpace::release(std::byte* data, std::size_t /*num_bytes*/) noexcept {
-  if (!leaves_by_exception()) RED_CUDA_LOG(cudaFree(data));
+  if (!detail::leaves_by_exception()) RED_CUDA_LOG(cudaFree(data));
 }
 
 std::byte* HostSpace::allocate(std::size_t num_bytes) {
@@ -68,7 +61,7 @@ std::byte* HostSpace::allocate(std::size_t num_bytes) {
 }
 
 void HostSpace::release(std::byte* data, std::size_t /*num_bytes*/) noexcept {
-  if (!leaves_by_exception()) RED_CUDA_LOG(cudaFreeHost(data));
+  if (!detail::leaves_by_exception()) RED_CUDA_LOG(cudaFreeHost(data));
 }
 
 }  // namespace red

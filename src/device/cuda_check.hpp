@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <exception>
 #include <string>
 
 namespace red::detail {
@@ -20,6 +21,12 @@ void throw_if_gpu_lost(const std::string& what);
 
 /// The same for destructors, which must not throw: a line in the log.
 void log_cuda_failure(cudaError_t error, const char* call, const char* file, int line) noexcept;
+
+/// For destructors. What a process has on the device when an exception ends it is left to the driver: to free
+/// it would wait for the device, and the device perhaps for a rank that is lost.
+inline bool leaves_by_exception() noexcept {
+  return std::uncaught_exceptions() != 0;
+}
 
 }  // namespace red::detail
 

@@ -67,7 +67,8 @@ class Stream {
 
 /// Host memory to device memory, in stream order. The host memory may be used again at once.
 void copy_to_device(Stream& stream, void* device, const void* host, std::size_t num_bytes);
-/// Device memory to host memory, in stream order: the bytes are there after stream.synchronize().
+/// Device memory to host memory, in stream order: the bytes are there after stream.synchronize(). Only into a
+/// HostBuffer without a wait: into other memory it waits for the stream first, as synchronize() does.
 void copy_to_host(Stream& stream, void* host, const void* device, std::size_t num_bytes);
 /// Within device memory, in stream order; the two do not overlap.
 void copy_on_device(Stream& stream, void* to, const void* from, std::size_t num_bytes);

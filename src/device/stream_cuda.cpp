@@ -2,13 +2,28 @@
 #include "device/stream_backend_cuda.hpp"
 
 namespace red {
+namespace {
+
+cudaMemoryType type_of(const void* address) {
+  cudaPointerAttributes attributes{};
+  RED_CUDA_CHECK(cudaPointerGetAttributes(&attributes, address));
+  return attributes.type;
+}
+
+}  // namespace
 
 Stream::Stream(int num_threads, std::size_t scratch_bytes, GemmChoice gemm)
     : gemm_(&gemm_library(gemm)), threads_(num_threads), scratch_("op scratch", scratch_bytes) {}
 
 Stream::~Stream() {
+  if (!backend_) return;
+  // The ring of pinned memory and cuBLASLt wait for the device when they end.
+  if (detail::leaves_by_exception()) {
+    static_cast<void>(backend_.release());
+    return;
+  }
   // Ops may still read what is freed next.
-  if (backend_) RED_CUDA_LOG(cudaStreamSynchronize(backend_->stream.get()));
+  RED_CUDA_LOG(cudaStreamSynchronize(backend_->stream.get()));
 }
 
 Stream::Backend& Stream::backend() {
@@ -36,6 +51,9 @@ void copy_to_device(Stream& stream, void* device, const void* host, std::size_t 
 
 void copy_to_host(Stream& stream, void* host, const void* device, std::size_t num_bytes) {
   if (num_bytes == 0) return;
+  // Into memory that is not pinned CUDA copies before the call returns, and waits for the stream where nobody
+  // sees that a rank is lost.
+  if (type_of(host) != cudaMemoryTypeHost) stream.synchronize();
   RED_CUDA_CHECK(cudaMemcpyAsync(host, device, num_bytes, cudaMemcpyDeviceToHost, stream.handle()));
 }
 
@@ -50,9 +68,7 @@ void fill_zero(Stream& stream, void* device, std::size_t num_bytes) {
 }
 
 bool on_device(const void* address) {
-  cudaPointerAttributes attributes{};
-  RED_CUDA_CHECK(cudaPointerGetAttributes(&attributes, address));
-  return attributes.type == cudaMemoryTypeDevice;
+  return type_of(address) == cudaMemoryTypeDevice;
 }
 
 void synchronize_device() {

@@ -34,7 +34,7 @@ struct Pair {
     ncclCommInitRankConfig(&comm, 2, id, rank, &config);
     settle();
     sum(x, kCount);
-    cudaStreamSynchronize(stream);
+    wait();
   }
 
   void settle() const {
@@ -46,6 +46,11 @@ struct Pair {
         ncclAllReduce(x, target, static_cast<std::size_t>(count), type, ncclSum, comm, stream);
     if (mode != "in_progress") settle();
     return result;
+  }
+  /// Asking, so that a lost rank could be seen.
+  void wait() const {
+    while (cudaStreamQuery(stream) == cudaErrorNotReady) {
+    }
   }
   /// Lets what is in the stream begin.
   void begin() const {
@@ -94,8 +99,22 @@ bool reads_early(const Pair& pair) {
   cudaMemcpyAsync(pinned, pair.y, kCount * sizeof(float), cudaMemcpyDeviceToHost, pair.other);
   cudaStreamSynchronize(pair.other);
   const bool undefined = std::isnan(pinned[0]);
-  cudaStreamSynchronize(pair.stream);
+  pair.wait();
   return undefined;
+}
+
+/// The host waits in CUDA for what needs the other rank.
+void wait_blindly(const Pair& pair) {
+  pair.sum(pair.y, kCount);
+  cudaEvent_t event = nullptr;
+  cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+  cudaEventRecord(event, pair.stream);
+  cudaStreamWaitEvent(pair.other, event, 0);
+  float value = 0.0F;
+  if (pair.mode == "pageable_copy")
+    cudaMemcpyAsync(&value, pair.y, sizeof(value), cudaMemcpyDeviceToHost, pair.other);
+  if (pair.mode == "stream_wait") cudaStreamSynchronize(pair.other);
+  if (pair.mode == "event_wait") cudaEventSynchronize(event);
 }
 
 void misuse(const Pair& pair) {
@@ -114,6 +133,7 @@ void misuse(const Pair& pair) {
     if (!first) pair.sum(pair.y, kCount);
   }
   if (mode == "source_changed" || mode == "target_written") touch_early(pair);
+  if (mode == "pageable_copy" || mode == "stream_wait" || mode == "event_wait") wait_blindly(pair);
   if (mode == "two_streams")
     ncclAllReduce(pair.x, pair.y, kCount, ncclFloat32, ncclSum, pair.comm, pair.other);
   if (mode == "send_before_receive") send_before_receive(pair);
@@ -132,7 +152,8 @@ bool run(std::string_view mode) {
   if (mode == "too_long") return pair.sum(pair.y, kCount + 1) == ncclInvalidArgument;
   if (mode == "reads_early") return !reads_early(pair);
   misuse(pair);
-  cudaStreamSynchronize(pair.stream);
+  if (mode == "send_before_receive") cudaDeviceSynchronize();
+  pair.wait();
   MPI_Barrier(MPI_COMM_WORLD);
   ncclCommFinalize(pair.comm);
   pair.settle();

@@ -30,6 +30,10 @@ const std::vector<Case> kCases = {
     {"source_changed", "reads was changed before it was over"},
     {"target_written", "writes was written before it was over"},
     {"reads_early", "a wrong result"},
+    // Waits in which a lost rank would not be seen.
+    {"pageable_copy", "the host waits inside CUDA for another process"},
+    {"stream_wait", "the host waits inside CUDA for another process"},
+    {"event_wait", "the host waits inside CUDA for another process"},
     // Messages that wait for each other.
     {"send_before_receive", "a transfer's other side does not come"},
     {"send_before_receive", "a transfer's other side does not come", "eager"},

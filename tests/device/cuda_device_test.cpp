@@ -111,6 +111,23 @@ TEST(CudaStream, ALargeCopyLooksForLostRanksBeforeEachPieceThatIsStillRead) {
   EXPECT_EQ(read(stream, buffer), bytes);
 }
 
+// CUDA would wait inside the copy, where nobody looks.
+TEST(CudaStream, ACopyToMemoryThatIsNotPinnedLooksForLostRanksFirst) {
+  Stream stream(1);
+  const Buffer device(100);
+  const HostBuffer pinned(100);
+  std::vector<unsigned char> pageable(100);
+  int waits = 0;
+  stream.backend().wait_for_ranks = [&](const std::function<bool()>&) { ++waits; };
+  copy_to_host(stream, pinned.data() + 50, device.data(), 50);
+  EXPECT_EQ(waits, 0);
+  copy_to_host(stream, pageable.data() + 50, device.data(), 50);
+  EXPECT_EQ(waits, 1);
+  stream.backend().wait_for_ranks = [](const std::function<bool()>&) { throw DataError("a rank is lost"); };
+  EXPECT_THROW(copy_to_host(stream, pageable.data(), device.data(), 50), DataError);
+  stream.backend().wait_for_ranks = {};
+}
+
 TEST(CudaStream, CopiesAndFillsWithinTheDevice) {
   Stream stream(1);
   const Buffer from(1000), to(1000);

@@ -2,6 +2,10 @@
 // On a GPU such a wait never ends by itself.
 #include <gtest/gtest.h>
 
+#include <future>
+#include <map>
+#include <string>
+
 #include "parallel/abort_run.hpp"
 
 namespace red::parallel {
@@ -28,21 +32,25 @@ TEST(NcclAbort, AnExceptionOnOneRankEndsAllWithItsCode) {
   expect_end(run("throw"), 3, "rank 1 error: token file broken.bin ends early");
 }
 
-TEST(NcclAbort, StuckRankIsNamedAfterTheDeadline) {
-  const Outcome outcome = run("stuck");
-  expect_end(outcome, 8, "held up by rank 1 on");
-  EXPECT_EQ(
-      count(outcome.output, "for all-reduce of the test on communicator world, more than the 3 s allowed"), 1)
-      << outcome.output;
-}
-
-TEST(NcclAbort, ARankThatDoesNotComeToBeConnectedIsNamed) {
-  const Outcome outcome = run("stuck_connecting");
-  expect_end(outcome, 8, "held up by rank 1 on");
-  EXPECT_EQ(count(outcome.output,
-                  " s for the connections of NCCL on communicator pipeline (ranks 0, 1, 2), tag 1 "),
-            1)
-      << outcome.output;
+// At once: they sleep for most of their time.
+TEST(NcclAbort, StuckRanksAreNamedAfterTheDeadline) {
+  const std::map<std::string, std::string> waits = {
+      {"stuck", "all-reduce of the test on communicator world"},
+      // The wait is called behind the stream's.
+      {"stuck_without_overlap", "all-reduce on communicator world"},
+      {"stuck_connecting", "the connections of NCCL on communicator pipeline (ranks 0, 1, 2), tag 1 "},
+      // Nothing but the end of its communicators waits for it.
+      {"stuck_at_end", "the end of a communicator of NCCL on communicator "},
+  };
+  std::map<std::string, std::future<Outcome>> outcomes;
+  for (const auto& [mode, wait] : waits) outcomes[mode] = std::async(std::launch::async, run, mode);
+  for (const auto& [mode, wait] : waits) {
+    const Outcome outcome = outcomes[mode].get();
+    SCOPED_TRACE(mode + ": " + outcome.output);
+    expect_end(outcome, 8, "held up by rank 1 on");
+    EXPECT_EQ(count(outcome.output, " s for " + wait), 1);
+    EXPECT_EQ(count(outcome.output, ", more than the 3 s allowed"), 1);
+  }
 }
 
 TEST(NcclAbort, WhatNcclNoticesEndsTheRun) {
@@ -50,6 +58,11 @@ TEST(NcclAbort, WhatNcclNoticesEndsTheRun) {
       run("async"), 6,
       "rank 1 error: NCCL lost a rank or a connection of communicator world: remote process exited or there "
       "was a network error");
+}
+
+// The failure is announced before anything is torn down.
+TEST(NcclAbort, ARankThatHangsOnItsWayOutHoldsUpNobody) {
+  expect_end(run("async_hangs"), 6, "rank 1 error: NCCL lost a rank or a connection of communicator world");
 }
 
 }  // namespace

@@ -109,7 +109,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t num_bytes, c
   if (const cudaError_t error = check_end(from, num_bytes, begins_on_device(kind))) return remember(error);
   if (kind == cudaMemcpyDeviceToHost && !device_memory().is_pinned(to)) {
     // To pageable memory the real one waits as well.
-    streams().run_all(stream);
+    streams().wait_for(stream);
     const cuda_on_cpu::DeviceMemory::Open open;
     std::memcpy(to, from, num_bytes);
     return cudaSuccess;

@@ -40,7 +40,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-  streams().run_all(stream);
+  streams().wait_for(stream);
   return cudaSuccess;
 }
 
@@ -84,7 +84,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  streams().run_until(*event, event->recorded);
+  streams().wait_for(*event);
   return cudaSuccess;
 }
 

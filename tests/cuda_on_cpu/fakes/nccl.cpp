@@ -3,7 +3,7 @@
 // communicators do not block, nothing is called while one is in progress, all ranks call the same in the same
 // order, memory is the device's, one communicator has one stream, and nothing is under way at its end. An
 // operation is in progress, and not in its stream, until somebody asks; the first between two ranks until
-// both have come.
+// both have come. There is no ncclCommAbort: it may wait for what never ends (docs/adr/0021).
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -78,7 +78,6 @@ void meet(ncclComm& comm) {
 ncclResult_t call(ncclComm_t comm, const Arguments& a, std::size_t source_rows, std::size_t target_rows,
                   cudaStream_t stream) {
   if (comm == nullptr) return ncclInvalidArgument;
-  if (comm->aborted) return ncclInvalidUsage;
   if (comm->state != ncclComm::State::ready)
     fail("a call of NCCL on a communicator that is in progress, or has ended");
   const std::size_t row_bytes = a.count * size_of(a.type);
@@ -189,7 +188,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
   if (comm == nullptr) return ncclInvalidArgument;
   if (comm->state == ncclComm::State::joining) join(*comm);
   if (comm->state == ncclComm::State::launching) meet(*comm);
-  if (comm->stream != nullptr && !comm->aborted) streams().asked(comm->stream);  // a GPU goes on by itself
+  if (comm->stream != nullptr) streams().asked(comm->stream);  // a GPU goes on by itself
   *error = ncclInProgress;
   if (comm->state == ncclComm::State::ready) *error = nccl_faults().async_error;
   if (comm->state == ncclComm::State::ended && comm->num_under_way == 0) *error = ncclSuccess;
@@ -197,7 +196,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
-  if (comm == nullptr || comm->aborted) return ncclInvalidArgument;
+  if (comm == nullptr) return ncclInvalidArgument;
   if (comm->state != ncclComm::State::ready) fail("ncclCommFinalize of a communicator that is in progress");
   comm->state = ncclComm::State::ended;
   return ncclInProgress;
@@ -208,14 +207,6 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   if (comm->state != ncclComm::State::ended) fail("ncclCommDestroy without ncclCommFinalize");
   if (comm->num_under_way != 0) fail("ncclCommDestroy with {} operations under way", comm->num_under_way);
   delete comm;
-  return ncclSuccess;
-}
-
-/// Its operations end at once, and what they should have written stays undefined; they know it, so it stays.
-ncclResult_t ncclCommAbort(ncclComm_t comm) {
-  if (comm == nullptr) return ncclInvalidArgument;
-  comm->aborted = true;
-  comm->held = {};
   return ncclSuccess;
 }
 

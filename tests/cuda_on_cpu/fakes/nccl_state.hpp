@@ -16,7 +16,6 @@
 struct ncclComm {
   enum class State { joining, launching, ready, ended };
   State state = State::joining;
-  bool aborted = false;
   int rank = 0, size = 1;
   uint32_t key = 0;        ///< the same on all its ranks, and no other communicator's
   std::vector<int> world;  ///< ranks of MPI_COMM_WORLD, by rank here

@@ -87,7 +87,6 @@ class Transfer {
   }
 
   bool step() {
-    if (comm_.aborted) return true;
     if (!begun_) begin();
     for (int r = 0; r < comm_.size; ++r) {
       if (arrived_[static_cast<std::size_t>(r)]) continue;

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <utility>
 
 #include "runtime/device_memory.hpp"
 #include "runtime/failure.hpp"
@@ -23,14 +25,18 @@ CUstream_st* Streams::create() {
 }
 
 void Streams::destroy(CUstream_st* stream) {
-  run_all(stream);
+  check(stream);
+  while (drive(stream)) {
+  }
+  stream->destroyed = !stream->queue.empty();
+  if (stream->destroyed) return;
   std::erase(streams_, stream);
   delete stream;
 }
 
 void Streams::check(CUstream_st* stream) const {
   if (stream == nullptr) fail("use of the default stream: the backend must name its own");
-  if (std::find(streams_.begin(), streams_.end(), stream) == streams_.end())
+  if (std::find(streams_.begin(), streams_.end(), stream) == streams_.end() || stream->destroyed)
     fail("use of a stream that does not exist, or not any more");
 }
 
@@ -142,12 +148,47 @@ void Streams::run_all(CUstream_st* stream) {
   run_towards(stream, [&] { return stream->queue.empty(); });
 }
 
-void Streams::run_all() {
-  for (std::size_t i = 0; i < streams_.size(); ++i) run_all(streams_[i]);
+/// How many operations are before that record, which was not reached.
+std::size_t Streams::before(const CUevent_st& event, uint64_t generation, const CUstream_st& stream) {
+  const auto found = std::find_if(stream.queue.begin(), stream.queue.end(), [&](const Operation& operation) {
+    return operation.kind == Operation::Kind::record && operation.event == &event &&
+           operation.generation == generation;
+  });
+  return static_cast<std::size_t>(found - stream.queue.begin());
 }
 
-void Streams::run_until(const CUevent_st& event, uint64_t generation) {
-  run_towards(event.stream, [&] { return event.reached >= generation; });
+/// A transfer is among the first `count` operations, or in other streams before what these wait for.
+void Streams::refuse_transfers(CUstream_st* stream, std::size_t count) {
+  std::map<CUstream_st*, std::size_t> seen;
+  std::vector<std::pair<CUstream_st*, std::size_t>> left{{stream, count}};
+  while (!left.empty()) {
+    const auto [of, end] = left.back();
+    left.pop_back();
+    for (std::size_t& i = seen[of]; i < end; ++i) {
+      const Operation& next = of->queue[i];
+      if (next.kind == Operation::Kind::transfer)
+        fail("the host waits inside CUDA for another process, and would never see that it is lost");
+      if (next.kind == Operation::Kind::wait && next.event->reached < next.generation)
+        left.emplace_back(next.source, before(*next.event, next.generation, *next.source));
+    }
+  }
+}
+
+void Streams::wait_for(CUstream_st* stream) {
+  check(stream);
+  refuse_transfers(stream, stream->queue.size());
+  run_all(stream);
+}
+
+void Streams::wait_for(const CUevent_st& event) {
+  if (event.reached >= event.recorded) return;
+  refuse_transfers(event.stream, before(event, event.recorded, *event.stream));
+  run_towards(event.stream, [&] { return event.reached >= event.recorded; });
+}
+
+void Streams::run_all() {
+  for (std::size_t i = 0; i < streams_.size(); ++i)
+    run_towards(streams_[i], [&] { return streams_[i]->queue.empty(); });
 }
 
 bool Streams::idle(CUstream_st* stream) const {

@@ -40,7 +40,8 @@ class Streams {
   Streams();
 
   CUstream_st* create();
-  /// Runs what is left in it.
+  /// Waits for nothing: what is left in it and needs another process stays in its order, and nothing is
+  /// added.
   void destroy(CUstream_st* stream);
   /// Ends the program for the default stream: the backend names its stream.
   void push(CUstream_st* stream, Operation operation);
@@ -58,7 +59,10 @@ class Streams {
   void pretend(std::chrono::steady_clock::duration time) { pretended_ += time; }
   void run_all(CUstream_st* stream);
   void run_all();
-  void run_until(const CUevent_st& event, uint64_t generation);
+  /// The host waits inside CUDA for a stream, or for an event's last record. Ends the program where that
+  /// needs another process: nobody would see that it is lost.
+  void wait_for(CUstream_st* stream);
+  void wait_for(const CUevent_st& event);
   bool idle(CUstream_st* stream) const;
   /// Runs something that may run now, or nothing, if the order is random: wherever the host calls in.
   void nudge();
@@ -67,6 +71,8 @@ class Streams {
 
  private:
   void check(CUstream_st* stream) const;
+  static std::size_t before(const CUevent_st& event, uint64_t generation, const CUstream_st& stream);
+  static void refuse_transfers(CUstream_st* stream, std::size_t count);
   bool run_one(CUstream_st* stream);
   bool drive(CUstream_st* stream);
   bool drive_transfers();
@@ -87,5 +93,6 @@ Streams& streams();
 
 struct CUstream_st {
   uint64_t questions = 0;  ///< whether it has come somewhere
+  bool destroyed = false;
   std::deque<cuda_on_cpu::Operation> queue;
 };
