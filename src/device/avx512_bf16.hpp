@@ -1,6 +1,9 @@
-// Rows of bf16 in registers of AVX-512, 32 at a time, and their pairs: what both dot products (VDPBF16PS) and
-// AMX multiply. Everything here is inlined into functions that are compiled for at least
-// RED_AVX512_BF16_TARGET and run only where GemmLibrary::has_bf16_arithmetic().
+// bf16 by AVX-512: rows in registers, 32 elements at a time, panels of their pairs, and dot products of pairs
+// (VDPBF16PS), which multiply what AMX's tiles do (amx_tiles.hpp) where there is no AMX. Panel: 32 columns of
+// b, the rows padded with zeros to whole 32s; for each 32 rows 2 KiB: 16 pairs of rows of columns 0 to 15,
+// then the same of columns 16 to 31. Everything here is inlined into functions that are compiled for at least
+// RED_AVX512_BF16_TARGET and run only where GemmLibrary::has_bf16_arithmetic(). Denormals count as zero, as
+// the instruction has it.
 #pragma once
 
 #if defined(__x86_64__)
@@ -8,6 +11,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "base/bf16.hpp"
 
@@ -16,6 +20,14 @@
 #define RED_AVX512_BF16_INLINE __attribute__((target(RED_AVX512_BF16_TARGET), always_inline)) inline
 
 namespace red::avx512 {
+
+constexpr int64_t kBlock = 32;                ///< rows and columns of one product; rows of b in one step
+constexpr int64_t kStep = kBlock * kBlock;    ///< elements of a panel for one step
+constexpr int64_t kTileElements = kStep / 2;  ///< of a bf16 tile
+
+constexpr int64_t padded(int64_t n) {
+  return (n + kBlock - 1) / kBlock * kBlock;
+}
 
 /// Mask of the first n of 32.
 RED_AVX512_BF16_INLINE __mmask32 first_of_32(int64_t n) {
@@ -71,9 +83,118 @@ RED_AVX512_BF16_INLINE __m512i row_or_zero(const bf16* from, int64_t stride, int
   return row < rows ? _mm512_maskz_loadu_epi16(mask, from + row * stride) : _mm512_setzero_si512();
 }
 
-/// sum (16) += a (32) b (32), pair by pair. Denormals count as zero, as the instruction has it.
+/// Panels of b = source (rows, cols), one after another.
+RED_AVX512_BF16_INLINE void pack_panels(bf16* panels, const bf16* source, int64_t stride, int64_t rows,
+                                        int64_t cols) {
+  const int64_t panel = padded(rows) * kBlock;
+  for (int64_t i = 0; i < padded(rows); i += 2) {
+    bf16* to = panels + i / kBlock * kStep + i % kBlock * 16;
+    for (int64_t j = 0; j < cols; j += kBlock, to += panel) {
+      const __mmask32 mask = first_of_32(cols - j);
+      const Pairs pairs = interleave(row_or_zero(source + j, stride, i, rows, mask),
+                                     row_or_zero(source + j, stride, i + 1, rows, mask));
+      _mm512_store_si512(to, pairs.low);
+      _mm512_store_si512(to + kTileElements, pairs.high);
+    }
+  }
+}
+
+/// Panels of b = source (cols, rows) transposed.
+RED_AVX512_BF16_INLINE void pack_transposed_panels(bf16* panels, const bf16* source, int64_t stride,
+                                                   int64_t rows, int64_t cols) {
+  for (int64_t j = 0; j < cols; j += kBlock, panels += padded(rows) * kBlock) {
+    for (int64_t i = 0; i < rows; i += kBlock) {
+      const __mmask32 mask = first_of_32(rows - i);
+      for (int64_t half = 0; half < 2; ++half) {
+        bf16* to = panels + i * kBlock + half * kTileElements;
+        __m512i pairs[16];
+        for (int64_t p = 0; p < 16; ++p)
+          pairs[p] = row_or_zero(source + i, stride, j + half * 16 + p, cols, mask);
+        transpose(pairs);
+        for (int64_t p = 0; p < 16; ++p) _mm512_store_si512(to + p * kBlock, pairs[p]);
+      }
+    }
+  }
+}
+
+/// a (32, padded(cols)), rows to_stride apart, of source (rows, cols) with at most 32 rows; zeros beyond it.
+RED_AVX512_BF16_INLINE void copy_rows(bf16* to, int64_t to_stride, const bf16* source, int64_t stride,
+                                      int64_t rows, int64_t cols) {
+  for (int64_t i = 0; i < kBlock; ++i) {
+    for (int64_t j = 0; j < cols; j += kBlock) {
+      _mm512_storeu_si512(to + i * to_stride + j,
+                          row_or_zero(source + j, stride, i, rows, first_of_32(cols - j)));
+    }
+  }
+}
+
+/// The same of source (cols, rows) transposed.
+RED_AVX512_BF16_INLINE void copy_transposed(bf16* to, int64_t to_stride, const bf16* source, int64_t stride,
+                                            int64_t rows, int64_t cols) {
+  const __mmask32 mask = first_of_32(rows);
+  for (int64_t j = 0; j < cols; j += kBlock) {
+    __m512i upper[16], lower[16];
+    for (int64_t p = 0; p < 16; ++p) {
+      const Pairs pairs = interleave(row_or_zero(source, stride, j + 2 * p, cols, mask),
+                                     row_or_zero(source, stride, j + 2 * p + 1, cols, mask));
+      upper[p] = pairs.low;
+      lower[p] = pairs.high;
+    }
+    transpose(upper);
+    transpose(lower);
+    for (int64_t p = 0; p < 16; ++p) {
+      _mm512_storeu_si512(to + p * to_stride + j, upper[p]);
+      _mm512_storeu_si512(to + (16 + p) * to_stride + j, lower[p]);
+    }
+  }
+}
+
+/// A pair in all 16 places.
+RED_AVX512_BF16_INLINE __m512i both_of(const bf16* pair) {
+  int32_t bits = 0;
+  std::memcpy(&bits, pair, sizeof(bits));
+  return _mm512_set1_epi32(bits);
+}
+
+/// sum (16) += a (32) b (32), pair by pair.
 RED_AVX512_BF16_INLINE __m512 add_pairs(__m512 sum, __m512i a, __m512i b) {
   return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+
+enum class Sum { begin, add };
+
+/// c (kRows, 32) fp32 = a b, or += a b. a (kRows, 32 steps), rows a_stride apart; b: `steps` steps of a
+/// panel.
+template <int64_t kRows>
+RED_AVX512_BF16_INLINE void multiply_rows(float* c, int64_t c_stride, const bf16* a, int64_t a_stride,
+                                          const bf16* b, int64_t steps, Sum sum) {
+  __m512 s[kRows][2];
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t half = 0; half < 2; ++half)
+      s[r][half] = sum == Sum::add ? _mm512_loadu_ps(c + r * c_stride + half * 16) : _mm512_setzero_ps();
+  }
+  for (int64_t step = 0; step < steps; ++step, b += kStep) {
+    for (int64_t i = 0; i < kBlock; i += 2) {
+      const __m512i low = _mm512_loadu_si512(b + i * 16),
+                    high = _mm512_loadu_si512(b + kTileElements + i * 16);
+      for (int64_t r = 0; r < kRows; ++r) {
+        const __m512i x = both_of(a + r * a_stride + step * kBlock + i);
+        s[r][0] = add_pairs(s[r][0], x, low);
+        s[r][1] = add_pairs(s[r][1], x, high);
+      }
+    }
+  }
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t half = 0; half < 2; ++half) _mm512_storeu_ps(c + r * c_stride + half * 16, s[r][half]);
+  }
+}
+
+/// c (32, 32) fp32 = a b, or += a b, as amx::multiply() does it.
+RED_AVX512_BF16_INLINE void multiply_by_pairs(float* c, int64_t c_stride, const bf16* a, int64_t a_stride,
+                                              const bf16* b, int64_t steps, Sum sum) {
+  constexpr int64_t rows = 8;  // 16 registers of sums
+  for (int64_t row = 0; row < kBlock; row += rows)
+    multiply_rows<rows>(c + row * c_stride, c_stride, a + row * a_stride, a_stride, b, steps, sum);
 }
 
 }  // namespace red::avx512

@@ -8,7 +8,7 @@ namespace red::model {
 
 void multiply(const PassContext& context, const Tensor& c, const Tensor& a, const Tensor& weight,
               ops::Transpose transpose, float alpha) {
-  if (context.generating && ops::few_rows_pay(context.stream, a.rows, weight.dtype, transpose)) {
+  if (context.generating && ops::few_rows_pay(a.rows, weight.dtype)) {
     ops::matmul_few_rows(context.stream, c, a, weight, transpose, alpha);
   } else {
     ops::matmul(context.stream, c, a, ops::Transpose::no, weight, transpose, alpha);

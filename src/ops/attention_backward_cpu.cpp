@@ -243,7 +243,7 @@ HWY_EXPORT(backward_scratch_size);
 
 int64_t attention_backward_piece(int64_t head_dim) {
   return std::max(HWY_DYNAMIC_DISPATCH(backward_scratch_size)(head_dim),
-                  attention_backward_amx_piece(head_dim));
+                  attention_backward_bf16_piece(head_dim));
 }
 
 void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, const Tensor& dv,
@@ -271,6 +271,7 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
   args.lse_stride = lse.row_stride;
   args.delta_stride = delta.row_stride;
   args.scale = 1.0F / std::sqrt(static_cast<float>(k));
+  args.amx = stream.gemm().amx;
   const CallerPoll poll(stream);
   args.poll = &poll;
 
@@ -281,7 +282,7 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
   auto* progress = stream.scratch().allocate<int32_t>(heads, blocks).as<int32_t>();
   std::fill_n(progress, num_tasks, 0);
   const TaskScratch scratch(stream, num_tasks, attention_backward_piece(k));
-  const bool amx = q.dtype == DType::bf16 && stream.gemm().amx;
+  const bool by_bf16 = q.dtype == DType::bf16 && stream.gemm().has_bf16_arithmetic();
   std::atomic<int64_t> next{0};
   stream.parallel_for(num_tasks, [&](int64_t) {
     const int64_t i = next.fetch_add(1, std::memory_order_relaxed), block = i / heads;
@@ -289,7 +290,7 @@ void attention_backward(Stream& stream, const Tensor& dq, const Tensor& dk, cons
     if (block > 0 && block * kKeyBlock >= sequence.num_keys()) return;
     const BackwardTask task{sequence, i % layout.num_heads, block, progress + i % heads * blocks};
     const TaskScratch::Piece piece(scratch);
-    if (amx) return attention_backward_amx(args, task, piece.data());
+    if (by_bf16) return attention_backward_bf16(args, task, piece.data());
     HWY_DYNAMIC_DISPATCH(backward_task)(args, task, piece.data());
   });
 }

@@ -203,7 +203,7 @@ HWY_EXPORT(forward_scratch_size);
 
 int64_t attention_forward_piece(int64_t head_dim) {
   return std::max(HWY_DYNAMIC_DISPATCH(forward_scratch_size)(head_dim),
-                  attention_forward_amx_piece(head_dim));
+                  attention_forward_bf16_piece(head_dim));
 }
 
 namespace {
@@ -235,7 +235,7 @@ void forward_tiled(Stream& stream, const ForwardArgs& args, const AttentionLayou
   const int64_t num_tasks = blocks * heads;
   const ArenaScope scope(stream.scratch());
   const TaskScratch scratch(stream, num_tasks, attention_forward_piece(args.q.head_dim));
-  const bool amx = args.dtype == DType::bf16 && stream.gemm().amx;
+  const bool by_bf16 = args.dtype == DType::bf16 && stream.gemm().has_bf16_arithmetic();
   stream.parallel_for(num_tasks, [&](int64_t i) {
     const int64_t head = i % layout.num_heads, block = blocks - 1 - i / heads;
     const AttentionSequence sequence(layout, mask, i % heads / layout.num_heads);
@@ -247,7 +247,7 @@ void forward_tiled(Stream& stream, const ForwardArgs& args, const AttentionLayou
     if (first >= sequence.num_queries()) return;
     const ForwardTask task{sequence, head, first, std::min(size, sequence.num_queries() - first)};
     const TaskScratch::Piece piece(scratch);
-    if (amx) return attention_forward_amx(args, task, piece.data());
+    if (by_bf16) return attention_forward_bf16(args, task, piece.data());
     HWY_DYNAMIC_DISPATCH(forward_task)(args, task, piece.data());
   });
 }
@@ -268,6 +268,7 @@ void attention_forward(Stream& stream, const Tensor& o, const Tensor& lse, const
   args.lse = lse.as<float>();
   args.lse_stride = lse.row_stride;
   args.scale = 1.0F / std::sqrt(static_cast<float>(k));
+  args.amx = stream.gemm().amx;
   const CallerPoll poll(stream);
   args.poll = &poll;
   const auto [has_few, has_many] = kinds_of_sequences(layout);

@@ -50,6 +50,7 @@ struct ForwardArgs {
   float* lse = nullptr;  // (h, Tq)
   int64_t lse_stride = 0;
   float scale = 0;
+  bool amx = false;  // GemmLibrary::amx
   const CallerPoll* poll = nullptr;
 };
 
@@ -72,6 +73,7 @@ struct BackwardArgs {
   const float* delta = nullptr;  // (h, Tq)
   int64_t lse_stride = 0, delta_stride = 0;
   float scale = 0;
+  bool amx = false;  // GemmLibrary::amx
   const CallerPoll* poll = nullptr;
 };
 
@@ -142,12 +144,13 @@ inline int64_t most_blocks(const int32_t* offsets, int64_t num_sequences, int64_
 int64_t attention_forward_piece(int64_t head_dim);
 int64_t attention_backward_piece(int64_t head_dim);
 
-/// The same tasks for bf16 by AMX (GemmLibrary::amx): products of bf16 with fp32 sums, the softmax in fp32;
-/// probabilities and their gradients are rounded to bf16 for the products that follow.
-void attention_forward_amx(const ForwardArgs& args, const ForwardTask& task, float* scratch);
-void attention_backward_amx(const BackwardArgs& args, const BackwardTask& task, float* scratch);
-int64_t attention_forward_amx_piece(int64_t head_dim);
-int64_t attention_backward_amx_piece(int64_t head_dim);
+/// The same tasks for bf16 by the processor's own arithmetic (GemmLibrary::has_bf16_arithmetic()): products
+/// of bf16 with fp32 sums, the softmax in fp32; probabilities and their gradients are rounded to bf16 for the
+/// products that follow.
+void attention_forward_bf16(const ForwardArgs& args, const ForwardTask& task, float* scratch);
+void attention_backward_bf16(const BackwardArgs& args, const BackwardTask& task, float* scratch);
+int64_t attention_forward_bf16_piece(int64_t head_dim);
+int64_t attention_backward_bf16_piece(int64_t head_dim);
 
 /// o and lse of the sequences with few queries.
 void attention_few_queries(Stream& stream, const ForwardArgs& args, const AttentionLayout& layout,

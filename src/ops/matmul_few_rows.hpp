@@ -25,7 +25,7 @@ void matmul_few_rows(Stream& stream, const Tensor& c, const Tensor& a, const Ten
 /// What it takes of the stream's scratch memory, at most.
 std::size_t few_rows_scratch_bytes(DType dtype);
 
-/// Whether it is faster than matmul() with the stream's library (measured: docs/generation.md).
-bool few_rows_pay(Stream& stream, int64_t rows, DType dtype, Transpose transpose_b);
+/// Whether it is faster than matmul() (measured on CPUs: docs/generation.md).
+bool few_rows_pay(int64_t rows, DType dtype);
 
 }  // namespace red::ops

@@ -3,8 +3,6 @@
 // narrow, tasks share k as well, and their sums are added up in one order. Panels of some of b's rows are
 // taken to the L1 cache by the first rows of a and read there by the others, while the next panel is on its
 // way from memory. With b^T (n, k), tasks are strips of c's columns, whose elements are dot products of rows.
-#include <hwy/cache_control.h>
-
 #include <algorithm>
 #include <type_traits>
 
@@ -370,7 +368,7 @@ std::size_t few_rows_scratch_bytes(DType dtype) {
   return Arena::rounded(static_cast<std::size_t>(kTasks * kFewRows * page_of(dtype)) * sizeof(float));
 }
 
-bool few_rows_pay(Stream&, int64_t rows, DType, Transpose) {
+bool few_rows_pay(int64_t rows, DType) {
   return rows <= kFewRows;
 }
 

@@ -132,7 +132,7 @@ std::size_t few_rows_scratch_bytes(DType) {
   return 0;
 }
 
-bool few_rows_pay(Stream&, int64_t rows, DType dtype, Transpose) {
+bool few_rows_pay(int64_t rows, DType dtype) {
   // Up to here the bytes of b take longer than the products; not yet measured on a GPU.
   return rows <= (dtype == DType::bf16 ? 4 : 8);
 }

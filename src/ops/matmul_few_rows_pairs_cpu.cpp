@@ -2,7 +2,6 @@
 // b. b as it is (k, n): 16 of its rows at a time become pairs in the first-level cache, beside the sums,
 // while the next 16 are asked for. b^T (n, k): elements of a row are pairs as they lie.
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.hpp"
 #include "device/avx512_bf16.hpp"
@@ -60,9 +59,7 @@ RED_AVX512_BF16_INLINE void add_block(float* sums, const bf16* a, const bf16* pa
     __m512i w[4];
     for (int64_t v = 0; v < 4; ++v) w[v] = _mm512_load_si512(pairs + v * kRow);
     for (int64_t r = 0; r < kRows; ++r) {
-      int32_t pair = 0;
-      std::memcpy(&pair, a + r * kDepth + i, sizeof(pair));
-      const __m512i x = _mm512_set1_epi32(pair);
+      const __m512i x = avx512::both_of(a + r * kDepth + i);
       for (int64_t v = 0; v < 4; ++v) s[r][v] = avx512::add_pairs(s[r][v], x, w[v]);
     }
   }

@@ -1,6 +1,7 @@
 // bf16 attention, against float64 of the same rounded arguments.
 #include "ops/attention.hpp"
 #include "ops/attention_tensors.hpp"
+#include "support/every_bf16_arithmetic.hpp"
 #include "support/every_cpu_target.hpp"
 #include "support/one_result.hpp"
 
@@ -25,13 +26,36 @@ constexpr test::Tolerance rounded(test::Tolerance tolerance) {
   return {tolerance.absolute, test::kBf16Rounding};
 }
 
-// Tensor cores of a GPU (heads of 64 and 128) and AMX take probabilities and the gradients of scores as bf16:
-// each term of a sum is off by up to 2^-9, so that a result of few terms of up to 4 may be off by 2^-7.
-test::Tolerance rounded(test::Tolerance tolerance, const AttentionCase& c) {
+// Tensor cores of a GPU (heads of 64 and 128) and a processor's bf16 arithmetic take probabilities and the
+// gradients of scores as bf16: each term of a sum is off by up to 2^-9, so that a result of few terms of up
+// to 4 may be off by 2^-7.
+test::Tolerance rounded(test::Tolerance tolerance, const AttentionCase& c, const Stream& stream) {
   const int64_t width = c.q.cols / c.heads;
-  const bool bf16_terms = test::on_cpu() ? gemm_library().amx : width == 64 || width == 128;
+  const bool bf16_terms = test::on_cpu() ? stream.gemm().has_bf16_arithmetic() : width == 64 || width == 128;
   if (bf16_terms) tolerance.absolute = 0x1p-7;
   return rounded(tolerance);
+}
+
+void expect_equal_to_float64(Stream& stream, const AttentionCase& c, const ReferenceAttention& expected) {
+  const Device device(c);
+  device.forward(stream, c);
+  EXPECT_TRUE(close(device.o.read(), expected.o, rounded(kClose, c, stream))) << "o";
+  EXPECT_TRUE(close(device.lse.read(), expected.lse, kClose)) << "lse";
+  const FloatTensor delta(expected.delta);
+  device.backward_from(stream, c, delta);
+  const test::Tolerance gradients = rounded(kGradientsClose, c, stream);
+  EXPECT_TRUE(close(device.dq.read(), expected.dq, gradients)) << "dq";
+  EXPECT_TRUE(close(device.dk.read(), expected.dk, gradients)) << "dk";
+  EXPECT_TRUE(close(device.dv.read(), expected.dv, gradients)) << "dv";
+  EXPECT_TRUE(device.padding_untouched());
+  EXPECT_EQ(stream.scratch().used(), 0U);
+  const Matrix o = device.o.read();
+  Matrix of_stored(c.heads, c.q.rows);
+  for (int64_t t = 0; t < o.rows; ++t) {
+    for (int64_t j = 0; j < o.cols; ++j) of_stored(j / (o.cols / c.heads), t) += o(t, j) * c.d_o(t, j);
+  }
+  attention_delta(stream, device.delta, device.d_o, device.o, nullptr);
+  EXPECT_TRUE(close(device.delta.read(), of_stored, kGradientsClose)) << "delta";
 }
 
 TEST(AttentionBf16, EqualsFloat64OfTheRoundedArguments) {
@@ -40,25 +64,8 @@ TEST(AttentionBf16, EqualsFloat64OfTheRoundedArguments) {
     const AttentionCase c = as_bf16(given);
     const ReferenceAttention expected = reference_attention(c);
     for_every_cpu_target([&] {
-      Stream stream(2);
-      const Device device(c);
-      device.forward(stream, c);
-      EXPECT_TRUE(close(device.o.read(), expected.o, rounded(kClose, c))) << "o";
-      EXPECT_TRUE(close(device.lse.read(), expected.lse, kClose)) << "lse";
-      const FloatTensor delta(expected.delta);
-      device.backward_from(stream, c, delta);
-      EXPECT_TRUE(close(device.dq.read(), expected.dq, rounded(kGradientsClose, c))) << "dq";
-      EXPECT_TRUE(close(device.dk.read(), expected.dk, rounded(kGradientsClose, c))) << "dk";
-      EXPECT_TRUE(close(device.dv.read(), expected.dv, rounded(kGradientsClose, c))) << "dv";
-      EXPECT_TRUE(device.padding_untouched());
-      EXPECT_EQ(stream.scratch().used(), 0U);
-      const Matrix o = device.o.read();
-      Matrix of_stored(c.heads, c.q.rows);
-      for (int64_t t = 0; t < o.rows; ++t) {
-        for (int64_t j = 0; j < o.cols; ++j) of_stored(j / (o.cols / c.heads), t) += o(t, j) * c.d_o(t, j);
-      }
-      attention_delta(stream, device.delta, device.d_o, device.o, nullptr);
-      EXPECT_TRUE(close(device.delta.read(), of_stored, kGradientsClose)) << "delta";
+      test::for_every_bf16_arithmetic(2,
+                                      [&](Stream& stream) { expect_equal_to_float64(stream, c, expected); });
     });
   }
 }

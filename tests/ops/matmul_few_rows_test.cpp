@@ -2,10 +2,10 @@
 
 #include <limits>
 #include <numeric>
-#include <utility>
 #include <vector>
 
 #include "support/compare.hpp"
+#include "support/every_bf16_arithmetic.hpp"
 #include "support/every_cpu_target.hpp"
 #include "support/reference_ops.hpp"
 
@@ -45,25 +45,6 @@ std::vector<int64_t> row_counts() {
   std::vector<int64_t> counts(kFewRows);
   std::iota(counts.begin(), counts.end(), 1);
   return counts;
-}
-
-/// With the library that is chosen, and where that means AMX or the processor's bf16, without as well.
-template <class Body>
-void for_each_arithmetic(int threads, const Body& body) {
-  Stream stream(threads);
-  body(stream);
-  if (!test::on_cpu()) return;
-  GemmLibrary pairs = stream.gemm();
-  if (std::exchange(pairs.amx, false)) {
-    SCOPED_TRACE("without AMX");
-    stream.use_gemm(pairs);
-    body(stream);
-  }
-  if (pairs.has_bf16_arithmetic()) {
-    SCOPED_TRACE("in fp32");
-    stream.use_gemm(gemm_library(GemmChoice::plain));
-    body(stream);
-  }
 }
 
 TEST(MatmulFewRows, ByHand) {
@@ -123,7 +104,7 @@ void expect_bf16_product(Stream& stream, int64_t m, int64_t n, int64_t k, Transp
 
 TEST(MatmulFewRows, Bf16EqualsFloat64AtOddSizesInAllForms) {
   test::for_every_cpu_target([] {
-    for_each_arithmetic(2, [](Stream& stream) {
+    test::for_every_bf16_arithmetic(2, [](Stream& stream) {
       for (const int64_t m : row_counts()) {
         for (const auto& [n, k] : kColsAndDepths) {
           if (!worth_trying(m, n, k)) continue;
@@ -155,7 +136,7 @@ TEST(MatmulFewRows, ARowsBitsDependOnNeitherOtherRowsNorThreads) {
   test::for_every_cpu_target([] {
     const Matrix a = random_matrix(kFewRows, 203, 5), b = random_matrix(203, 1031, 6);
     for (const int threads : {1, 2, 3}) {
-      for_each_arithmetic(threads, [&](Stream& stream) {
+      test::for_every_bf16_arithmetic(threads, [&](Stream& stream) {
         for (const Transpose tb : kTransposes) {
           expect_rows_alone<FloatTensor>(stream, a, b, tb);
           expect_rows_alone<Bf16Tensor>(stream, as_bf16(a), as_bf16(b), tb);
@@ -199,12 +180,9 @@ TEST(MatmulFewRows, RefusesWhatItCannotDo) {
 }
 
 TEST(MatmulFewRows, PayForFewRowsAlone) {
-  Stream stream(1);
   for (const DType dtype : {DType::fp32, DType::bf16}) {
-    for (const Transpose tb : kTransposes) {
-      EXPECT_TRUE(few_rows_pay(stream, 2, dtype, tb));
-      EXPECT_FALSE(few_rows_pay(stream, kFewRows + 1, dtype, tb));
-    }
+    EXPECT_TRUE(few_rows_pay(2, dtype));
+    EXPECT_FALSE(few_rows_pay(kFewRows + 1, dtype));
   }
 }
 

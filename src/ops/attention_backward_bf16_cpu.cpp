@@ -1,22 +1,22 @@
-// A task of attention's backward pass in bf16 by AMX: as attention_backward_cpu.cpp cuts it. Probabilities
-// and their gradients are made with keys as rows, as the sums over queries (dk, dv) need them; for dq, the
-// sum over keys, the gradients are transposed once more. Shapes: k head width, padded to whole 32s; scores
-// (kKeyBlock, kQueryTile) row-major; panels: device/amx_tiles.hpp.
+// A task of attention's backward pass by the processor's bf16 arithmetic: as attention_backward_cpu.cpp cuts
+// it. Probabilities and their gradients are made with keys as rows, as the sums over queries (dk, dv) need
+// them; for dq, the sum over keys, the gradients are transposed once more. Shapes: k head width, padded to
+// whole 32s; scores (kKeyBlock, kQueryTile) row-major; panels: device/avx512_bf16.hpp.
 #include <algorithm>
 #include <utility>
 
-#include "ops/amx_products.hpp"
 #include "ops/attention_tasks.hpp"
+#include "ops/bf16_blocks.hpp"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "ops/attention_backward_amx_cpu.cpp"
+#define HWY_TARGET_INCLUDE "ops/attention_backward_bf16_cpu.cpp"
 #include <hwy/foreach_target.h>  // compiles this file again for each target
 
 #include "ops/attention_gradients-inl.hpp"
 #include "ops/exp-inl.hpp"
 
-#ifndef RED_OPS_ATTENTION_BACKWARD_AMX
-#define RED_OPS_ATTENTION_BACKWARD_AMX
+#ifndef RED_OPS_ATTENTION_BACKWARD_BF16
+#define RED_OPS_ATTENTION_BACKWARD_BF16
 namespace red::ops {
 namespace {
 
@@ -26,9 +26,9 @@ constexpr int64_t kScoreStride = kQueryTile + 16, kTransposedStride = kQueryTile
                   kRowStride = kKeyBlock + 32;
 
 /// A task's scratch memory; `total` counts floats.
-struct BackwardAmxScratch {
-  explicit BackwardAmxScratch(int64_t head_dim)
-      : k(amx::padded(head_dim)), key_stride(k + 32), sum_stride(k + 16) {
+struct BackwardBf16Scratch {
+  explicit BackwardBf16Scratch(int64_t head_dim)
+      : k(blocks::padded(head_dim)), key_stride(k + 32), sum_stride(k + 16) {
     int64_t next = 0;
     const auto take = [&](int64_t floats) { return std::exchange(next, next + floats); };
     scores = take(kKeyBlock * kScoreStride);
@@ -68,24 +68,25 @@ namespace HWY_NAMESPACE {
 namespace {
 
 /// A block of keys against tiles of queries.
-class BackwardAmx {
+class BackwardBf16 {
  public:
-  HWY_ATTR BackwardAmx(const BackwardArgs& args, const BackwardTask& task, float* scratch)
+  HWY_ATTR BackwardBf16(const BackwardArgs& args, const BackwardTask& task, float* scratch)
       : args_(args),
         task_(task),
         at_(args.q.head_dim),
         scratch_(scratch),
+        multiply_(blocks::multiply_by(args.amx)),
         first_key_(task.block * kKeyBlock),
         num_keys_(std::min<int64_t>(kKeyBlock, task.sequence.num_keys() - first_key_)),
         key_token_(task.sequence.first_key() + first_key_) {
     const int64_t k = args.q.head_dim;
     const bf16* keys = args.keys.at<bf16>(key_token_, task.head);
-    amx::copy(bf16_at(at_.keys), at_.key_stride, keys, args.keys.stride, num_keys_, k);
-    amx::copy(bf16_at(at_.values), at_.key_stride, args.values.at<bf16>(key_token_, task.head),
-              args.values.stride, num_keys_, k);
-    amx::pack(bf16_at(at_.key_panels), keys, args.keys.stride, num_keys_, k);
-    std::fill_n(scratch + at_.dk, amx::padded(num_keys_) * at_.sum_stride, 0.0F);
-    std::fill_n(scratch + at_.dv, amx::padded(num_keys_) * at_.sum_stride, 0.0F);
+    blocks::copy(bf16_at(at_.keys), at_.key_stride, keys, args.keys.stride, num_keys_, k);
+    blocks::copy(bf16_at(at_.values), at_.key_stride, args.values.at<bf16>(key_token_, task.head),
+                 args.values.stride, num_keys_, k);
+    blocks::pack(bf16_at(at_.key_panels), keys, args.keys.stride, num_keys_, k);
+    std::fill_n(scratch + at_.dk, blocks::padded(num_keys_) * at_.sum_stride, 0.0F);
+    std::fill_n(scratch + at_.dv, blocks::padded(num_keys_) * at_.sum_stride, 0.0F);
   }
 
   HWY_ATTR void run() {
@@ -126,15 +127,15 @@ class BackwardAmx {
     }
     const bf16* q = args_.q.at<bf16>(token_, task_.head);
     const bf16* d_o = args_.d_o.at<bf16>(token_, task_.head);
-    amx::pack(bf16_at(at_.queries), q, args_.q.stride, count_, k);
-    amx::pack_transposed(bf16_at(at_.queries_t), q, args_.q.stride, k, count_);
-    amx::pack(bf16_at(at_.d_o), d_o, args_.d_o.stride, count_, k);
-    amx::pack_transposed(bf16_at(at_.d_o_t), d_o, args_.d_o.stride, k, count_);
+    blocks::pack(bf16_at(at_.queries), q, args_.q.stride, count_, k);
+    blocks::pack_transposed(bf16_at(at_.queries_t), q, args_.q.stride, k, count_);
+    blocks::pack(bf16_at(at_.d_o), d_o, args_.d_o.stride, count_, k);
+    blocks::pack_transposed(bf16_at(at_.d_o_t), d_o, args_.d_o.stride, k, count_);
   }
 
   /// The tile's probabilities and gradients for the keys `key` ... of the block, and their part of dk and dv.
   HWY_ATTR void add_keys(int64_t key) {
-    const int64_t queries = amx::padded(count_), k = at_.k;
+    const int64_t queries = blocks::padded(count_), k = at_.k;
     bf16* p = bf16_at(at_.probabilities) + key * kTransposedStride;
     bf16* ds = bf16_at(at_.gradients) + key * kTransposedStride;
     // The queries that see any of these keys follow one another.
@@ -147,24 +148,23 @@ class BackwardAmx {
       return;
     }
     begin = begin / kGroup * kGroup;
-    end = amx::padded(end);
+    end = blocks::padded(end);
     float* scores = scratch_ + at_.scores + key * kScoreStride;
     float* d_scores = scratch_ + at_.d_scores + key * kScoreStride;
-    amx::multiply(scores + begin, kScoreStride, bf16_at(at_.keys) + key * at_.key_stride, at_.key_stride,
-                  {bf16_at(at_.queries_t) + begin * k, k * kGroup}, kGroup, end - begin, k / kGroup, false);
-    amx::multiply(d_scores + begin, kScoreStride, bf16_at(at_.values) + key * at_.key_stride, at_.key_stride,
-                  {bf16_at(at_.d_o_t) + begin * k, k * kGroup}, kGroup, end - begin, k / kGroup, false);
+    multiply_(scores + begin, kScoreStride, bf16_at(at_.keys) + key * at_.key_stride, at_.key_stride,
+              {bf16_at(at_.queries_t) + begin * k, k * kGroup}, kGroup, end - begin, k / kGroup, false);
+    multiply_(d_scores + begin, kScoreStride, bf16_at(at_.values) + key * at_.key_stride, at_.key_stride,
+              {bf16_at(at_.d_o_t) + begin * k, k * kGroup}, kGroup, end - begin, k / kGroup, false);
     for (int64_t i = 0; i < kGroup; ++i)
       differentiate(static_cast<float>(key + i), scores + i * kScoreStride, d_scores + i * kScoreStride,
                     queries);
-    amx::round(p, kTransposedStride, scores, kScoreStride, kGroup, queries);
-    amx::round(ds, kTransposedStride, d_scores, kScoreStride, kGroup, queries);
-    amx::multiply(scratch_ + at_.dv + key * at_.sum_stride, at_.sum_stride, p + begin, kTransposedStride,
-                  {bf16_at(at_.d_o), queries * kGroup, begin / kGroup}, kGroup, k, (end - begin) / kGroup,
-                  true);
-    amx::multiply(scratch_ + at_.dk + key * at_.sum_stride, at_.sum_stride, ds + begin, kTransposedStride,
-                  {bf16_at(at_.queries), queries * kGroup, begin / kGroup}, kGroup, k, (end - begin) / kGroup,
-                  true);
+    blocks::round(p, kTransposedStride, scores, kScoreStride, kGroup, queries);
+    blocks::round(ds, kTransposedStride, d_scores, kScoreStride, kGroup, queries);
+    multiply_(scratch_ + at_.dv + key * at_.sum_stride, at_.sum_stride, p + begin, kTransposedStride,
+              {bf16_at(at_.d_o), queries * kGroup, begin / kGroup}, kGroup, k, (end - begin) / kGroup, true);
+    multiply_(scratch_ + at_.dk + key * at_.sum_stride, at_.sum_stride, ds + begin, kTransposedStride,
+              {bf16_at(at_.queries), queries * kGroup, begin / kGroup}, kGroup, k, (end - begin) / kGroup,
+              true);
   }
 
   /// scores -> p; dp -> ds = p (dp - delta) scale, of one key and all queries. Both 0 where the key is
@@ -185,24 +185,25 @@ class BackwardAmx {
 
   /// dq (queries, k) = ds k
   HWY_ATTR void sum_over_keys() {
-    amx::copy_transposed(bf16_at(at_.gradient_rows), kRowStride, bf16_at(at_.gradients), kTransposedStride,
-                         count_, amx::padded(num_keys_));
+    blocks::copy_transposed(bf16_at(at_.gradient_rows), kRowStride, bf16_at(at_.gradients), kTransposedStride,
+                            count_, blocks::padded(num_keys_));
     for (int64_t i = 0; i < count_; i += kGroup) {
       const int64_t last = std::min(count_, i + kGroup) - 1;
       const int64_t begin = static_cast<int64_t>(begin_[i]) / kGroup * kGroup,
-                    end = amx::padded(static_cast<int64_t>(end_[last]));
+                    end = blocks::padded(static_cast<int64_t>(end_[last]));
       // Without keys the sum is empty, and dq becomes 0.
-      amx::multiply(scratch_ + at_.dq + i * at_.sum_stride, at_.sum_stride,
-                    bf16_at(at_.gradient_rows) + i * kRowStride + begin, kRowStride,
-                    {bf16_at(at_.key_panels), amx::padded(num_keys_) * kGroup, begin / kGroup}, kGroup, at_.k,
-                    std::max<int64_t>(0, end - begin) / kGroup, false);
+      multiply_(scratch_ + at_.dq + i * at_.sum_stride, at_.sum_stride,
+                bf16_at(at_.gradient_rows) + i * kRowStride + begin, kRowStride,
+                {bf16_at(at_.key_panels), blocks::padded(num_keys_) * kGroup, begin / kGroup}, kGroup, at_.k,
+                std::max<int64_t>(0, end - begin) / kGroup, false);
     }
   }
 
   const BackwardArgs& args_;
   const BackwardTask& task_;
-  BackwardAmxScratch at_;
+  BackwardBf16Scratch at_;
   float* scratch_;
+  blocks::Multiply multiply_;
   int64_t first_key_, num_keys_, key_token_;
   // Of the tile's queries:
   int64_t count_ = 0, token_ = 0;
@@ -214,8 +215,8 @@ class BackwardAmx {
 
 }  // namespace
 
-void backward_amx(const BackwardArgs& args, const BackwardTask& task, float* scratch) {
-  BackwardAmx(args, task, scratch).run();
+void backward_bf16(const BackwardArgs& args, const BackwardTask& task, float* scratch) {
+  BackwardBf16(args, task, scratch).run();
 }
 
 }  // namespace HWY_NAMESPACE
@@ -226,16 +227,16 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace red::ops {
 
-int64_t attention_backward_amx_piece(int64_t head_dim) {
-  return BackwardAmxScratch(head_dim).total;
+int64_t attention_backward_bf16_piece(int64_t head_dim) {
+  return BackwardBf16Scratch(head_dim).total;
 }
 
-void attention_backward_amx(const BackwardArgs& args, const BackwardTask& task, float* scratch) {
+void attention_backward_bf16(const BackwardArgs& args, const BackwardTask& task, float* scratch) {
 #if HWY_TARGETS & HWY_AVX3
-  N_AVX3::backward_amx(args, task, scratch);
+  N_AVX3::backward_bf16(args, task, scratch);
 #else
   (void)args, (void)task, (void)scratch;
-  RED_CHECK(false, "AMX in a program without AVX-512");
+  RED_CHECK(false, "bf16 arithmetic in a program without AVX-512");
 #endif
 }
 

@@ -1,22 +1,22 @@
-// A task of attention's forward pass in bf16 by AMX: as attention_forward_cpu.cpp cuts it, with tiles of 64
-// queries and 192 keys, the products of which are done in blocks of 32.
-// Shapes: k head width, padded to whole 32s; scores and probabilities (kQueryTile, kKeyTile) row-major;
-// panels: device/amx_tiles.hpp.
+// A task of attention's forward pass by the processor's bf16 arithmetic: as attention_forward_cpu.cpp cuts
+// it, with tiles of 64 queries and 192 keys, the products of which are done in blocks of 32. Shapes: k head
+// width, padded to whole 32s; scores and probabilities (kQueryTile, kKeyTile) row-major; panels:
+// device/avx512_bf16.hpp.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "ops/amx_products.hpp"
 #include "ops/attention_tasks.hpp"
+#include "ops/bf16_blocks.hpp"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "ops/attention_forward_amx_cpu.cpp"
+#define HWY_TARGET_INCLUDE "ops/attention_forward_bf16_cpu.cpp"
 #include <hwy/foreach_target.h>  // compiles this file again for each target
 
 #include "ops/attention_softmax-inl.hpp"
 
-#ifndef RED_OPS_ATTENTION_FORWARD_AMX
-#define RED_OPS_ATTENTION_FORWARD_AMX
+#ifndef RED_OPS_ATTENTION_FORWARD_BF16
+#define RED_OPS_ATTENTION_FORWARD_BF16
 namespace red::ops {
 namespace {
 
@@ -25,9 +25,9 @@ constexpr int64_t kQueryTile = 64, kKeyTile = 192, kGroup = 32;  // a group: que
 constexpr int64_t kScoreStride = kKeyTile + 16, kProbabilityStride = kKeyTile + 32;
 
 /// A task's scratch memory; `total` counts floats.
-struct ForwardAmxScratch {
-  explicit ForwardAmxScratch(int64_t head_dim)
-      : k(amx::padded(head_dim)), query_stride(k + 32), out_stride(k + 16) {
+struct ForwardBf16Scratch {
+  explicit ForwardBf16Scratch(int64_t head_dim)
+      : k(blocks::padded(head_dim)), query_stride(k + 32), out_stride(k + 16) {
     out = kQueryTile * kScoreStride;
     queries = out + kRows * out_stride;
     keys = queries + kRows * query_stride / 2;
@@ -35,7 +35,7 @@ struct ForwardAmxScratch {
     probabilities = values + kKeyTile * k / 2;
     total = probabilities + kQueryTile * kProbabilityStride / 2;
   }
-  static constexpr int64_t kRows = amx::padded(kAttentionQueryBlock) + kGroup;
+  static constexpr int64_t kRows = blocks::padded(kAttentionQueryBlock) + kGroup;
   int64_t k, query_stride, out_stride;
   int64_t scores = 0;     // fp32
   int64_t out;            // fp32 (kRows, k), not yet divided by the denominator
@@ -57,17 +57,21 @@ namespace HWY_NAMESPACE {
 namespace {
 
 /// A block's rows against tiles of keys.
-class ForwardAmx {
+class ForwardBf16 {
  public:
-  HWY_ATTR ForwardAmx(const ForwardArgs& args, const ForwardTask& task, float* scratch)
-      : args_(args), task_(task), at_(args.q.head_dim), scratch_(scratch) {
+  HWY_ATTR ForwardBf16(const ForwardArgs& args, const ForwardTask& task, float* scratch)
+      : args_(args),
+        task_(task),
+        at_(args.q.head_dim),
+        scratch_(scratch),
+        multiply_(blocks::multiply_by(args.amx)) {
     task.sequence.visible(task.first, task.count, rows_.visible);
     std::fill_n(rows_.max, task.count, -std::numeric_limits<float>::infinity());
     std::fill_n(rows_.denominator, task.count, 0.0F);
-    amx::copy(bf16_at(at_.queries), at_.query_stride,
-              args.q.at<bf16>(task.sequence.first_query() + task.first, task.head), args.q.stride, task.count,
-              args.q.head_dim);
-    std::fill_n(scratch + at_.out, amx::padded(task.count) * at_.out_stride, 0.0F);
+    blocks::copy(bf16_at(at_.queries), at_.query_stride,
+                 args.q.at<bf16>(task.sequence.first_query() + task.first, task.head), args.q.stride,
+                 task.count, args.q.head_dim);
+    std::fill_n(scratch + at_.out, blocks::padded(task.count) * at_.out_stride, 0.0F);
   }
 
   HWY_ATTR void run() {
@@ -94,33 +98,34 @@ class ForwardAmx {
 
   HWY_ATTR void pack(KeyTile tile) {
     const int64_t token = task_.sequence.first_key() + tile.first, k = args_.q.head_dim;
-    amx::pack_transposed(bf16_at(at_.keys), args_.keys.at<bf16>(token, task_.head), args_.keys.stride, k,
-                         tile.count);
-    amx::pack(bf16_at(at_.values), args_.values.at<bf16>(token, task_.head), args_.values.stride, tile.count,
-              k);
+    blocks::pack_transposed(bf16_at(at_.keys), args_.keys.at<bf16>(token, task_.head), args_.keys.stride, k,
+                            tile.count);
+    blocks::pack(bf16_at(at_.values), args_.values.at<bf16>(token, task_.head), args_.values.stride,
+                 tile.count, k);
   }
 
   /// Adds the tile's part to the rows `first` ..., at most kGroup.
   HWY_ATTR void add_group(KeyTile tile, int64_t first, int64_t count) {
     const int64_t begin = tile.part(rows_.visible[first]).begin / kGroup * kGroup,
-                  end = amx::padded(tile.part(rows_.visible[first + count - 1]).end);
+                  end = blocks::padded(tile.part(rows_.visible[first + count - 1]).end);
     if (begin >= end) return;
     float* scores = scratch_ + at_.scores;
     bf16* probabilities = bf16_at(at_.probabilities);
     float* out = scratch_ + at_.out + first * at_.out_stride;
-    amx::multiply(scores + begin, kScoreStride, bf16_at(at_.queries) + first * at_.query_stride,
-                  at_.query_stride, {bf16_at(at_.keys) + begin * at_.k, at_.k * kGroup}, kGroup, end - begin,
-                  at_.k / kGroup, false);
+    multiply_(scores + begin, kScoreStride, bf16_at(at_.queries) + first * at_.query_stride, at_.query_stride,
+              {bf16_at(at_.keys) + begin * at_.k, at_.k * kGroup}, kGroup, end - begin, at_.k / kGroup,
+              false);
     const KeyRange group{static_cast<int32_t>(begin), static_cast<int32_t>(end)};
     for (int64_t i = 0; i < count; ++i) {
       const float rescale =
           softmax(scores + i * kScoreStride, tile.part(rows_.visible[first + i]), group, first + i);
       if (rescale != 1.0F) scale_row(out + i * at_.out_stride, rescale);
     }
-    amx::round(probabilities + begin, kProbabilityStride, scores + begin, kScoreStride, count, end - begin);
-    amx::multiply(out, at_.out_stride, probabilities + begin, kProbabilityStride,
-                  {bf16_at(at_.values), amx::padded(tile.count) * kGroup, begin / kGroup}, kGroup, at_.k,
-                  (end - begin) / kGroup, true);
+    blocks::round(probabilities + begin, kProbabilityStride, scores + begin, kScoreStride, count,
+                  end - begin);
+    multiply_(out, at_.out_stride, probabilities + begin, kProbabilityStride,
+              {bf16_at(at_.values), blocks::padded(tile.count) * kGroup, begin / kGroup}, kGroup, at_.k,
+              (end - begin) / kGroup, true);
   }
 
   /// Probabilities of a row relative to its new maximum; by how much what it has summed is too large.
@@ -148,15 +153,16 @@ class ForwardAmx {
 
   const ForwardArgs& args_;
   const ForwardTask& task_;
-  ForwardAmxScratch at_;
+  ForwardBf16Scratch at_;
   float* scratch_;
+  blocks::Multiply multiply_;
   ForwardRows rows_;
 };
 
 }  // namespace
 
-void forward_amx(const ForwardArgs& args, const ForwardTask& task, float* scratch) {
-  ForwardAmx(args, task, scratch).run();
+void forward_bf16(const ForwardArgs& args, const ForwardTask& task, float* scratch) {
+  ForwardBf16(args, task, scratch).run();
 }
 
 }  // namespace HWY_NAMESPACE
@@ -167,16 +173,16 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace red::ops {
 
-int64_t attention_forward_amx_piece(int64_t head_dim) {
-  return ForwardAmxScratch(head_dim).total;
+int64_t attention_forward_bf16_piece(int64_t head_dim) {
+  return ForwardBf16Scratch(head_dim).total;
 }
 
-void attention_forward_amx(const ForwardArgs& args, const ForwardTask& task, float* scratch) {
+void attention_forward_bf16(const ForwardArgs& args, const ForwardTask& task, float* scratch) {
 #if HWY_TARGETS & HWY_AVX3
-  N_AVX3::forward_amx(args, task, scratch);
+  N_AVX3::forward_bf16(args, task, scratch);
 #else
   (void)args, (void)task, (void)scratch;
-  RED_CHECK(false, "AMX in a program without AVX-512");
+  RED_CHECK(false, "bf16 arithmetic in a program without AVX-512");
 #endif
 }
 
