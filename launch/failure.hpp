@@ -3,18 +3,8 @@
 #pragma once
 
 #include <exception>
-#include <string>
-
-#include "base/error.hpp"
 
 namespace red::launch {
-
-/// What an exception means to the user.
-struct FailureText {
-  ExitCode code = ExitCode::internal;
-  std::string message;
-};
-FailureText describe_failure(const std::exception_ptr& failure);
 
 /// For main, when MPI does not run: prints what went wrong and returns the exit code. On several ranks it
 /// starts MPI, so that one of them prints the first failure, also one that only some ranks have; then it does

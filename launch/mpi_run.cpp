@@ -7,7 +7,6 @@
 
 #include "base/error.hpp"
 #include "base/log.hpp"
-#include "launch/failure.hpp"
 
 namespace red::launch {
 namespace {
@@ -33,8 +32,7 @@ int run_under_mpi(const parallel::MpiOptions& options,
     return body(environment);
   } catch (...) {
     // Not left to main: unwinding would end MPI, which waits for ranks that wait for this one.
-    const FailureText failure = describe_failure(std::current_exception());
-    environment.fail(static_cast<int>(failure.code), failure.message);
+    environment.fail(std::current_exception());
   }
 }
 

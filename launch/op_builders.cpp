@@ -19,10 +19,6 @@ using ops::Transpose;
 
 namespace {
 
-double elements(const Tensor& t) {
-  return static_cast<double>(t.size());
-}
-
 /// What attention works on.
 struct AttentionProblem {
   Tensor q, keys, values, o, lse, d_o, delta, dq, dk, dv;
@@ -105,6 +101,10 @@ std::vector<int32_t> spread_ids(int64_t count, int64_t vocab) {
 }
 
 }  // namespace
+
+double elements(const Tensor& t) {
+  return static_cast<double>(t.size());
+}
 
 double num_bytes(const Tensor& t) {
   return static_cast<double>(t.size()) * static_cast<double>(size_of(t.dtype));

@@ -124,6 +124,7 @@ OpBuild factored_step(const ParameterSizes& sizes);
 /// Of a step of a model with so many parameters, by name.
 OpBuild step_scalars(int64_t num_parameters);
 
+double elements(const Tensor& t);
 double num_bytes(const Tensor& t);
 
 }  // namespace red::launch

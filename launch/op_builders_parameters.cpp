@@ -8,10 +8,6 @@
 namespace red::launch {
 namespace {
 
-double elements(const Tensor& t) {
-  return static_cast<double>(t.size());
-}
-
 struct AdafactorProblem {
   Tensor p, g, sum_u2, sum_p2;
   ops::AdafactorScalars scalars;

@@ -79,18 +79,23 @@ class StepCases {
     return 1 + (layout.decoder_stages > 1 ? 1 : 0) + (layout.encoder_stages > 0 ? 1 : 0);
   }
 
+  /// Elements of the tied embedding on stages that hold it beside its owner.
+  int64_t shared() const {
+    return (embedding_holders() - 1) * config_.model.vocab_size * config_.model.d_model;
+  }
+
   void add_gradients() {
-    const int64_t ranks = config_.parallel.data, others = embedding_holders() - 1;
+    const int64_t ranks = config_.parallel.data;
     const int64_t embedding = config_.model.vocab_size * config_.model.d_model;
-    add_elements("gradients of embedding and gains to zero", ranks * (embedding * (1 + others) + gains_),
+    add_elements("gradients of embedding and gains to zero", ranks * (embedding + shared() + gains_),
                  zeros(matrix_.rows, matrix_.cols, DType::fp32));
     if (ranks > 1) {
       const DType sent = config_.train.gradient_dtype;
-      const int64_t held = all_ + others * embedding;
+      const int64_t held = all_ + shared();
       add_elements("gradients into buckets", ranks * held, copied(DType::fp32, sent));
       if (sent != DType::fp32) add_elements("gradients from buckets", held, copied(sent, DType::fp32));
     }
-    add_elements("embedding's gradients of other stages", others * embedding,
+    add_elements("embedding's gradients of other stages", shared(),
                  sums(matrix_.rows, matrix_.cols, DType::fp32));
     add_elements("gradient norm", all_, gradient_norm(matrix_));
     const auto count = static_cast<int64_t>(specs_.size());
@@ -108,10 +113,9 @@ class StepCases {
 
   /// Each rank's share of the updated weights goes to the other data ranks.
   void add_weights() {
-    if (dtype_ == DType::bf16) add_elements("weights to bf16", all_ - gains_, copied(DType::fp32, dtype_));
-    const int64_t ranks = config_.parallel.data;
+    const int64_t ranks = config_.parallel.data, held = all_ + shared();
+    if (dtype_ == DType::bf16) add_elements("weights to bf16", held - gains_, copied(DType::fp32, dtype_));
     if (ranks == 1) return;
-    const int64_t held = all_ + (embedding_holders() - 1) * config_.model.vocab_size * config_.model.d_model;
     add_elements("weights into buckets", held, copied(dtype_, dtype_));
     add_elements("weights from buckets", (ranks - 1) * held, copied(dtype_, dtype_));
   }

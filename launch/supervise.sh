@@ -16,7 +16,7 @@ usage: launch/supervise.sh [OPTIONS] -- COMMAND [ARGUMENTS...]
   --run-dir FOLDER   of the run: progress is a newer checkpoint there, and makes the count begin again
   --max-same-step N  with --run-dir: starts nothing again that died N times in a row in the same step (default 3; 0: does),
                      and says which samples that step has and how to leave them out
-SIGTERM, SIGINT, SIGUSR1: the command saves and leaves; SIGTERM or SIGINT three seconds after that or later: it is killed, and the
+SIGTERM, SIGINT, SIGUSR1: the command saves and leaves; SIGTERM or SIGINT four seconds after that or later: it is killed, and the
 code is 143.
 Ends with the command's code. Started again: 1, 4, 6, 7, 8 and death by a signal; not 0 (done), 2 and 3 (configuration, data),
 5 (not finite: it would be again), 9 (a machine is not fit) or 75 (asked to stop; death by SIGUSR1 is that too).

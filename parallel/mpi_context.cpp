@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/check.hpp"
+#include "base/failure.hpp"
 #include "base/log.hpp"
 
 namespace red::parallel {
@@ -48,16 +49,6 @@ void end_daemon_of_launcher() {
   std::ifstream in(fmt::format("/proc/{}/comm", parent));
   std::string name;
   if (std::getline(in, name) && (name == "orted" || name == "prted")) kill(parent, SIGTERM);
-}
-
-struct Verdict {
-  int exit_code;
-  std::string text;
-};
-Verdict verdict_on(const std::exception& error) {
-  const auto* own = dynamic_cast<const Error*>(&error);
-  if (own != nullptr) return {static_cast<int>(own->code()), error.what()};
-  return {static_cast<int>(ExitCode::internal), fmt::format("unexpected: {}", error.what())};
 }
 
 }  // namespace
@@ -181,34 +172,27 @@ void MpiContext::wait_until(const std::function<bool()>& done, std::string_view 
   channel_.end_wait();
 }
 
-void MpiContext::announce(const std::exception& error) {
-  const Verdict verdict = verdict_on(error);
-  print(channel_.abort(verdict.exit_code, verdict.text));
-}
-
-void MpiContext::print(const Failure& first) {
+Failure MpiContext::announce(const std::exception_ptr& failure) {
+  const FailureText text = describe_failure(failure);
+  const Failure first = channel_.abort(static_cast<int>(text.code), text.message);
   std::fflush(nullptr);
-  if (first.speaker != world_rank_ || channel_.is_told()) return;
-  log::rank_error("{}", first.text);
-  channel_.told();
+  if (first.speaker == world_rank_ && !channel_.is_told()) {
+    log::rank_error("{}", first.text);
+    channel_.told();
+  }
+  return first;
 }
 
-void MpiContext::fail(int exit_code, std::string_view text) {
+void MpiContext::fail(const std::exception_ptr& failure) {
   // The launcher ends all ranks as soon as one has left. This one leaves by itself, and soon.
   std::signal(SIGTERM, SIG_IGN);
-  const Failure first = channel_.abort(exit_code, text);
+  const Failure first = announce(failure);
   if (on_failure_) std::exchange(on_failure_, {})(first);
-  print(first);
   channel_.linger(kLingerSeconds);
   const bool cut_off = channel_.cut_off();
   channel_.close();
   if (cut_off) end_daemon_of_launcher();
   _exit(first.exit_code);
-}
-
-void MpiContext::fail(const std::exception& error) {
-  const Verdict verdict = verdict_on(error);
-  fail(verdict.exit_code, verdict.text);
 }
 
 }  // namespace red::parallel

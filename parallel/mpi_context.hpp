@@ -41,11 +41,10 @@ class MpiContext {
 
   /// As MpiEnvironment's, for all who have no environment.
   void on_failure(std::function<void(const Failure&)> hook) { on_failure_ = std::move(hook); }
-  [[noreturn]] void fail(int exit_code, std::string_view text);
-  [[noreturn]] void fail(const std::exception& error);
-  /// The first half of fail(), for who has to unwind first: all ranks know of the failure, and if this one
-  /// hangs on its way out it is ended all the same.
-  void announce(const std::exception& error);
+  [[noreturn]] void fail(const std::exception_ptr& failure);
+  /// The first half of fail(), for who has to unwind first: all ranks know of the failure, it is printed, and
+  /// if this rank hangs on its way out it is ended all the same. Returns the run's first failure.
+  Failure announce(const std::exception_ptr& failure);
 
   /// From now on progress() advances it, until it is done.
   void activate(MpiOperation& operation) { active_.push_back(&operation); }
@@ -66,8 +65,6 @@ class MpiContext {
   bool is_first_without_shared_memory() { return !std::exchange(told_no_shared_memory_, true); }
 
  private:
-  void print(const Failure& first);
-
   template <class Operation>
   struct Pool {
     std::vector<std::unique_ptr<Operation>> all;

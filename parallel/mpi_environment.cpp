@@ -40,12 +40,12 @@ MpiEnvironment::MpiEnvironment(const MpiOptions& options) {
 }
 
 MpiEnvironment::~MpiEnvironment() {
-  if (std::uncaught_exceptions() != 0) fail(static_cast<int>(ExitCode::internal), "left by an exception");
+  if (std::uncaught_exceptions() != 0) fail(std::make_exception_ptr(LogicError("left by an exception")));
   try {
     Request request = world_->barrier();
     world_->wait(request, "the end of the run");
-  } catch (const std::exception& error) {
-    fail(error);
+  } catch (...) {
+    fail(std::current_exception());
   }
   world_.reset();
   context_->channel().close();

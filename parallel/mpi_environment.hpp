@@ -1,7 +1,7 @@
 // MPI from its start to its end, and the communicator of all ranks. One object in main, made first and gone
 // last. When a rank fails, fail() ends the run on every rank with the exit code of the first failure:
 //   MpiEnvironment environment(options);
-//   try { run(environment.world()); } catch (const std::exception& error) { environment.fail(error); }
+//   try { run(environment.world()); } catch (...) { environment.fail(std::current_exception()); }
 #pragma once
 
 #include <exception>
@@ -38,9 +38,7 @@ class MpiEnvironment {
 
   /// Tells all ranks; exactly one of them prints the text of the run's first failure. Ends the process with
   /// that failure's exit code: MPI may be beyond an orderly end, so nothing else is tried.
-  [[noreturn]] void fail(int exit_code, std::string_view text) { context_->fail(exit_code, text); }
-  /// The same with the exit code that belongs to the error.
-  [[noreturn]] void fail(const std::exception& error) { context_->fail(error); }
+  [[noreturn]] void fail(const std::exception_ptr& failure) { context_->fail(failure); }
 
  private:
   bool finalizes_ = false;

@@ -81,9 +81,9 @@ void NcclContext::look(const Look& body) {
   polling_ = true;
   try {
     body();
-  } catch (const std::exception& error) {
+  } catch (...) {
     polling_ = false;
-    mpi_->announce(error);
+    mpi_->announce(std::current_exception());
     throw;
   }
   polling_ = false;
@@ -130,8 +130,8 @@ void NcclContext::wait_for_stream(const std::function<bool()>& idle) {
 void NcclContext::in_order(const std::function<void()>& work) noexcept {
   try {
     work();
-  } catch (const std::exception& error) {
-    mpi_->fail(error);
+  } catch (...) {
+    mpi_->fail(std::current_exception());
   }
 }
 

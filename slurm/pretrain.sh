@@ -8,7 +8,7 @@
 # Environment: RUN_DIR, RUNS, DATA_CONFIG, TUNING_DATA_CONFIG (slurm/site.env); INITIALIZE_FROM, in place of RUNS/MODEL; MODEL, LAYOUT, MICRO_BATCH in place of the script's own;
 # SITE_PREFLIGHT=stop, exclude, report or off: what becomes of a job with a machine that is not fit;
 # OPTIONS: more options of `redllm train`, such as "--train.steps=1000"; MAX_RESTARTS (default 3), without progress.
-# shellcheck shell=bash disable=SC2154 # the script that sources this sets its variables
+# shellcheck shell=bash disable=SC2154,SC2317 # the script that sources this sets its variables; handlers of signals are reached
 set -euo pipefail
 script=$(realpath "$script")
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -321,17 +321,20 @@ check_allocation
 mkdir -p "$run_dir"
 asked=no asked_at=0 hand_on=USR1 child='' code=0
 # Before training there is nothing to save: the job goes back into the queue.
-on_signal() {
+on_signal() { # on_signal NAME, which counts as in launch/supervise.sh
   if [ "$asked" = no ]; then
     asked=yes asked_at=$SECONDS
-  elif [ $((SECONDS - asked_at)) -gt 3 ]; then
+  elif [ "$1" != USR1 ] && [ $((SECONDS - asked_at)) -gt 3 ]; then
     hand_on=TERM # asked again: what does not save is to be killed
   fi
 }
 serve() {
   [ "$asked" = no ] || kill -"$hand_on" "$child" 2>/dev/null || :
 }
-trap on_signal USR1 TERM INT
+for name in USR1 TERM INT; do
+  # shellcheck disable=SC2064 # the name is meant now
+  trap "on_signal $name" "$name"
+done
 say_binding
 known=$(num_unfit)
 try_machines

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <random>
 #include <thread>
+#include <utility>
 
 #include "base/error.hpp"
 #include "checkpoint/exchange.hpp"
@@ -80,6 +81,7 @@ void RunSession::step_done(int64_t step) {
 }
 
 void RunSession::end(int exit_code, std::string_view reason, bool speaks) noexcept {
+  if (std::exchange(has_ended_, true)) return;
   if (speaks)
     log_end(run_dir_, start_.holder.id, {seconds_since_1970(), exit_code, std::string(reason), step_});
   if (lock_) lock_->release();

@@ -29,7 +29,7 @@ class RunSession {
   void returned(const RunReturn& r) noexcept;
   /// Throws ConfigError, on rank 0, when another run has taken the folder over.
   void step_done(int64_t step);
-  /// The last act, once. `speaks` on the one rank that writes down how it ended.
+  /// The last act; of several the first counts. `speaks` on the one rank that writes down how it ended.
   void end(int exit_code, std::string_view reason, bool speaks) noexcept;
 
  private:
@@ -38,6 +38,7 @@ class RunSession {
   const std::filesystem::path run_dir_;
   RunStart start_;
   int64_t step_ = 0;
+  bool has_ended_ = false;
   std::unique_ptr<RunLock> lock_;   ///< rank 0
   std::unique_ptr<StepMark> mark_;  ///< rank 0, while it trains
 };

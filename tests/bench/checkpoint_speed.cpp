@@ -137,8 +137,8 @@ int main(int argc, char** argv) {
       json["open_8b_s"] = seconds_to_open_8b(folder / "large");
       fmt::print("{}\n", json.dump());
     }
-  } catch (const std::exception& error) {
-    environment.fail(error);
+  } catch (...) {
+    environment.fail(std::current_exception());
   }
   return 0;
 }

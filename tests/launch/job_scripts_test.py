@@ -335,6 +335,10 @@ class Supervisor(Scripts):
         done = self.supervise(TRAINS, "--run-dir", "run")
         self.assertEqual(done.returncode, 75, done.stdout)
 
+    def test_a_request_is_repeated_until_it_is_heard(self):
+        done = self.supervise("n=0; trap 'n=$((n + 1)); [ $n -lt 3 ] || exit 75' USR1; kill -USR1 $(<pid); while :; do sleep 0.05; done")
+        self.assertEqual(done.returncode, 75, done.stdout)
+
     def test_a_second_signal_kills(self):
         # Within three seconds it is the same request.
         done = self.supervise("(kill -TERM $(<pid); sleep 4; kill -TERM $(<pid)) & trap '' USR1; while :; do sleep 0.1; done")

@@ -23,7 +23,7 @@ TEST(AbortChannel, ExceptionOnAnyRankEndsAllWithItsCode) {
   expect_end(run("throw"), 3, "rank 1 error: token file broken.bin ends early");
   expect_end(run("throw0"), 3, "rank 0 error: token file broken.bin ends early");
   expect_end(run("throw0", 1), 3, "error: token file broken.bin ends early");
-  expect_end(run("unexpected"), 1, "rank 1 error: unexpected: somebody's vector");
+  expect_end(run("unexpected"), 1, "rank 1 error: internal error: somebody's vector");
 }
 
 TEST(AbortChannel, TheSameExceptionOnAllRanksIsPrintedOnce) {

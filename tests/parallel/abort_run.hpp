@@ -63,7 +63,8 @@ inline int count(const std::string& text, const std::string& part) {
 inline void expect_end(const Outcome& outcome, int exit_code, const std::string& message) {
   EXPECT_EQ(outcome.exit_code, exit_code) << outcome.output;
   EXPECT_EQ(count(outcome.output, message), 1) << "expected: " << message << "\n" << outcome.output;
-  EXPECT_EQ(count(outcome.output, " error: "), 1) << outcome.output;
+  EXPECT_EQ(count(outcome.output, " error: ") - count(outcome.output, " internal error: "), 1)
+      << outcome.output;
   EXPECT_EQ(count(outcome.output, "all steps done"), 0);
   EXPECT_LT(outcome.seconds, 30);
   EXPECT_FALSE(outcome.processes_left);

@@ -77,8 +77,8 @@ int main_of(int argc, char** argv) {
   log::set_rank(environment.rank(), environment.size());
   try {
     run(mode, environment);
-  } catch (const std::exception& error) {
-    environment.fail(error);
+  } catch (...) {
+    environment.fail(std::current_exception());
   }
   return 0;
 }

@@ -61,8 +61,8 @@ int main_of(int argc, char** argv) {
   log::set_rank(mpi.rank(), mpi.size());
   try {
     run(mode.substr(0, dash), mode.substr(dash + 1), mpi);
-  } catch (const std::exception& error) {
-    mpi.fail(error);
+  } catch (...) {
+    mpi.fail(std::current_exception());
   }
   return 0;
 }

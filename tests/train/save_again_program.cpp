@@ -63,8 +63,8 @@ int main_of(int argc, char** argv) {
     if (argc != 4) throw ConfigError("usage: save_again_program red|dec FROM TO");
     const auto kind = std::string_view(argv[1]) == "red" ? model::Kind::red : model::Kind::dec;
     save_in_every_layout(mpi, kind, argv[2], argv[3]);
-  } catch (const std::exception& error) {
-    mpi.fail(error);
+  } catch (...) {
+    mpi.fail(std::current_exception());
   }
   return 0;
 }
