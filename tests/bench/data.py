@@ -76,7 +76,7 @@ def waiting(model: pathlib.Path, files: list[pathlib.Path], vocab_size: int, thr
     run(engine.PROGRAM, "data", "build", "--tokenizer", model, "--out", tokens, "--workers", threads, *files)
     run(engine.PROGRAM, "train", "--config=configs/bench/red_tiny.ini", f"--model.vocab_size={vocab_size}", f"--train.threads={threads}",
         f"--data.tokenizer={model}", f"--data.source.text.tokens={tokens}", f"--train.run_dir={run_dir}", "--train.steps=60",
-        "--train.log_every=1", "--checkpoint.every=0")
+        "--schedule.kind=constant", "--train.log_every=1", "--checkpoint.every=0")
     steps = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()][1:]  # the first one warms up
     whole = sum(step["step_s"] for step in steps)
     return {"model": "red_tiny", "threads": threads, "steps": len(steps), "step_s": whole / len(steps),
