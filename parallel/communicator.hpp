@@ -19,7 +19,9 @@ namespace red::parallel {
 enum class ReduceOp { sum, max, min };
 
 /// One operation under way. Move-only; must be waited for before it dies, and so must the memory it uses. Its
-/// Impl goes back to the backend that made it, so that a step makes no new ones.
+/// Impl goes back to the backend that made it, so that a step makes no new ones. An empty one is done: wait()
+/// returns at once and test() says true. A call may give one back (nothing to move, one rank, an operation
+/// that was waited for within it), so it never means that there was no call.
 class Request {
  public:
   class Impl;  // of the backend (parallel/request_impl.hpp)
@@ -30,7 +32,7 @@ class Request {
   Request() = default;
   explicit Request(Impl* impl) : impl_(impl) {}
   Impl* get() const { return impl_.get(); }
-  explicit operator bool() const { return impl_ != nullptr; }
+  explicit operator bool() const { return impl_ != nullptr; }  ///< false: done, or never begun
 
  private:
   std::unique_ptr<Impl, GiveBack> impl_;

@@ -4,6 +4,7 @@
 #include <exception>
 #include <numeric>
 #include <string_view>
+#include <utility>
 
 #include "base/check.hpp"
 #include "base/log.hpp"
@@ -225,10 +226,10 @@ void ParameterShards::begin_reduction(std::size_t index) {
 }
 
 void ParameterShards::finish_reduction(Staging& staging) {
-  if (!staging.request) return;
+  if (staging.bucket == nullptr) return;
   data_.wait(staging.request, "reduce-scatter of gradients");
+  const Bucket& bucket = *std::exchange(staging.bucket, nullptr);
   if (gradient_dtype_ == DType::fp32) return;
-  const Bucket& bucket = *staging.bucket;
   ops::copy(stream_, bucket.received, staged(staging, bucket, gradient_dtype_).row_range(data_.rank(), 1));
 }
 
@@ -242,14 +243,16 @@ void ParameterShards::layer_done(const model::LayerOfParameter& layer) {
   }
 }
 
-/// A bucket has arrived when its staging memory went to a later one, or when its request is done.
+/// A bucket has arrived when its staging memory went to a later one, or was read, or when its request is
+/// done.
 void ParameterShards::measure_hidden_share() {
   int64_t arrived = 0, all = 0;
   for (std::size_t i = 0; i < buckets_.size(); ++i) {
     all += buckets_[i].chunk;
     if (i >= next_bucket_) continue;
     Staging& staging = staging_[i % 2];
-    if (i + 2 < next_bucket_ || !staging.request || data_.test(staging.request)) arrived += buckets_[i].chunk;
+    if (i + 2 < next_bucket_ || staging.bucket == nullptr || data_.test(staging.request))
+      arrived += buckets_[i].chunk;
   }
   hidden_share_ = all == 0 ? 1.0 : static_cast<double>(arrived) / static_cast<double>(all);
 }

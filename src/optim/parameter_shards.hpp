@@ -118,7 +118,7 @@ class ParameterShards {
   struct Staging {
     Tensor memory;  ///< room for (ranks, chunk) of any bucket; the second lies right behind the first
     parallel::Request request;
-    const Bucket* bucket = nullptr;  ///< on its way
+    const Bucket* bucket = nullptr;  ///< on its way, though its request may be empty: sent, and not yet read
   };
 
   static std::vector<Bucket> make_buckets(const std::vector<ParameterShard>& shards, int num_data,

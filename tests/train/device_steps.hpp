@@ -17,7 +17,8 @@ struct StepCase {
   parallel::Layout layout;  ///< {data, tensor, encoder stages, decoder stages, sequence parallelism}
   parallel::PipelineSchedule schedule = parallel::PipelineSchedule::one_forward_one_backward;
   model::Precision precision = model::Precision::fp32;
-  int micro_batches = 3;  ///< of each data rank
+  int micro_batches = 3;          ///< of each data rank
+  DType gradients = DType::fp32;  ///< on their way between data ranks
 };
 
 /// As small as the layout allows.
@@ -34,6 +35,7 @@ inline config::RunConfig tiny_config(const StepCase& which) {
   config.parallel = which.layout;
   config.pipeline_schedule = which.schedule;
   config.train.precision = which.precision;
+  config.train.gradient_dtype = which.gradients;
   config.train.global_batch = which.micro_batches * which.layout.data;
   return config;
 }

@@ -88,7 +88,7 @@ std::vector<Case> cases(int num_ranks) {
   return result;
 }
 
-/// One of each axis, and of several; bf16, and the other schedules.
+/// One of each axis, and of several; bf16, also of gradients on their way, and the other schedules.
 std::vector<Case> overlap_cases(int num_ranks) {
   using model::Kind;
   using model::Precision;
@@ -98,6 +98,7 @@ std::vector<Case> overlap_cases(int num_ranks) {
               {Kind::dec, {1, 2, 0, 1, true}},
               {Kind::red, {1, 1, 1, 1, false}},
               {Kind::red, {2, 1, 0, 1, false}, {}, Precision::bf16},
+              {Kind::red, {2, 1, 0, 1, false}, {}, Precision::fp32, 3, DType::bf16},
               {Kind::dec, {1, 1, 0, 2, false}, PipelineSchedule::interleaved}};
     case 4:
       return {{Kind::red, {2, 1, 1, 1, false}},
@@ -176,6 +177,7 @@ TEST_F(NcclLayoutsTest, OverlapChangesNoBit) {
     const config::RunConfig config = tiny_config(which);
     const Outcome with = over_nccl(config, true, 2), without = over_nccl(config, false, 2);
     expect_same(with, without);
+    for (const double norm : without.norms) EXPECT_GT(norm, 0.0);
   }
 }
 
