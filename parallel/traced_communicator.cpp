@@ -37,9 +37,16 @@ TracedCommunicator::TracedCommunicator(std::unique_ptr<Communicator> inner, Trac
 Request TracedCommunicator::collective(Request request, const char* name, const Tensor& x) {
   if (log_.on()) {
     const std::string peers = fmt::format("{} of {} ranks", inner_.name(), inner_.size());
-    open_.push_back({request.get(), log_.begin_transfer({name, peers, bytes_of(x), {}, false, 0.0, 0.0})});
+    begun(request, {name, peers, bytes_of(x), {}, false, 0.0, 0.0});
   }
   return request;
+}
+
+/// Without a request nobody will say that it is done: it is.
+void TracedCommunicator::begun(const Request& request, TraceTransfer transfer) {
+  const int64_t number = log_.begin_transfer(std::move(transfer));
+  if (!request) return log_.end_transfer(number);
+  open_.push_back({request.get(), number});
 }
 
 Request TracedCommunicator::message(Request request, const Tensor& x, int peer, int tag, bool sends) {
@@ -49,8 +56,7 @@ Request TracedCommunicator::message(Request request, const Tensor& x, int peer, 
   std::string id = fmt::format("{} {}>{} tag {} number {}", inner_.name(), sends ? own : other,
                                sends ? other : own, tag, number);
   std::string peers = fmt::format("{} {} rank {}", inner_.name(), sends ? "to" : "from", other);
-  open_.push_back({request.get(), log_.begin_transfer({sends ? "send" : "receive", std::move(peers),
-                                                       bytes_of(x), std::move(id), sends, 0.0, 0.0})});
+  begun(request, {sends ? "send" : "receive", std::move(peers), bytes_of(x), std::move(id), sends, 0.0, 0.0});
   return request;
 }
 

@@ -44,6 +44,7 @@ class TracedCommunicator final : public Communicator {
 
   Request collective(Request request, const char* name, const Tensor& x);
   Request message(Request request, const Tensor& x, int peer, int tag, bool sends);
+  void begun(const Request& request, TraceTransfer transfer);
   void done(const Request::Impl* impl);
 
   std::unique_ptr<Communicator> owned_;  ///< of a part

@@ -4,11 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
+#include <thread>
 #include <vector>
 
 #include "parallel/device_communicator.hpp"
 #include "parallel/staged_communicator.hpp"
+#include "parallel/traced_communicator.hpp"
 #include "support/backend.hpp"
 
 namespace red::parallel {
@@ -170,6 +173,32 @@ TEST_F(NcclCommunicatorTest, WithoutOverlapTheBitsAreTheSame) {
     results.push_back(x.read());
   }
   EXPECT_EQ(results[0], results[1]);
+}
+
+// What is done at the call leaves no request that would end it in a trace.
+TEST_F(NcclCommunicatorTest, ATraceEndsWhatIsDoneAtTheCall) {
+  NcclOptions options;
+  options.overlap = false;
+  NcclCommunicator over_nccl(mpi_.world(), mpi_.context(), stream_, options);
+  TraceLog log;
+  TracedCommunicator world(over_nccl, log);
+  const auto x = numbered<float>(rank(), 4);
+  log.start();
+  Request request = world.all_reduce(x.tensor(1, 4), ReduceOp::sum);
+  world.wait(request, "test");
+  if (size() > 1) {
+    Request send = world.send(x.tensor(0, 4), next(), 1), receive = world.receive(x.tensor(0, 4), last(), 1);
+    world.wait(send, "test");
+    world.wait(receive, "test");
+  }
+  const double after = TraceLog::now();
+  std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  log.stop();
+  EXPECT_EQ(log.transfers().size(), size() > 1 ? 3U : 1U);
+  for (const TraceTransfer& transfer : log.transfers()) {
+    EXPECT_GE(transfer.end, transfer.begin) << transfer.name;
+    EXPECT_LE(transfer.end, after) << transfer.name;
+  }
 }
 
 TEST_F(NcclCommunicatorTest, WrongShapesAreRefused) {
