@@ -16,10 +16,12 @@
 
 namespace {
 std::atomic<time_t> seconds_later{0};
-}
+std::atomic<int> signal_meanwhile{0};
+}  // namespace
 
-/// The clock of this program, which a test may put forward.
+/// The clock of this program, which a test may put forward, and at which another signal may come.
 extern "C" int clock_gettime(clockid_t clock, timespec* now) {
+  if (const int signal = signal_meanwhile.exchange(0); signal != 0) std::raise(signal);
   const long result = syscall(SYS_clock_gettime, clock, now);
   now->tv_sec += seconds_later;
   return static_cast<int>(result);
@@ -39,6 +41,39 @@ TEST(StopSignal, TheSecondRequestEndsTheProcess) {
   EXPECT_EXIT(twice(3, SIGTERM), testing::ExitedWithCode(SIGINT), "");  // one request, handed on by two ways
   EXPECT_EXIT(twice(4, SIGTERM), testing::KilledBySignal(SIGTERM), "");
   EXPECT_EXIT(twice(4, SIGUSR1), testing::ExitedWithCode(SIGINT), "");  // repeated so that none is lost
+}
+
+TEST(StopSignal, OneThatComesWithinAnotherOneIsTheSecond) {
+  const auto nested = [] {
+    catch_stop_signals();
+    signal_meanwhile = SIGTERM;
+    std::raise(SIGUSR1);
+    std::_Exit(stop_signal());
+  };
+  EXPECT_EXIT(nested(), testing::ExitedWithCode(SIGUSR1), "");
+}
+
+TEST(StopSignal, TwoThreadsAtOnceAreOneRequest) {
+  constexpr std::size_t rounds = 20000;
+  constexpr time_t now = 1000;
+  std::vector<StopRequests> requests(rounds);
+  std::atomic<std::size_t> arrived{0};
+  std::atomic<int> ended{0};
+  const auto request_all = [&](int signal) {
+    for (std::size_t i = 0; i < rounds; ++i) {
+      ++arrived;
+      while (arrived < 2 * (i + 1)) std::this_thread::yield();
+      if (requests[i].ends_process(signal, now)) ++ended;
+    }
+  };
+  std::thread other(request_all, SIGINT);
+  request_all(SIGTERM);
+  other.join();
+  EXPECT_EQ(ended, 0);
+  for (StopRequests& request : requests) {
+    EXPECT_TRUE(request.signal() == SIGINT || request.signal() == SIGTERM);
+    EXPECT_TRUE(request.ends_process(SIGTERM, now + 4));
+  }
 }
 
 TEST(StopSignal, DoesNotDisturbProducts) {
