@@ -15,7 +15,7 @@ class SharedExchange final : public MpiOperation {
   /// Does the task in rounds of the ring: first those that reduce, then those that gather. An all-reduce of
   /// few elements takes one round, in which everyone shows all of them.
   void start(const BlockTask& task, SharedRing& ring);
-  /// Throws CommunicationError when another rank is at another task.
+  /// Throws LogicError when another rank is at another task: a defect, and not a lost rank.
   bool advance() override;
   void give_back() noexcept override;
 
