@@ -1,6 +1,6 @@
 // A task of attention's forward pass by the processor's bf16 arithmetic: as attention_forward_cpu.cpp cuts
-// it, with tiles of 64 queries and 192 keys, the products of which are done in blocks of 32. Shapes: k head
-// width, padded to whole 32s; scores and probabilities (kQueryTile, kKeyTile) row-major; panels:
+// it, with groups of 32 queries against tiles of 192 keys, the products of which are done in blocks of 32.
+// Shapes: k head width, padded to whole 32s; scores and probabilities (kGroup, kKeyTile) row-major; panels:
 // device/avx512_bf16.hpp.
 #include <algorithm>
 #include <cmath>
@@ -20,7 +20,7 @@
 namespace red::ops {
 namespace {
 
-constexpr int64_t kQueryTile = 64, kKeyTile = 192, kGroup = 32;  // a group: queries of one block
+constexpr int64_t kKeyTile = 192, kGroup = 32;  // a group: queries of one block
 // No powers of two: rows fall into different cache sets.
 constexpr int64_t kScoreStride = kKeyTile + 16, kProbabilityStride = kKeyTile + 32;
 
@@ -28,14 +28,14 @@ constexpr int64_t kScoreStride = kKeyTile + 16, kProbabilityStride = kKeyTile + 
 struct ForwardBf16Scratch {
   explicit ForwardBf16Scratch(int64_t head_dim)
       : k(blocks::padded(head_dim)), query_stride(k + 32), out_stride(k + 16) {
-    out = kQueryTile * kScoreStride;
+    out = kGroup * kScoreStride;
     queries = out + kRows * out_stride;
     keys = queries + kRows * query_stride / 2;
     values = keys + kKeyTile * k / 2;
     probabilities = values + kKeyTile * k / 2;
-    total = probabilities + kQueryTile * kProbabilityStride / 2;
+    total = probabilities + kGroup * kProbabilityStride / 2;
   }
-  static constexpr int64_t kRows = blocks::padded(kAttentionQueryBlock) + kGroup;
+  static constexpr int64_t kRows = blocks::padded(kAttentionQueryBlock);
   int64_t k, query_stride, out_stride;
   int64_t scores = 0;     // fp32
   int64_t out;            // fp32 (kRows, k), not yet divided by the denominator
