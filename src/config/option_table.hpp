@@ -17,7 +17,8 @@ using SourceOption = Option<data::SourceConfig>;
 /// All keys with a fixed name, by section in the order of the documentation.
 const std::vector<RunOption>& run_options();
 
-/// Those of [data]: a part of run_options().
+/// Those of [train] and of [data]: parts of run_options().
+void add_train_options(std::vector<RunOption>& table);
 void add_data_options(std::vector<RunOption>& table);
 
 /// The keys of a [data.source.NAME] section; their section is "data.source.NAME".
