@@ -88,11 +88,12 @@ void PipelineExecutor::post_ahead(const parallel::Program& program, std::size_t 
                                   std::span<const data::MicroBatch> batches) {
   for (const auto& [ahead, action] :
        {std::pair{&activation_, Action::receive_activation}, {&memory_, Action::receive_memory}}) {
-    if (ahead->request) continue;
+    if (ahead->posted) continue;
     std::size_t& next = ahead->instruction;
     for (next = std::max(next, now); next < program.size() && program[next].action != action;) ++next;
-    if (next < program.size())
-      ahead->request = begin_receive(program[next], arrival_of(program[next], batches));
+    if (next == program.size()) continue;
+    ahead->request = begin_receive(program[next], arrival_of(program[next], batches));
+    ahead->posted = true;
   }
 }
 
@@ -182,17 +183,22 @@ parallel::Request PipelineExecutor::begin_receive(const Instruction& x, const Te
   return pipeline_.receive(target, shape_.stage_of(x.peer), tag);
 }
 
+void PipelineExecutor::finish(Ahead& ahead, std::string_view what) {
+  pipeline_.wait(ahead.request, what);
+  ahead.posted = false;
+}
+
 /// Waits for it.
 void PipelineExecutor::receive(const Instruction& x, MessageKind kind, model::ForwardMode mode) {
   const std::string_view what = what_of(kind);
   if (kind == MessageKind::gradient) return pipeline_.wait(state_of(x).gradient, what);
   model::Stage& stage = stage_of(x);
   if (mode == model::ForwardMode::train && kind == MessageKind::activation) {
-    pipeline_.wait(activation_.request, what);
+    finish(activation_, what);
     return stage.take_arrived_activation(slot_of(x));
   }
   if (mode == model::ForwardMode::train && kind == MessageKind::memory) {
-    pipeline_.wait(memory_.request, what);
+    finish(memory_, what);
     return stage.take_arrived_memory(slot_of(x));
   }
   parallel::Request request = begin_receive(x, tensor_of(x, kind, false));

@@ -50,7 +50,8 @@ class PipelineExecutor {
   /// The next receive of one kind, posted before its instruction.
   struct Ahead {
     std::size_t instruction = 0;  ///< its number in the program
-    parallel::Request request;    ///< none: not posted
+    bool posted = false;          ///< its message may be empty, and its request too
+    parallel::Request request;
   };
 
   void post_ahead(const parallel::Program& program, std::size_t now,
@@ -59,6 +60,7 @@ class PipelineExecutor {
   void load(const parallel::Instruction& instruction, std::span<const data::MicroBatch> batches);
   void send(const parallel::Instruction& instruction, parallel::MessageKind kind, model::ForwardMode mode);
   parallel::Request begin_receive(const parallel::Instruction& instruction, const Tensor& target);
+  void finish(Ahead& ahead, std::string_view what);
   void receive(const parallel::Instruction& instruction, parallel::MessageKind kind, model::ForwardMode mode);
   /// What a message of this kind carries, at its sender or where it is received.
   Tensor tensor_of(const parallel::Instruction& instruction, parallel::MessageKind kind, bool sends);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "fakes/nccl_state.hpp"
+#include "parallel/checked_communicator.hpp"
 #include "parallel/nccl_communicator.hpp"
 #include "train/device_steps.hpp"
 
@@ -81,6 +82,23 @@ TEST_F(NcclConnectionsTest, WhatDoesNotTrainConnectsWhatItNeeds) {
     stream_.set_progress_hook({});
   }
   EXPECT_LT(connections[0], connections[1]);
+}
+
+// Of one token only the first of two tensor ranks has its share; what the other one receives is empty, and
+// received once.
+TEST_F(NcclConnectionsTest, AnEmptyMessageIsReceivedOnce) {
+  if (mpi_.size() != 4) GTEST_SKIP() << "two stages of two tensor ranks";
+  const config::RunConfig config = tiny_config({model::Kind::dec, {1, 2, 0, 2, true}});
+  parallel::CheckedCommunicator world(std::make_unique<parallel::NcclCommunicator>(
+      mpi_.world(), mpi_.context(), stream_, parallel::NcclOptions()));
+  parallel::Mesh mesh(config.parallel, world, model::layout_limits(config.model));
+  const data::SyntheticProvider provider(0, 1, kVocabulary, 7);
+  train::Engine engine(train::training_options(config, {0, 1}), mesh, stream_);
+  train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch, 1, 1,
+                            0);
+  engine.initialize_parameters();
+  EXPECT_NO_THROW(engine.train_step(loader.load(0), 1e-3));
+  stream_.set_progress_hook({});
 }
 
 }  // namespace
