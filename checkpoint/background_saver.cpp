@@ -101,10 +101,7 @@ void BackgroundSaver::begin_writing() {
 
 void BackgroundSaver::at_step_boundary() {
   if (idle()) return;
-  if (request_) {
-    world_.wait(request_, "how far the checkpoint is");
-    conclude();
-  }
+  if (asked_) conclude();
   if (idle()) return;
   ask();
 }
@@ -112,8 +109,7 @@ void BackgroundSaver::at_step_boundary() {
 void BackgroundSaver::finish() {
   auto reminder = std::chrono::steady_clock::now() + kReminder;
   while (!idle()) {
-    if (!request_) ask();
-    world_.wait(request_, "how far the checkpoint is");
+    if (!asked_) ask();
     conclude();
     if (idle()) return;
     thread_.wait_for(kLook);
@@ -133,10 +129,13 @@ void BackgroundSaver::ask() {
   state_[0] = !busy && thread_.error() ? 1.0F : 0.0F;
   state_[1] = busy ? 1.0F : 0.0F;
   request_ = world_.all_reduce(make_tensor(state_, 2, 1), parallel::ReduceOp::max);
+  asked_ = true;
 }
 
-/// All ranks have the same state_ here, and so do the same.
+/// All ranks have the same state_ behind the wait, and so do the same.
 void BackgroundSaver::conclude() {
+  world_.wait(request_, "how far the checkpoint is");
+  asked_ = false;
   const bool failed = state_[0] > 0.0F, unfinished = state_[1] > 0.0F;
   switch (stage_) {
     case Stage::idle:

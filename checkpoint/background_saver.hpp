@@ -86,6 +86,7 @@ class BackgroundSaver {
   std::chrono::steady_clock::time_point begun_;
   float state_[2] = {};  ///< failed, unfinished: the larger of all ranks
   parallel::Request request_;
+  bool asked_ = false;  ///< and not concluded: the request may be empty
   std::optional<SaveResult> result_;
   IoThread thread_;  ///< last: ends before the rest
 };

@@ -18,6 +18,43 @@ namespace fs = std::filesystem;
 
 using BackgroundSaverTest = SaverTest;
 
+/// Has sums done when the call returns, and gives back no request.
+class SumsAtOnce final : public parallel::Communicator {
+ public:
+  explicit SumsAtOnce(parallel::Communicator& inner) : inner_(inner) {}
+
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  std::string_view name() const override { return inner_.name(); }
+  parallel::Request all_reduce(const Tensor& x, parallel::ReduceOp op) override {
+    parallel::Request request = inner_.all_reduce(x, op);
+    inner_.wait(request, "test");
+    return {};
+  }
+  parallel::Request reduce_scatter(const Tensor& receive, const Tensor& send) override {
+    return inner_.reduce_scatter(receive, send);
+  }
+  parallel::Request all_gather(const Tensor& receive, const Tensor& send) override {
+    return inner_.all_gather(receive, send);
+  }
+  parallel::Request broadcast(const Tensor& x, int root) override { return inner_.broadcast(x, root); }
+  parallel::Request send(const Tensor& x, int to, int tag) override { return inner_.send(x, to, tag); }
+  parallel::Request receive(const Tensor& x, int from, int tag) override {
+    return inner_.receive(x, from, tag);
+  }
+  parallel::Request barrier() override { return inner_.barrier(); }
+  void wait(parallel::Request& request, std::string_view what) override { inner_.wait(request, what); }
+  bool test(parallel::Request& request) override { return inner_.test(request); }
+  void poll() noexcept override { inner_.poll(); }
+  std::unique_ptr<parallel::Communicator> split(int color, int key, std::string_view name) override {
+    return inner_.split(color, key, name);
+  }
+  double wait_seconds() const override { return inner_.wait_seconds(); }
+
+ private:
+  parallel::Communicator& inner_;
+};
+
 TEST_F(BackgroundSaverTest, WritesTheBytesOfTheMomentAndOfSave) {
   Source from = source(1);
   save(folder() / "at_once", metadata_of(3), from.owned.shards(), world());
@@ -52,6 +89,23 @@ TEST_F(BackgroundSaverTest, SavesOneAfterAnother) {
     EXPECT_FALSE(saver.take_result());
     EXPECT_EQ(count_wrong(folder() / folder_name(step), step), 0);
   }
+}
+
+// A sum that leaves no request to wait for says how far all ranks are, as any other does.
+TEST_F(BackgroundSaverTest, GoesOnWhereSumsAreDoneAtTheCall) {
+  Source from = source(1);
+  SumsAtOnce ranks(world());
+  BackgroundSaver saver(folder(), {}, ranks);
+  begin(saver, 1, from);
+  SaveResult result{0, 0.0, "it never ends"};
+  for (int boundary = 0; boundary < 2000 && result.step == 0; ++boundary) {
+    saver.at_step_boundary();
+    if (auto news = saver.take_result()) result = *news;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(result.error, "");
+  saver.finish();
+  EXPECT_EQ(count_wrong(folder() / folder_name(1), 1), 0);
 }
 
 TEST_F(BackgroundSaverTest, OneRankOutOfSpaceIsEverybodysResult) {
