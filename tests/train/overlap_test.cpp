@@ -104,6 +104,7 @@ TEST_F(OverlapTest, ChangesNoBit) {
       if (layout.data == 1) continue;
       config::RunConfig config = config_for(kind, layout);
       config.train.precision = number % 2 == 0 ? model::Precision::fp32 : model::Precision::bf16;
+      config.train.gradient_dtype = number % 3 == 0 ? DType::bf16 : DType::fp32;
       config.optimizer.factored = number % 4 > 1;
       config.optimizer.min_dim_to_factor = 16;
       if (layout.num_stages() > 1) config.pipeline_schedule = schedules[number % schedules.size()];
