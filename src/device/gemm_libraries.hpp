@@ -27,6 +27,9 @@ struct Bf16Products {
 /// Ours by AMX; nothing where the processor or the kernel does not let us.
 std::optional<Bf16Products> load_amx();
 
+/// Ours by AVX512_BF16's dot products of pairs; nothing where the processor has none.
+std::optional<Bf16Products> load_pairs();
+
 /// As GemmFunction; never loaded, never wrong.
 void plain_sgemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, float alpha,
                  const float* a, int64_t lda, const float* b, int64_t ldb, float beta, float* c, int64_t ldc);

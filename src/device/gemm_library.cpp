@@ -62,36 +62,27 @@ const GemmLibrary& usable(const Tried& tried) {
       name_of(tried.result.choice), tried.result.problem);
 }
 
-/// Our AMX products, where they are and compute rightly.
-const std::optional<detail::Bf16Products>& tried_amx() {
-  static const std::optional<detail::Bf16Products> tried = [] {
-    std::optional<detail::Bf16Products> amx = detail::load_amx();
-    if (!amx) return amx;
-    std::string problem = detail::check_gemm(amx->gemm);
-    if (problem.empty()) problem = detail::check_gemm(amx->rounded);
-    if (!problem.empty()) {
-      log::rank_warning("matrix products go without AMX: {}", problem);
-      amx.reset();
-    }
-    return amx;
-  }();
-  return tried;
+/// Our products by one arithmetic, where the processor has it and they are right.
+std::optional<detail::Bf16Products> checked(std::optional<detail::Bf16Products> ours, std::string_view name) {
+  if (!ours) return ours;
+  std::string problem = detail::check_gemm(ours->gemm);
+  if (problem.empty()) problem = detail::check_gemm(ours->rounded);
+  if (problem.empty()) return ours;
+  log::rank_warning("matrix products go without {}: {}", name, problem);
+  return std::nullopt;
 }
 
-/// `chosen`, with the best bf16 products there are: ours by AMX, its own, oneDNN's.
+/// `chosen`, with the best bf16 products there are: ours by AMX, by pairs, its own.
 GemmLibrary with_bf16(GemmLibrary chosen) {
-  if (const auto& amx = tried_amx()) {
-    chosen.bf16gemm = amx->gemm;
-    chosen.rounded_bf16gemm = amx->rounded;
-    chosen.amx = true;
-    chosen.description += "; bf16: AMX";
-    return chosen;
-  }
-  if (chosen.has_bf16_arithmetic()) return chosen;
-  const Tried& onednn = tried_onednn();
-  if (onednn.result.verdict != detail::Verdict::right || !onednn.gemm.has_bf16_arithmetic()) return chosen;
-  chosen.bf16gemm = onednn.gemm.bf16gemm;
-  chosen.description += fmt::format("; bf16: {}", onednn.gemm.description);
+  static const std::optional<detail::Bf16Products> amx = checked(detail::load_amx(), "AMX");
+  static const std::optional<detail::Bf16Products> pairs =
+      amx ? std::nullopt : checked(detail::load_pairs(), "AVX512_BF16");
+  const std::optional<detail::Bf16Products>& ours = amx ? amx : pairs;
+  if (!ours) return chosen;
+  chosen.bf16gemm = ours->gemm;
+  chosen.rounded_bf16gemm = ours->rounded;
+  chosen.amx = amx.has_value();
+  chosen.description += amx ? "; bf16: AMX" : "; bf16: AVX512_BF16";
   return chosen;
 }
 

@@ -51,8 +51,8 @@ bool gemm_usable(GemmChoice choice);
 /// The library to use. The result is the same object for the life of the process.
 const GemmLibrary& gemm_library(GemmChoice choice = GemmChoice::automatic);
 
-/// The same with bf16 products where the library has none of its own, as the automatic one is: ours by AMX
-/// where the processor has it, otherwise oneDNN's.
+/// The same with our own bf16 products where the processor has bf16 arithmetic, as the automatic one is: by
+/// AMX, otherwise by AVX512_BF16's dot products of pairs.
 const GemmLibrary& gemm_library_with_bf16(GemmChoice choice);
 
 }  // namespace red

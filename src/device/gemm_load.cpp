@@ -153,7 +153,7 @@ void onednn_bf16gemm(bool transpose_a, bool transpose_b, int64_t m, int64_t n, i
 
 /// Without AVX512_BF16 it converts to fp32 as we can, or refuses.
 bool onednn_has_bf16(const OneDnn& dnn) {
-  return dnn.bf16gemm != nullptr && dnn.cpu_isa != nullptr &&
+  return max_cpu() != MaxCpu::avx2 && dnn.bf16gemm != nullptr && dnn.cpu_isa != nullptr &&
          (dnn.cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 

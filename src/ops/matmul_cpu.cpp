@@ -20,10 +20,10 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-/// How many tiles there should be: each a few milliseconds of one core at most, so that communication makes
+/// How many tiles there should be: each some ten milliseconds of one core at most, so that communication makes
 /// progress in between, and enough for a handful of threads to end together where there is work for them.
-int64_t wanted_tiles(int64_t m, int64_t n, int64_t k) {
-  constexpr double most_flop = 550e6, least_flop = 4e6;
+int64_t wanted_tiles(int64_t m, int64_t n, int64_t k, double most_flop) {
+  constexpr double least_flop = 4e6;
   const double flop = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   const double for_threads = std::min(flop > 4e9 ? 16.0 : 8.0, flop / least_flop);
   return static_cast<int64_t>(std::ceil(std::max({1.0, flop / most_flop, for_threads})));
@@ -31,12 +31,13 @@ int64_t wanted_tiles(int64_t m, int64_t n, int64_t k) {
 
 }  // namespace
 
-MatmulTiles matmul_tiles(int64_t m, int64_t n, int64_t k) {
+MatmulTiles matmul_tiles(int64_t m, int64_t n, int64_t k, bool bf16_arithmetic) {
   // Each tile copies its rows of a and its columns of b into the library's own layout; measured against the
   // multiplication itself that costs about 12 / rows + 20 / cols (OpenBLAS and oneDNN, AVX2).
   constexpr double per_row = 12.0, per_col = 20.0;
   constexpr int64_t least_rows = 64, least_cols = 64;
-  const int64_t wanted = wanted_tiles(m, n, k), most_rows = ceil_div(m, least_rows),
+  // bf16 arithmetic is several times as fast.
+  const int64_t wanted = wanted_tiles(m, n, k, bf16_arithmetic ? 2200e6 : 550e6), most_rows = ceil_div(m, least_rows),
                 most_cols = ceil_div(n, least_cols);
   MatmulTiles best{m, n, 1, 1};
   double best_cost = 0.0;
@@ -67,13 +68,13 @@ void matmul(Stream& stream, const Tensor& c, const Tensor& a, Transpose transpos
     return;
   }
   const MatmulArgs args{c, a, b, ta, tb, alpha, beta};
-  const MatmulTiles tiles = matmul_tiles(m, n, k);
+  const GemmLibrary& gemm = stream.gemm();
+  const MatmulTiles tiles = matmul_tiles(m, n, k, a.dtype == DType::bf16 && gemm.has_bf16_arithmetic());
   // Neighbouring tasks share columns of b: its packed panel is still in the shared cache.
   const auto tile = [&](int64_t i) {
     const int64_t row = i % tiles.num_rows * tiles.rows, col = i / tiles.num_rows * tiles.cols;
     return Block{row, col, std::min(tiles.rows, m - row), std::min(tiles.cols, n - col)};
   };
-  const GemmLibrary& gemm = stream.gemm();
   const auto multiply_directly = [&]<class T>(auto gemm_function, T* result) {
     stream.parallel_for(tiles.count(), [&](int64_t i) {
       const Block part = tile(i);

@@ -17,7 +17,7 @@ struct MatmulTiles {
   int64_t count() const { return num_rows * num_cols; }
 };
 
-MatmulTiles matmul_tiles(int64_t m, int64_t n, int64_t k);
+MatmulTiles matmul_tiles(int64_t m, int64_t n, int64_t k, bool bf16_arithmetic);
 
 /// The size of `num` near-equal pieces of n: whole vectors, so that no piece but the last has a ragged edge.
 constexpr int64_t matmul_piece(int64_t n, int64_t num) {

@@ -59,7 +59,7 @@ TEST(Matmul, CallsTheProgressHookBetweenTiles) {
   stream.set_progress_hook([&] { ++calls; });
   matmul(stream, FloatTensor(1024, 512), FloatTensor(1024, 256), Transpose::no, FloatTensor(256, 512),
          Transpose::no);
-  EXPECT_EQ(calls, matmul_tiles(1024, 512, 256).count());
+  EXPECT_EQ(calls, matmul_tiles(1024, 512, 256, false).count());
   EXPECT_GE(calls, 8);
 }
 
@@ -67,18 +67,21 @@ TEST(MatmulTiles, CoverTheResultAndAreManyWhereTheWorkIsLarge) {
   for (const int64_t m : {1, 15, 64, 1000, 8192}) {
     for (const int64_t n : {1, 100, 4096, 32768}) {
       for (const int64_t k : {0, 1, 128, 16384}) {
-        const MatmulTiles tiles = matmul_tiles(m, n, k);
-        EXPECT_GE(tiles.rows * tiles.num_rows, m);
-        EXPECT_LT(tiles.rows * (tiles.num_rows - 1), m);
-        EXPECT_GE(tiles.cols * tiles.num_cols, n);
-        EXPECT_LT(tiles.cols * (tiles.num_cols - 1), n);
+        for (const bool bf16_arithmetic : {false, true}) {
+          const MatmulTiles tiles = matmul_tiles(m, n, k, bf16_arithmetic);
+          EXPECT_GE(tiles.rows * tiles.num_rows, m);
+          EXPECT_LT(tiles.rows * (tiles.num_rows - 1), m);
+          EXPECT_GE(tiles.cols * tiles.num_cols, n);
+          EXPECT_LT(tiles.cols * (tiles.num_cols - 1), n);
+        }
       }
     }
   }
-  EXPECT_EQ(matmul_tiles(64, 64, 64).count(), 1);
-  EXPECT_GE(matmul_tiles(256, 1024, 256).count(), 8);
-  EXPECT_GE(matmul_tiles(1024, 1024, 4096).count(), 16);
-  EXPECT_GE(matmul_tiles(128, 512, 8192).count(), 8);  // a weight gradient of a tiny model
+  EXPECT_EQ(matmul_tiles(64, 64, 64, false).count(), 1);
+  EXPECT_GE(matmul_tiles(256, 1024, 256, false).count(), 8);
+  EXPECT_GE(matmul_tiles(1024, 1024, 4096, false).count(), 16);
+  EXPECT_GE(matmul_tiles(128, 512, 8192, false).count(), 8);  // a weight gradient of a tiny model
+  EXPECT_LT(matmul_tiles(2048, 1024, 8192, true).count(), matmul_tiles(2048, 1024, 8192, false).count());
 }
 
 }  // namespace
