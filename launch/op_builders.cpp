@@ -321,7 +321,7 @@ OpBuild embedding_gradient(const RowSizes& s, int64_t vocab) {
 OpBuild cross_entropy(int64_t n, int64_t vocab, DType dtype) {
   return [=](OpMemory& memory) {
     const Tensor logits = memory.tensor(n, vocab, DType::fp32);
-    const Tensor d_logits = dtype == DType::fp32 ? logits : memory.tensor(n, vocab, dtype);
+    const Tensor d_logits = ops::logits_gradient(logits, dtype);
     const Tensor partials = memory.tensor(1, ops::kCrossEntropyPartialSize * n, DType::fp64);
     const Tensor sums = memory.tensor(2, 1, DType::fp64), log_p = memory.tensor(n, 1, DType::fp32);
     const int32_t* targets = memory.numbers(spread_ids(n, vocab));

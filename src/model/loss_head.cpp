@@ -33,7 +33,6 @@ LossHead::Saved LossHead::allocate_saved(Arena& arena, int64_t tokens) const {
 LossHead::Chunk LossHead::allocate_chunk(Arena& arena, int64_t tokens) const {
   Chunk chunk;
   chunk.logits = arena.allocate(tokens, num_columns());
-  chunk.d_logits = dtype() == DType::fp32 ? chunk.logits : arena.allocate(tokens, num_columns(), dtype());
   chunk.partials = arena.allocate<double>(tensor_.size(), ops::kCrossEntropyPartialSize * tokens);
   return chunk;
 }
@@ -62,7 +61,7 @@ void LossHead::forward(const PassContext& context, const DeviceBatch& batch, Sav
     const int64_t n = std::min(chunk_, tokens - begin);
     const ArenaScope scope(work);
     const Chunk chunk = allocate_chunk(work, n);
-    const Tensor y = normed.row_range(begin, n);
+    const Tensor y = normed.row_range(begin, n), d_logits = ops::logits_gradient(chunk.logits, dtype());
     logits(context, chunk.logits, y);
     const Tensor own_partials = chunk.partials.row_range(tensor_.at().rank, 1);
     const int32_t* targets = batch.targets + begin;
@@ -71,12 +70,12 @@ void LossHead::forward(const PassContext& context, const DeviceBatch& batch, Sav
                                 train ? ops::LogitsBecome::gradient : ops::LogitsBecome::nothing);
     tensor_.gather(chunk.partials, own_partials);
     ops::cross_entropy(s, sums, log_probability.empty() ? Tensor{} : log_probability.row_range(begin, n),
-                       train ? chunk.d_logits : Tensor{}, chunk.logits, chunk.partials, tensor_.at().rank,
+                       train ? d_logits : Tensor{}, chunk.logits, chunk.partials, tensor_.at().rank,
                        first_column_, targets, loss_mask, z_loss_);
     if (!train) continue;
-    matmul(s, saved.d_normed.row_range(begin, n), chunk.d_logits, Transpose::no, embedding_.value,
-           Transpose::no, scale_);
-    add_product_to_gradient(s, embedding_, chunk.d_logits, y, scale_);
+    matmul(s, saved.d_normed.row_range(begin, n), d_logits, Transpose::no, embedding_.value, Transpose::no,
+           scale_);
+    add_product_to_gradient(s, embedding_, d_logits, y, scale_);
   }
   if (train) tensor_.leave(saved.d_normed);
 }

@@ -46,8 +46,7 @@ class LossHead {
  private:
   /// Of n tokens at a time.
   struct Chunk {
-    Tensor logits;    ///< (n, V) fp32
-    Tensor d_logits;  ///< (n, V), in the place of the logits where it is fp32 too
+    Tensor logits;    ///< (n, V) fp32; their gradient takes their place
     Tensor partials;  ///< (tensor ranks, 3 n) fp64
   };
   DType dtype() const { return embedding_.value.dtype; }

@@ -74,7 +74,8 @@ HWY_ATTR void scale_row_of(T* y, const float* x, int64_t n, float factor) {
       n, [&](auto access, int64_t i) HWY_ATTR { access.store(hn::Mul(access.load(d, x + i), f), d, y + i); });
 }
 
-/// y = factor x; y may be x. One element, unless it is negative, gets 1 less.
+/// y = factor x; y may be x, or begin where x does: elements are read in order and not behind where y is
+/// written. One element, unless it is negative, gets 1 less.
 void gradient_row(DType dtype, std::byte* y, const float* x, int64_t n, float factor, int64_t target) {
   with_element(dtype, [&](auto e) HWY_ATTR {
     using T = decltype(e);

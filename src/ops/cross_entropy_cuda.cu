@@ -125,20 +125,25 @@ __global__ void losses_kernel(LossArgs a) {
   a.scales[token] = static_cast<float>((1.0 + 2.0 * a.z_loss * log_z) / total.sum * exp(own.max - total.max));
 }
 
-/// y = scale x, and 1 less at the target; 0 in rows that do not count.
+/// y = scale x, and 1 less at the target; 0 in rows that do not count. A block for each token; y may be x, or
+/// begin where x does: what the block writes at a time, all its threads have read, and more.
 template <int kN, class T>
 __global__ void gradient_kernel(RowsOf<T> y, RowsOf<const float> x, Tokens tokens, const float* scales) {
-  for_each_element<kN>(tokens.count, tokens.vocabulary, [&](auto lanes, int64_t token, int64_t col) {
-    constexpr int n = decltype(lanes)::value;
-    float v[n] = {};
-    if (tokens.loss_mask[token] != 0) {
-      load(v, x.at(token, col));
-      const int64_t target = tokens.own_target(token) - col;
+  for (int64_t token = blockIdx.x; token < tokens.count; token += gridDim.x) {
+    const bool counts = tokens.loss_mask[token] != 0;
+    const int64_t vocabulary = tokens.vocabulary, target = tokens.own_target(token);
+    for (int64_t begin = 0; begin < vocabulary; begin += static_cast<int64_t>(blockDim.x) * kN) {
+      const int64_t col = begin + static_cast<int64_t>(threadIdx.x) * kN, count = vocabulary - col;
+      float v[kN] = {};
+      if (counts && count > 0) {
+        load_some(v, x.at(token, col), count);
 #pragma unroll
-      for (int i = 0; i < n; ++i) v[i] = v[i] * scales[token] - (i == target ? 1.0F : 0.0F);
+        for (int i = 0; i < kN; ++i) v[i] = v[i] * scales[token] - (col + i == target ? 1.0F : 0.0F);
+      }
+      __syncthreads();
+      if (count > 0) store_some(y.at(token, col), v, count);
     }
-    store(y.at(token, col), v);
-  });
+  }
 }
 
 constexpr int kLossThreads = 512;
@@ -170,9 +175,8 @@ void write_gradient(Stream& stream, const Tensor& d_logits, const Tensor& logits
   const auto run = [&](auto element, auto lanes) {
     using T = decltype(element);
     constexpr int n = decltype(lanes)::value;
-    const auto [grid, block] = grid_over(logits.rows, logits.cols, n);
-    launch(stream, gradient_kernel<n, T>, grid, block, RowsOf<T>(d_logits), RowsOf<const float>(logits),
-           tokens, scales);
+    launch(stream, gradient_kernel<n, T>, blocks_for(logits.rows), threads_for(pieces(logits.cols, n), 512),
+           RowsOf<T>(d_logits), RowsOf<const float>(logits), tokens, scales);
   };
   with_lanes(d_logits.dtype, run, d_logits, logits);
 }

@@ -101,6 +101,16 @@ __device__ inline void store(T* to, const float (&from)[kN]) {
   }
 }
 
+/// The same of at most `count` elements.
+template <int kN, class T>
+__device__ inline void store_some(T* to, const float (&from)[kN], int64_t count) {
+  if (count >= kN) return store(to, from);
+#pragma unroll
+  for (int i = 0; i < kN; ++i) {
+    if (i < count) to[i] = rounded_to<T>(from[i]);
+  }
+}
+
 /// body(Lanes<n>(), col) with n = kN, and 1 at the end, such that every column is seen once by the threads
 /// `first` of `num_threads`.
 template <int kN, class Body>

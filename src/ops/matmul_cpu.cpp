@@ -20,8 +20,9 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-/// How many tiles there should be: each some ten milliseconds of one core at most, so that communication makes
-/// progress in between, and enough for a handful of threads to end together where there is work for them.
+/// How many tiles there should be: each some ten milliseconds of one core at most, so that communication
+/// makes progress in between, and enough for a handful of threads to end together where there is work for
+/// them.
 int64_t wanted_tiles(int64_t m, int64_t n, int64_t k, double most_flop) {
   constexpr double least_flop = 4e6;
   const double flop = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
@@ -37,8 +38,8 @@ MatmulTiles matmul_tiles(int64_t m, int64_t n, int64_t k, bool bf16_arithmetic) 
   constexpr double per_row = 12.0, per_col = 20.0;
   constexpr int64_t least_rows = 64, least_cols = 64;
   // bf16 arithmetic is several times as fast.
-  const int64_t wanted = wanted_tiles(m, n, k, bf16_arithmetic ? 2200e6 : 550e6), most_rows = ceil_div(m, least_rows),
-                most_cols = ceil_div(n, least_cols);
+  const int64_t wanted = wanted_tiles(m, n, k, bf16_arithmetic ? 2200e6 : 550e6),
+                most_rows = ceil_div(m, least_rows), most_cols = ceil_div(n, least_cols);
   MatmulTiles best{m, n, 1, 1};
   double best_cost = 0.0;
   for (int64_t num_rows = 1; num_rows <= std::min(wanted, most_rows); ++num_rows) {

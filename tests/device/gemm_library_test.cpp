@@ -173,10 +173,10 @@ TEST(OurBf16Products, AreExactWhereSumsAreAcrossAllBlocks) {
 }
 
 /// A library that takes as long as two or ten others.
-template <int times>
+template <int kTimes>
 void slow_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
                 const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
-  for (int i = 0; i < times; ++i) detail::plain_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  for (int i = 0; i < kTimes; ++i) detail::plain_sgemm(ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
 }
 
 TEST(MeasureGemms, TellsASlowLibraryFromAFastOne) {

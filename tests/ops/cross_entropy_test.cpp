@@ -1,6 +1,7 @@
 #include "ops/cross_entropy.hpp"
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -31,18 +32,33 @@ struct Call {
         log_probability(values.rows, 1),
         sums(2, 1) {}
 
-  void run(double z_loss, LogitsBecome become, int num_threads = 2) {
+  void run(double z_loss, LogitsBecome become, int num_threads = 2, DType gradient = DType::fp32) {
     Stream stream(num_threads, 1 << 20);
-    run(stream, sums, log_probability, z_loss, become);
+    run(stream, sums, log_probability, z_loss, become, gradient);
   }
 
   /// As one rank with all columns.
-  void run(Stream& stream, const Tensor& sum, const Tensor& log_p, double z_loss, LogitsBecome become) {
+  void run(Stream& stream, const Tensor& sum, const Tensor& log_p, double z_loss, LogitsBecome become,
+           DType gradient = DType::fp32) {
     const DoubleTensor partials(1, kCrossEntropyPartialSize * logits.tensor().rows);
     cross_entropy_partials(stream, partials, logits, 0, targets.data(), mask.data(), become);
-    const Tensor d_logits = become == LogitsBecome::gradient ? logits.tensor() : Tensor{};
+    const Tensor d_logits = become == LogitsBecome::gradient ? logits_gradient(logits, gradient) : Tensor{};
     cross_entropy(stream, sum, log_p, d_logits, logits, partials, 0, 0, targets.data(), mask.data(),
                   static_cast<float>(z_loss));
+  }
+
+  /// The gradient in bf16, from where run() left it.
+  Matrix gradient_in_bf16() const {
+    const Tensor view = logits_gradient(logits, DType::bf16);
+    const std::vector<float> stored = logits.elements();
+    std::vector<bf16> row(view.cols);
+    Matrix values(view.rows, view.cols);
+    for (int64_t i = 0; i < view.rows; ++i) {
+      std::memcpy(row.data(), reinterpret_cast<const bf16*>(stored.data()) + i * view.row_stride,
+                  row.size() * sizeof(bf16));
+      for (int64_t j = 0; j < view.cols; ++j) values(i, j) = row[j];
+    }
+    return values;
   }
 
   OwnedTensor<int32_t> targets;
@@ -97,7 +113,7 @@ TEST(CrossEntropy, GradientOfItsOwnIsThatInPlaceRoundedOnce) {
       const std::vector<int32_t> targets(n, static_cast<int32_t>(vocabulary / 2));
       std::vector<uint8_t> mask(n, 1);
       if (n > 1) mask[1] = 0;
-      Call in_place(logits, targets, mask), call(logits, targets, mask);
+      Call in_place(logits, targets, mask), call(logits, targets, mask), narrowed(logits, targets, mask, 3);
       in_place.run(1e-2, LogitsBecome::gradient);
       const test::Bf16Tensor d_logits(Matrix(n, vocabulary, 9.0), 3);
       const DoubleTensor partials(1, kCrossEntropyPartialSize * n);
@@ -109,6 +125,9 @@ TEST(CrossEntropy, GradientOfItsOwnIsThatInPlaceRoundedOnce) {
           << n << " x " << vocabulary;
       EXPECT_EQ(call.sums.elements(), in_place.sums.elements());
       EXPECT_TRUE(d_logits.padding_untouched());
+      narrowed.run(1e-2, LogitsBecome::gradient, 2, DType::bf16);
+      EXPECT_EQ(narrowed.gradient_in_bf16().values, d_logits.read().values) << n << " x " << vocabulary;
+      EXPECT_TRUE(narrowed.logits.padding_untouched());
     }
   });
 }
