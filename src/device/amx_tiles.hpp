@@ -3,7 +3,7 @@
 // lie in pairs. A block of 32 rows and 32 columns takes all eight tiles: four sums, two of a, two of b, which
 // comes in panels (avx512_bf16.hpp). Bound: four products take 64 cycles and load 4 KiB; so either a or b has
 // to be in the first-level cache. Everything here is inlined into functions that are compiled for AMX
-// (RED_AMX) and run only where amx_usable(). Sums flush denormals to zero, as the instruction does.
+// (RED_AMX) and run only where GemmLibrary::amx. Sums flush denormals to zero, as the instruction does.
 #pragma once
 
 #if defined(__x86_64__)
@@ -44,9 +44,16 @@ class Tiles {
   };
 };
 
+/// What was stored so far is in memory before tiles are loaded from there: GCC 12's loads do not tell the
+/// compiler that they read.
+RED_AMX_INLINE void finish_stores() {
+  asm volatile("" : : : "memory");
+}
+
 /// c (32, 32) fp32 = a b, or += a b. a (32, 32 steps), rows a_stride apart; b: `steps` steps of a panel.
 RED_AMX_INLINE void multiply(float* c, int64_t c_stride, const bf16* a, int64_t a_stride, const bf16* b,
                              int64_t steps, Sum sum) {
+  finish_stores();
   const auto c_bytes = static_cast<std::size_t>(c_stride) * 4,
              a_bytes = static_cast<std::size_t>(a_stride) * 2;
   float* lower_c = c + 16 * c_stride;
