@@ -12,6 +12,7 @@
 #include "device/backend.hpp"
 #include "launch/commands.hpp"
 #include "launch/figures.hpp"
+#include "launch/median.hpp"
 #include "ops/elementwise.hpp"
 #include "parallel/message_tags.hpp"
 #include "train/precision.hpp"

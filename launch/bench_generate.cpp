@@ -8,6 +8,7 @@
 #include "eval/generate.hpp"
 #include "launch/commands.hpp"
 #include "launch/figures.hpp"
+#include "launch/median.hpp"
 #include "train/machine.hpp"
 #include "train/memory_plan.hpp"
 #include "train/precision.hpp"

@@ -12,6 +12,7 @@
 #include "device/gpu_specs.hpp"
 #include "launch/commands.hpp"
 #include "launch/figures.hpp"
+#include "launch/median.hpp"
 #include "launch/op_cases.hpp"
 #include "launch/op_rows.hpp"
 #include "ops/attention_library.hpp"

@@ -11,6 +11,7 @@
 #include "launch/bench_ops.hpp"
 #include "launch/commands.hpp"
 #include "launch/figures.hpp"
+#include "launch/median.hpp"
 #include "launch/ranks.hpp"
 #include "ops/attention_library.hpp"
 #include "train/batch_loader.hpp"

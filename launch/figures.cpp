@@ -2,18 +2,10 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "device/backend.hpp"
 #include "model/parameter.hpp"
 
 namespace red::launch {
-
-double median(std::vector<double> values) {
-  RED_CHECK(!values.empty());
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
 
 nlohmann::ordered_json figures_of_run(const config::RunConfig& config, const Ranks& ranks) {
   return {{"model", config.model.name},

@@ -1,17 +1,13 @@
-// What the benchmarks of `redllm bench` share: medians, and how figures are printed.
+// What the benchmarks of `redllm bench` share: what they say first, and how figures are printed.
 #pragma once
 
 #include <nlohmann/json.hpp>
-#include <vector>
 
 #include "config/command_line.hpp"
 #include "config/run_config.hpp"
 #include "launch/ranks.hpp"
 
 namespace red::launch {
-
-/// Of an odd number of values the middle one, of an even number the larger of the two. Not of none.
-double median(std::vector<double> values);
 
 /// What every benchmark says first: model, kind, parameters, dtype, ranks, layout, threads, gemm. The
 /// precision has to be settled.

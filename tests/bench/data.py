@@ -28,7 +28,7 @@ def run(*command) -> tuple[float, float]:
         _, status, usage = os.wait4(process.pid, 0)
         if status != 0:
             log.seek(0)
-            sys.exit(f"{command} failed:\n{log.read().decode()}")
+            raise engine.Failed(f"{command} failed:\n{log.read().decode(errors='replace')}")
     return time.perf_counter() - begin, usage.ru_maxrss / 1024
 
 
@@ -60,8 +60,7 @@ def speed(model: pathlib.Path, files: list[pathlib.Path], rounds: int, threads: 
     for _ in range(rounds):
         build.append(run(engine.PROGRAM, "data", "build", "--tokenizer", model, "--out", WORK / "tokens", "--workers", threads,
                          *files)[0])
-        done = subprocess.run([ALONE, model, str(threads), *files], capture_output=True, text=True, check=True)
-        result = json.loads(done.stdout)
+        result = engine.figures_of([ALONE, model, threads, *files])
         alone.append(result["seconds"])
         text = result["bytes"]
     ours, peer = (text / statistics.median(times) / 2**20 for times in (build, alone))
@@ -94,6 +93,17 @@ def memory(model: pathlib.Path, files: list[pathlib.Path], gib: float, threads: 
             "peak_rss_mib": mib}
 
 
+def below_bars(rows: dict) -> list:
+    below = []
+    if "speed" in rows and rows["speed"]["ratio"] < LEAST_RATIO:
+        below.append(f"data build encodes {rows['speed']['ratio']:.2f} x what SentencePiece alone does")
+    if "waiting" in rows and rows["waiting"]["data_wait"] > MOST_WAIT:
+        below.append(f"training waits for data for {rows['waiting']['data_wait']:.2%} of its time")
+    if "memory" in rows and rows["memory"]["peak_rss_mib"] > MOST_MIB:
+        below.append(f"data build takes {rows['memory']['peak_rss_mib']:.0f} MiB")
+    return below
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", nargs="+", type=pathlib.Path, help="JSON Lines (default: what quickstart learns from)")
@@ -106,22 +116,19 @@ def main() -> int:
     subprocess.run(["cmake", "--build", "build/release", "--target", "redllm", "sentencepiece_alone"], cwd=engine.ROOT,
                    check=True, stdout=subprocess.DEVNULL)
     files = options.text or default_text()
-    model = tokenizer(files, options.vocab_size)
+    try:
+        model = tokenizer(files, options.vocab_size)
+    except engine.Failed as failure:
+        sys.exit(str(failure))
     threads = engine.cpu()["cores"]
-    rows = [{"measure": "speed", **speed(model, files, options.rounds, threads)},
-            {"measure": "waiting", **waiting(model, files, options.vocab_size, threads)},
-            {"measure": "memory", **memory(model, files, options.gib, threads)}]
-    quick, waits, lean = rows
-    for row in rows:
-        print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
-    below = []
-    if quick["ratio"] < LEAST_RATIO:
-        below.append(f"data build encodes {quick['ratio']:.2f} x what SentencePiece alone does")
-    if waits["data_wait"] > MOST_WAIT:
-        below.append(f"training waits for data for {waits['data_wait']:.2%} of its time")
-    if lean["peak_rss_mib"] > MOST_MIB:
-        below.append(f"data build takes {lean['peak_rss_mib']:.0f} MiB")
-    return engine.finish(options.name, rows, below)
+    results = engine.Results(options.name)
+    for name, measure in (("speed", lambda: speed(model, files, options.rounds, threads)),
+                          ("waiting", lambda: waiting(model, files, options.vocab_size, threads)),
+                          ("memory", lambda: memory(model, files, options.gib, threads))):
+        for row in results.take(name, lambda: {"measure": name, **measure()}):
+            print("  ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()),
+                  flush=True)
+    return results.finish(below_bars({row["measure"]: row for row in results.rows}))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,16 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import datetime
+import functools
 import json
 import os
 import pathlib
 import platform
+import re
+import shlex
+import statistics
 import subprocess
 import sys
 
@@ -40,21 +45,73 @@ def in_turns(programs, rounds: int):
         yield from names[first % len(names):] + names[:first % len(names)]
 
 
+class Failed(Exception):
+    """A program that ended badly or printed no figures, with what it said."""
+
+
+class Results:
+    """Rows as they come. With a name each is in its file at once: whatever ends a benchmark later, those before it are kept."""
+
+    def __init__(self, name: str | None):
+        self.name, self.rows, self.failed = name, [], []
+
+    def keep(self, complete: bool = False) -> None:
+        if self.name:
+            path = write(self.name, self.rows, complete=complete, failed=self.failed)
+            if complete:
+                print(path)
+
+    def take(self, what: str, measure) -> list:
+        """The rows, or the row, that measure() returns; none where a program fails, which is told, kept and counted."""
+        try:
+            result = measure()
+        except Failed as failure:
+            print(f"{what}: {failure}", file=sys.stderr, flush=True)
+            self.failed.append({"what": what, "why": str(failure)[-2000:]})
+            result = []
+        rows = result if isinstance(result, list) else [result]
+        self.rows += rows
+        self.keep()
+        return rows
+
+    def finish(self, below: list) -> int:
+        """Tells the bars that are missed and what could not be measured; the exit code."""
+        self.keep(complete=True)
+        lines = [f"below its bar: {line}" for line in below] + [f"not measured: {failure['what']}" for failure in self.failed]
+        print("\n".join(lines) or f"every bar of these {len(self.rows)} rows is met")
+        return 1 if lines else 0
+
+
 def finish(name: str | None, rows: list, below: list) -> int:
-    """Keeps the figures where they have a name, tells the bars that are missed; the exit code."""
-    if name:
-        print(write(name, rows))
-    print("\n".join(f"below its bar: {line}" for line in below) or f"every bar of these {len(rows)} rows is met")
-    return 1 if below else 0
+    """Of a benchmark whose rows are all there at its end."""
+    results = Results(name)
+    results.rows = rows
+    return results.finish(below)
+
+
+def figures_of(command: list, **options) -> dict:
+    """The JSON object on the last line that a program prints."""
+    words = [str(word) for word in command]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False, **options)
+    except OSError as error:
+        raise Failed(f"{shlex.join(words)}\ncannot run: {error}") from error
+    if done.returncode != 0:
+        raise Failed(f"{shlex.join(words)}\nended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        raise Failed(f"{shlex.join(words)}\nprinted no JSON object on its last line:\n{done.stdout}{done.stderr}") from error
 
 
 def bench_step(ranks: int, *options: str) -> dict:
     """One run of `redllm bench step`; its JSON."""
-    command = [str(ROOT / "launch" / "local.sh"), "-n", str(ranks), str(PROGRAM), "bench", "step", "--json", *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return figures_of([ROOT / "launch" / "local.sh", "-n", ranks, PROGRAM, "bench", "step", "--json", *options])
+
+
+def medians(runs: list) -> dict:
+    """Of objects with the same keys, each key's."""
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
 def environment_with(lib: str) -> dict:
@@ -75,24 +132,73 @@ def cpu() -> dict:
     return {
         "model": fields.get("model name", platform.machine()),
         "family": fields.get("cpu family"),
+        "model_number": fields.get("model"),
         "cores": len(os.sched_getaffinity(0)),
         "flags": [flag for flag in known if flag in fields.get("flags", "").split()],
         "at_most": os.environ.get("RED_MAX_CPU", ""),
     }
 
 
+def output_of(*command) -> str:
+    """What a program prints; nothing where it is absent or fails."""
+    try:
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, cwd=ROOT, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+@functools.cache
 def revision() -> str:
     """Of the sources, with a mark where they have changes."""
     packed = ROOT / "revision.txt"  # tests/gpu/pack.sh, for a machine without the repository
     if packed.is_file():
         return packed.read_text().strip()
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=ROOT, check=False)
-    return done.stdout.strip() or "unknown"
+    commit = output_of("git", "describe", "--always")
+    if not commit:
+        return "unknown"
+    if not output_of("git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!tests/bench/results"):
+        return commit
+    print(f"the sources have changes that are not in {commit}", file=sys.stderr, flush=True)
+    return f"{commit}-dirty"
+
+
+@functools.cache
+def build() -> dict:
+    """How the program was built, by what CMake left beside it; empty where it was built elsewhere."""
+    folder, result = PROGRAM.parent, {}
+    for path in folder.glob("CMakeFiles/*/CMakeCXXCompiler.cmake"):
+        known = dict(re.findall(r'^set\(CMAKE_CXX_COMPILER_(ID|VERSION) "([^"]*)"', path.read_text(), re.MULTILINE))
+        result["compiler"] = f"{known.get('ID')} {known.get('VERSION')}"
+    commands = folder / "compile_commands.json"
+    if commands.is_file():
+        words = next((shlex.split(entry["command"]) for entry in json.loads(commands.read_text())
+                      if entry["file"].endswith("/launch/main.cpp")), [])
+        result["flags"] = [word for word in words
+                           if re.match(r"-(O|std=|march=|mtune=|DNDEBUG|f)", word) and "prefix-map" not in word]
+    return result
+
+
+@functools.cache
+def libraries() -> dict:
+    """Versions of libraries that the program is linked with, where they tell; matrix products' is in rows (gemm)."""
+    found, result = dict(re.findall(r"(libmpi|libsentencepiece)\.so\S* => (/\S+)", output_of("ldd", PROGRAM))), {}
+    if "libmpi" in found:
+        try:
+            text, length = ctypes.create_string_buffer(8192), ctypes.c_int()
+            ctypes.CDLL(found["libmpi"]).MPI_Get_library_version(text, ctypes.byref(length))
+            result["mpi"] = text.value.decode(errors="replace").split(",")[0].splitlines()[0].strip()
+        except (OSError, AttributeError, IndexError):
+            pass
+    if "libsentencepiece" in found:
+        result["sentencepiece"] = output_of("pkg-config", "--modversion", "sentencepiece") or "unknown"
+    return result
 
 
 def about() -> dict:
     """What figures that are measured now belong to."""
-    return {"date": datetime.date.today().isoformat(), "revision": revision(), "cpu": cpu()}
+    return {"date": datetime.date.today().isoformat(), "revision": revision(), "cpu": cpu(), "build": build(),
+            "libraries": libraries()}
 
 
 def replace_file(path: pathlib.Path, text: str) -> None:

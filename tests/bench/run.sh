@@ -56,7 +56,7 @@ for benchmark in "${benchmarks[@]}"; do
   options=(--name "${name}_$benchmark")
   case $benchmark in
     training | scaling | generation) options+=(--rounds "$rounds" --dtype "${dtypes[@]}") ;;
-    data | checkpoint) options+=(--rounds "$rounds") ;;
+    bubble | data | checkpoint) options+=(--rounds "$rounds") ;;
   esac
   printf '\n== %s\n' "$benchmark"
   python3 "tests/bench/$benchmark.py" "${options[@]}" || status=1

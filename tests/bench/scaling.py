@@ -47,15 +47,14 @@ def main() -> int:
     options = parser.parse_args()
     if engine.cpu()["cores"] < 2:
         sys.exit("scaling.py: needs two cores")
-    rows = []
+    results = engine.Results(options.name)
     print(f"{'model':<10} {'dtype':<5} {'layout':<9} {'tokens/s':>9} {'of one rank':>12} {'optimizer, communication':>25}")
     for dtype in options.dtype:
         for model in options.models:
-            for row in measure(model, dtype, options.rounds, options.steps):
-                rows.append(row)
+            for row in results.take(f"{model} {dtype}", lambda: measure(model, dtype, options.rounds, options.steps)):
                 print(f"{model:<10} {dtype:<5} {row['layout']:<9} {row['tokens_per_s']:>9.0f} {row['share_of_one_rank']:>12.1%} "
                       f"{row['optimizer_and_communication']:>25.1%}", flush=True)
-    return engine.finish(options.name, rows, below_bars(rows))
+    return results.finish(below_bars(results.rows))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """The peer of `redllm bench step`: a RedLLM's or DecLLM's training step in PyTorch as a good user would write it (q, k, v and
-gate, up as one product each, scaled_dot_product_attention, unfactored Adafactor), eager or compiled. Prints one JSON line."""
+gate, up as one product each, scaled_dot_product_attention, unfactored Adafactor), eager or compiled, the optimizer with it.
+Prints one JSON line; rates are medians over the steps, as ours are."""
 import argparse
 import json
 import math
 import resource
+import statistics
 import time
 
 import torch
@@ -154,7 +156,8 @@ def parse():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="the model and the optimizer's update")
+    parser.add_argument("--eager-update", action="store_true", help="with --compile: the model alone")
     return parser.parse_args()
 
 
@@ -187,7 +190,8 @@ def main():
     model = Model(options, inputs, count, dtype).to(options.device)
     model.tables_to(options.device)
     forward = torch.compile(model) if options.compile else model
-    update = torch.compile(adafactor) if options.compile and on_gpu else adafactor
+    compiled_update = options.compile and not options.eager_update
+    update = torch.compile(adafactor) if compiled_update else adafactor
     parameters = list(model.parameters())
     seconds = [torch.zeros_like(p) for p in parameters]
 
@@ -204,21 +208,21 @@ def main():
             loss = forward(*batch)
         loss.backward()
         decay = 1 - step**-0.8
-        if on_gpu:
+        if on_gpu or compiled_update:
             decay = torch.tensor(decay, device=options.device)
         update(parameters, [p.grad for p in parameters], seconds, decay, 0.001)
         for p in parameters:
             p.grad = None
         loss.item()
         synchronize()
-        if step > options.warmup:
-            times.append(time.perf_counter() - begin)
-    median = sorted(times)[len(times) // 2]
+        times.append(time.perf_counter() - begin)
+    warmup, times = times[:options.warmup], times[options.warmup:]
     print(json.dumps({
-        "program": f"PyTorch {torch.__version__}", "compiled": options.compile, "dtype": options.dtype,
-        "parameters": sum(p.numel() for p in parameters), "step_s": round(median, 4),
-        "tokens_per_s": round(options.batch * options.window / median, 2),
-        "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "loss": round(loss.item(), 4),
+        "program": f"PyTorch {torch.__version__}", "compiled": options.compile, "compiled_update": compiled_update,
+        "dtype": options.dtype, "parameters": sum(p.numel() for p in parameters), "step_s": round(statistics.median(times), 4),
+        "tokens_per_s": round(statistics.median(options.batch * options.window / step_s for step_s in times), 2),
+        "warmup_s": round(sum(warmup), 1), "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "loss": round(loss.item(), 4),
         **figures_of_device(options)}))
 
 

@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
-"""A training step beside PyTorch's, eager and compiled: the same model, batch and dtype on the same cores, in turns.
+"""A training step beside PyTorch's, eager and compiled (the optimizer too): the same model, batch and dtype on the same cores, in turns.
 
-Each round runs the three programs one after another; figures are medians over the rounds. The bars: at least 1.1 times the
+Each round runs the three programs one after another; figures are medians over the rounds, of each run's median step. The bars: at least 1.1 times the
 better of the two in fp32, 1.15 in the geometric mean, 1.3 in bf16, and at most 0.9 of the compiled one's memory."""
-import json
 import math
 import os
 import statistics
-import subprocess
 import sys
 
 import engine
@@ -40,12 +38,9 @@ def ours(model: dict, window: int, batch: int, dtype: str, steps: int, threads: 
 
 def peer(model: dict, window: int, batch: int, dtype: str, steps: int, threads: int, compiled: bool) -> dict:
     options = [f"--{key}={value}" for key, value in model.items()]
-    command = [PYTHON, PEER, *options, f"--window={window}", f"--batch={batch}", f"--dtype={dtype}", f"--steps={steps}",
-               f"--threads={threads}", *(["--compile"] if compiled else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
-    if done.returncode != 0:
-        sys.exit(f"{PEER.name} ended with {done.returncode}:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return engine.figures_of([PYTHON, PEER, *options, f"--window={window}", f"--batch={batch}", f"--dtype={dtype}",
+                              f"--steps={steps}", f"--threads={threads}", *(["--compile"] if compiled else [])],
+                             env={**os.environ, "OMP_NUM_THREADS": str(threads)})
 
 
 def measure(name: str, dtype: str, rounds: int, steps: int) -> dict:
@@ -67,7 +62,7 @@ def measure(name: str, dtype: str, rounds: int, steps: int) -> dict:
         "gemm": runs["redllm"][0]["gemm"], "peer": runs["eager"][0]["program"],
         "peak_rss_mib": median("redllm", "peak_rss_mib"), "compiled_peak_rss_mib": median("compiled", "peak_rss_mib"),
         "memory_ratio": median("redllm", "peak_rss_mib") / median("compiled", "peak_rss_mib"),
-        "phase_s": runs["redllm"][0]["phase_s"],
+        "phase_s": engine.medians([run["phase_s"] for run in runs["redllm"]]),
     }
 
 
@@ -87,18 +82,17 @@ def below_bars(rows: list) -> list:
 def main() -> int:
     parser = engine.parser(__doc__)
     engine.add_names(parser, "cases", CASES)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=5)
     options = parser.parse_args()
-    rows = []
+    results = engine.Results(options.name)
     print(f"{'case':<11} {'dtype':<5} {'redllm':>9} {'eager':>9} {'compiled':>9} {'ratio':>6} {'of peak':>8} {'MiB':>6} {'peer':>6}")
     for dtype in options.dtype:
         for name in options.cases:
-            row = measure(name, dtype, options.rounds, options.steps)
-            rows.append(row)
-            print(f"{name:<11} {dtype:<5} {row['tokens_per_s']:>9.1f} {row['eager_tokens_per_s']:>9.1f} "
-                  f"{row['compiled_tokens_per_s']:>9.1f} {row['ratio']:>6.2f} {row['peak_share']:>8.1%} {row['peak_rss_mib']:>6.0f} "
-                  f"{row['compiled_peak_rss_mib']:>6.0f}", flush=True)
-    return engine.finish(options.name, rows, below_bars(rows))
+            for row in results.take(f"{name} {dtype}", lambda: measure(name, dtype, options.rounds, options.steps)):
+                print(f"{name:<11} {dtype:<5} {row['tokens_per_s']:>9.1f} {row['eager_tokens_per_s']:>9.1f} "
+                      f"{row['compiled_tokens_per_s']:>9.1f} {row['ratio']:>6.2f} {row['peak_share']:>8.1%} {row['peak_rss_mib']:>6.0f} "
+                      f"{row['compiled_peak_rss_mib']:>6.0f}", flush=True)
+    return results.finish(below_bars(results.rows))
 
 
 if __name__ == "__main__":

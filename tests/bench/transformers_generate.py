@@ -1,13 +1,26 @@
 #!/usr/bin/env python3
-"""The peer of `redllm bench generate`: Transformers' `generate`, greedy, with its cache, of the nearest models that it has:
-Qwen3 for a DecLLM and T5Gemma for a RedLLM, with the same widths, layers, heads and vocabulary. Prints one JSON line."""
+"""The peers of `redllm bench generate`: Transformers' `generate`, greedy, with its cache, of the same model (src/convert/huggingface,
+as `redllm convert` exports it) or of the nearest that Transformers has: Qwen3 for a DecLLM and T5Gemma for a RedLLM, with the same
+widths, layers, heads and vocabulary. Parameters are random. Prints one JSON line."""
 import argparse
+import importlib
 import json
+import pathlib
 import statistics
+import sys
 import time
 
 import torch
 import transformers
+
+
+def same_model(options):
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "src" / "convert"))
+    configuration, modeling = (importlib.import_module(f"huggingface.{name}_redllm") for name in ("configuration", "modeling"))
+    sizes = {key: getattr(options, key) for key in ("vocab_size", "d_model", "d_ff", "num_heads", "head_dim", "decoder_layers")}
+    if options.kind == "dec":
+        return modeling.DecLLMForCausalLM(configuration.DecLLMConfig(**sizes))
+    return modeling.RedLLMForConditionalGeneration(configuration.RedLLMConfig(**sizes, encoder_layers=options.encoder_layers))
 
 
 def dec_model(options):
@@ -38,6 +51,7 @@ def parse():
                           ("encoder_layers", 0), ("decoder_layers", 8), ("batch", 1), ("prompt_tokens", 128), ("new_tokens", 64),
                           ("steps", 3), ("warmup", 1), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--nearest", action="store_true", help="Transformers' own model, not the same one")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     return parser.parse_args()
 
@@ -48,7 +62,8 @@ def main():
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     dtype = torch.float32 if options.dtype == "fp32" else torch.bfloat16
-    model = (red_model if options.kind == "red" else dec_model)(options).to(dtype).eval()
+    make = same_model if not options.nearest else red_model if options.kind == "red" else dec_model
+    model = make(options).to(dtype).eval()
     prompts = torch.randint(3, options.vocab_size, (options.batch, options.prompt_tokens))
 
     def seconds(new_tokens):
