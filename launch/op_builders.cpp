@@ -29,7 +29,7 @@ struct AttentionProblem {
     const int64_t width = s.h * s.k, n = s.batch * s.queries;
     for (Tensor* t : {&q, &o, &d_o, &dq}) *t = memory.tensor(n, width, s.dtype);
     for (Tensor* t : {&keys, &values, &dk, &dv}) *t = memory.tensor(s.batch * s.keys, width, s.dtype);
-    lse = memory.tensor(s.h, n, DType::fp32, 10.0F);
+    lse = memory.constant(s.h, n, DType::fp32, 10.0F);
     delta = memory.tensor(s.h, n, DType::fp32);
     std::vector<int32_t> q_offsets, k_offsets;
     for (int64_t b = 0; b <= s.batch; ++b) {
@@ -66,17 +66,18 @@ struct NormProblem {
         y(memory.tensor(s.n, s.d, s.dtype)),
         z(memory.tensor(s.n, s.d, s.dtype)),
         w(memory.tensor(s.n, s.d, s.dtype)),
-        inv_rms(memory.tensor(s.n, 1, DType::fp32)),
+        inv_rms(memory.constant(s.n, 1, DType::fp32, 1.0F)),
         gain(memory.tensor(s.d, 1, DType::fp32)) {}
 };
 
+/// Norms work in place, over and over: a factor below one would leave zeros of their gradients.
 struct HeadProblem {
   Tensor x, y, inv_rms, sums;
 
   HeadProblem(OpMemory& memory, const HeadSizes& s)
       : x(memory.tensor(s.n, s.h * s.k, s.dtype)),
         y(memory.tensor(s.n, s.h * s.k, s.dtype)),
-        inv_rms(memory.tensor(s.n, s.h, DType::fp32)),
+        inv_rms(memory.constant(s.n, s.h, DType::fp32, 1.0F)),
         sums(memory.tensor(s.n, 1, DType::fp32)) {}
 };
 
@@ -108,12 +109,6 @@ double elements(const Tensor& t) {
 
 double num_bytes(const Tensor& t) {
   return static_cast<double>(t.size()) * static_cast<double>(size_of(t.dtype));
-}
-
-Tensor OpMemory::tensor(int64_t rows, int64_t cols, DType dtype, float value) {
-  const Tensor t = arena_.allocate(rows, cols, dtype);
-  if (stream_ != nullptr) ops::fill(*stream_, t, value);
-  return t;
 }
 
 OpBuild product(const ProductSizes& s) {
@@ -231,13 +226,15 @@ OpBuild swiglu_gradient(const RowSizes& s) {
   };
 }
 
+// In place, over and over, where the usual rate would leave zeros and infinities; the work is the same.
 OpBuild dropout(const RowSizes& s) {
+  constexpr float rate = 0x1.0p-20F;
   return [=](OpMemory& memory) {
     const Tensor x = memory.tensor(s.n, s.d, s.dtype);
     const uint64_t* keys = memory.numbers(std::vector<uint64_t>(static_cast<std::size_t>(s.n), 7));
     return OpWork{0.0, 2.0 * elements(x), 2.0 * num_bytes(x) + 8.0 * static_cast<double>(s.n),
                   [=](Stream& stream) {
-                    ops::dropout(stream, x, x, keys, 0, {0.1F, 3});
+                    ops::dropout(stream, x, x, keys, 0, {rate, 3});
                   }};
   };
 }
@@ -322,8 +319,8 @@ OpBuild cross_entropy(int64_t n, int64_t vocab, DType dtype) {
   return [=](OpMemory& memory) {
     const Tensor logits = memory.tensor(n, vocab, DType::fp32);
     const Tensor d_logits = ops::logits_gradient(logits, dtype);
-    const Tensor partials = memory.tensor(1, ops::kCrossEntropyPartialSize * n, DType::fp64);
-    const Tensor sums = memory.tensor(2, 1, DType::fp64), log_p = memory.tensor(n, 1, DType::fp32);
+    const Tensor partials = memory.constant(1, ops::kCrossEntropyPartialSize * n, DType::fp64, 0.1F);
+    const Tensor sums = memory.constant(2, 1, DType::fp64, 0.1F), log_p = memory.tensor(n, 1, DType::fp32);
     const int32_t* targets = memory.numbers(spread_ids(n, vocab));
     const uint8_t* mask = memory.numbers(std::vector<uint8_t>(static_cast<std::size_t>(n), 1));
     // Maximum, difference from it, exp, sum; times a factor of the row.

@@ -7,34 +7,10 @@
 #include <optional>
 #include <vector>
 
-#include "device/stream.hpp"
-#include "device/tensor.hpp"
+#include "launch/op_memory.hpp"
 #include "ops/matmul_search.hpp"
 
 namespace red::launch {
-
-/// Memory that an op works on. Ops are built twice: without a stream, to count it, and with one.
-class OpMemory {
- public:
-  OpMemory() : arena_(Arena::counting()) {}
-  OpMemory(Stream& stream, std::size_t num_bytes) : stream_(&stream), arena_("bench ops", num_bytes) {}
-
-  /// (rows, cols) of this value; fp32, bf16 or fp64.
-  Tensor tensor(int64_t rows, int64_t cols, DType dtype, float value = 0.1F);
-  /// Device memory with these numbers.
-  template <class T>
-  T* numbers(const std::vector<T>& values) {
-    const std::size_t num_bytes = values.size() * sizeof(T);
-    std::byte* const at = arena_.allocate<uint8_t>(1, static_cast<int64_t>(num_bytes)).data;
-    if (stream_ != nullptr) copy_to_device(*stream_, at, values.data(), num_bytes);
-    return reinterpret_cast<T*>(at);
-  }
-  std::size_t peak() const { return arena_.peak(); }
-
- private:
-  Stream* stream_ = nullptr;
-  Arena arena_;
-};
 
 /// Counts of one run. Arithmetic beside products is counted by what the op's definition has for each element:
 /// additions, multiplications, divisions, comparisons, roots and exponentials are one each; conversions,

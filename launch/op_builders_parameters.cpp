@@ -15,11 +15,11 @@ struct AdafactorProblem {
   AdafactorProblem(OpMemory& memory, const ParameterSizes& s)
       : p(memory.tensor(s.rows, s.cols, DType::fp32)),
         g(memory.tensor(s.rows, s.cols, DType::fp32)),
-        sum_u2(memory.tensor(1, 1, DType::fp64)),
-        sum_p2(memory.tensor(1, 1, DType::fp64)) {
+        sum_u2(memory.constant(1, 1, DType::fp64, 0.1F)),
+        sum_p2(memory.constant(1, 1, DType::fp64, 0.1F)) {
     for (Tensor* scalar : {&scalars.grad_scale, &scalars.decay, &scalars.apply})
-      *scalar = memory.tensor(1, 1, DType::fp64, 1.0F);
-    scalars.learning_rate = memory.tensor(1, 1, DType::fp64, 1e-6F);
+      *scalar = memory.constant(1, 1, DType::fp64, 1.0F);
+    scalars.learning_rate = memory.constant(1, 1, DType::fp64, 1e-6F);
   }
 };
 
@@ -29,11 +29,11 @@ struct FactoredProblem : AdafactorProblem {
 
   FactoredProblem(OpMemory& memory, const ParameterSizes& s)
       : AdafactorProblem(memory, s),
-        v_row(memory.tensor(s.rows, 1, DType::fp32)),
-        v_col(memory.tensor(s.cols, 1, DType::fp32)),
-        row_sum(memory.tensor(s.rows, 1, DType::fp64)),
-        col_sum(memory.tensor(s.cols, 1, DType::fp64)),
-        total(memory.tensor(1, 1, DType::fp64)) {}
+        v_row(memory.tensor(s.rows, 1, DType::fp32, Numbers::positive)),
+        v_col(memory.tensor(s.cols, 1, DType::fp32, Numbers::positive)),
+        row_sum(memory.constant(s.rows, 1, DType::fp64, 0.1F)),
+        col_sum(memory.constant(s.cols, 1, DType::fp64, 0.1F)),
+        total(memory.constant(1, 1, DType::fp64, 0.1F)) {}
 
   double statistics() const { return num_bytes(v_row) + num_bytes(v_col); }
 };
@@ -71,7 +71,8 @@ OpBuild zeros(int64_t rows, int64_t cols, DType dtype) {
 
 OpBuild gradient_norm(const ParameterSizes& s) {
   return [=](OpMemory& memory) {
-    const Tensor x = memory.tensor(s.rows, s.cols, DType::fp32), sum = memory.tensor(1, 1, DType::fp64);
+    const Tensor x = memory.tensor(s.rows, s.cols, DType::fp32),
+                 sum = memory.constant(1, 1, DType::fp64, 0.1F);
     return OpWork{0.0, 2.0 * elements(x), num_bytes(x),
                   [=](Stream& stream) { ops::sum_of_squares(stream, sum, x); }};
   };
@@ -80,7 +81,7 @@ OpBuild gradient_norm(const ParameterSizes& s) {
 OpBuild adafactor_state(const ParameterSizes& s) {
   return [=](OpMemory& memory) {
     const AdafactorProblem t(memory, s);
-    const Tensor v = memory.tensor(s.rows, s.cols, DType::fp32);
+    const Tensor v = memory.tensor(s.rows, s.cols, DType::fp32, Numbers::positive);
     // g scaled; g^2 + epsilon; the mean of v and it; u^2 = g^2 / v, and its sum; the sum of p^2.
     return OpWork{0.0, 10.0 * elements(t.p), 4.0 * num_bytes(t.p), [=](Stream& stream) {
                     ops::adafactor_accumulate(stream, v, t.g, t.p, t.sum_u2, t.sum_p2, t.scalars, {});
@@ -91,7 +92,7 @@ OpBuild adafactor_state(const ParameterSizes& s) {
 OpBuild adafactor_step(const ParameterSizes& s) {
   return [=](OpMemory& memory) {
     const AdafactorProblem t(memory, s);
-    const Tensor v = memory.tensor(s.rows, s.cols, DType::fp32);
+    const Tensor v = memory.tensor(s.rows, s.cols, DType::fp32, Numbers::positive);
     // g scaled, root of v, quotient, times the step size, difference.
     return OpWork{0.0, 5.0 * elements(t.p), 4.0 * num_bytes(t.p), [=](Stream& stream) {
                     ops::adafactor_apply(stream, t.p, t.g, v, t.sum_u2, t.sum_p2, t.p.size(), t.scalars, {});
@@ -146,9 +147,9 @@ OpBuild factored_step(const ParameterSizes& s) {
 
 OpBuild step_scalars(int64_t num_parameters) {
   return [=](OpMemory& memory) {
-    const Tensor all = memory.tensor(ops::kStepSums + num_parameters, 1, DType::fp64);
-    const Tensor scalars = memory.tensor(ops::kStepScalars, 1, DType::fp64);
-    const Tensor updates = memory.tensor(1, 1, DType::fp64);
+    const Tensor all = memory.constant(ops::kStepSums + num_parameters, 1, DType::fp64, 0.1F);
+    const Tensor scalars = memory.constant(ops::kStepScalars, 1, DType::fp64, 0.1F);
+    const Tensor updates = memory.constant(1, 1, DType::fp64, 0.1F);
     return OpWork{0.0, elements(all), num_bytes(all) + num_bytes(scalars), [=](Stream& stream) {
                     ops::update_scalars(stream, scalars, updates, all, 1e-6, 0.8, 1.0);
                   }};

@@ -1,4 +1,6 @@
-// Factored Adafactor: second moments as means over rows and over columns.
+// Factored Adafactor on the CPU: second moments as means over rows and over columns. Three passes over the
+// matrices, bound by bytes: g; g and p; g and p, p written. Sums are fp64, those of a column in the cache
+// while a part of the rows goes by. Shapes: g, p (r, c); v_row, row_sum (r, 1); v_col, col_sum (c, 1).
 #include <cmath>
 
 #include "ops/adafactor.hpp"

@@ -1,7 +1,8 @@
 // A task of attention's backward pass by the processor's bf16 arithmetic: as attention_backward_cpu.cpp cuts
 // it. Probabilities and their gradients are made with keys as rows, as the sums over queries (dk, dv) need
-// them; for dq, the sum over keys, the gradients are transposed once more. Shapes: k head width, padded to
-// whole 32s; scores (kKeyBlock, kQueryTile) row-major; panels: device/avx512_bf16.hpp.
+// them; for dq, the sum over keys, the gradients are transposed once more. Bound by 10 k operations for each
+// pair of query and key; with AMX as much by the exponentials and roundings between. Shapes: k head width,
+// padded to whole 32s; scores (kKeyBlock, kQueryTile) row-major; panels: device/avx512_bf16.hpp.
 #include <algorithm>
 #include <utility>
 

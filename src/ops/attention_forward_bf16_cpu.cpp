@@ -1,7 +1,8 @@
 // A task of attention's forward pass by the processor's bf16 arithmetic: as attention_forward_cpu.cpp cuts
 // it, with groups of 32 queries against tiles of 192 keys, the products of which are done in blocks of 32.
-// Shapes: k head width, padded to whole 32s; scores and probabilities (kGroup, kKeyTile) row-major; panels:
-// device/avx512_bf16.hpp.
+// Bound by 4 k operations for each pair of query and key; with AMX, to which 512 of them are half a cycle, by
+// what lies between: maximum, exponential, rounding. Shapes: k head width, padded to whole 32s; scores and
+// probabilities (kGroup, kKeyTile) row-major; panels: device/avx512_bf16.hpp.
 #include <algorithm>
 #include <cmath>
 #include <limits>

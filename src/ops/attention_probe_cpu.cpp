@@ -1,4 +1,5 @@
-// What stands beside attention's two passes: delta, and the probe that makes some probabilities again.
+// What stands beside attention's two passes on the CPU: delta, bound by the bytes of do and o; and the probe
+// that makes some probabilities again, which is not in a hurry. Shapes: see attention.hpp.
 #include <cmath>
 
 #include "ops/attention.hpp"

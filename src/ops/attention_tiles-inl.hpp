@@ -1,7 +1,8 @@
-// Matrix products of attention's tiles. Operands are first copied into panels (columns in groups of kNr, all
-// rows of a group one after another), which stay in the cache while many small products use them; a library
-// GEMM would copy them for every product. Panels are fp32, whatever their sources hold. Included once per CPU
-// target.
+// Matrix products of attention's tiles, (rows, k) by (k, columns) in blocks of (kMr, kNr). Operands are first
+// copied into panels (columns in groups of kNr, all rows of a group one after another), which stay in the
+// cache while many small products use them; a library GEMM would copy them for every product. Bound by
+// multiply-adds: a step loads 2 vectors of b and kMr numbers of a for 2 kMr of them. Panels are fp32,
+// whatever their sources hold. Included once per CPU target.
 #if defined(RED_OPS_ATTENTION_TILES_INL_HPP) == defined(HWY_TARGET_TOGGLE)
 #ifdef RED_OPS_ATTENTION_TILES_INL_HPP
 #undef RED_OPS_ATTENTION_TILES_INL_HPP

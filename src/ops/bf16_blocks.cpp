@@ -1,3 +1,7 @@
+// Blocks of 32 by 32 of c, (rows, 32 steps) by (32 steps, cols), and their copies. A panel of b, 32 columns,
+// stays in the first-level cache while all rows go by, so what bounds them is arithmetic: 2 x 32^3 operations
+// a step, by AMX or by dot products of pairs. A copy reads and writes each element once. Panels:
+// device/avx512_bf16.hpp.
 #include "ops/bf16_blocks.hpp"
 
 #include <algorithm>

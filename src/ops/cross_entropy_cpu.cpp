@@ -1,5 +1,7 @@
-// Three passes over a row: its maximum; exp(x - max) and their sum, while it is in the cache; and, when all
-// ranks' parts are known, scaling.
+// Cross-entropy on the CPU. Three passes over a row: its maximum; exp(x - max) and their sum, while it is in
+// the cache; and, when all ranks' parts are known, scaling. Bound by bytes where memory is slow, 8 V read and
+// 4 V written, and 2 V or 4 V behind them, and else by V exponentials. Shapes: n tokens, V own columns;
+// partials (ranks, 3 n).
 #include <cmath>
 #include <cstring>
 #include <limits>

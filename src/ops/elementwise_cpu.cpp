@@ -1,3 +1,5 @@
+// fill, copy and add on the CPU: one pass over (rows, cols) each, bound by bytes. Contiguous tensors are one
+// long row; rows are cut into blocks that threads take, and a block's row is the leaf loop.
 #include <algorithm>
 #include <cstring>
 

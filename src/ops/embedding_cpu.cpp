@@ -1,3 +1,6 @@
+// Embedding lookup and its gradient on the CPU, bound by bytes: 2 d elements a token to look up; d of each
+// token, and 2 d of its fp32 row, to add up. There a task owns 64 columns of the table and goes over all
+// tokens. Shapes: n tokens, d width; x, dx (n, d); ids (n); table (V, d).
 #include <cstring>
 
 #include "ops/blocks.hpp"

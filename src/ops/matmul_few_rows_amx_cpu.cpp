@@ -1,7 +1,8 @@
-// What bounds it is reading b from memory, 1 KiB in about 250 cycles of a core; AMX multiplies that by 16
-// rows in 16 cycles. b as it is (k, n): 32 of its rows at a time become panels in the first-level cache,
-// beside the sums, while the next 32 are asked for. b^T (n, k): rows of b are what AMX takes as its left
-// operand, so c^T = b a^T without a copy of b.
+// c (m, n) = a (m, k) b in bf16 by AMX, m up to 16: a task's columns of c, summed in fp32. What bounds it is
+// reading b from memory, 1 KiB in about 250 cycles of a core; AMX multiplies that by 16 rows in 16 cycles. b
+// as it is (k, n): 32 of its rows at a time become panels in the first-level cache, beside the sums, while
+// the next 32 are asked for. b^T (n, k): rows of b are what AMX takes as its left operand, so c^T = b a^T
+// without a copy of b.
 #include <algorithm>
 
 #include "base/check.hpp"

@@ -1,5 +1,6 @@
-// A tensor is summed as the sequence of its elements, whatever its row stride: chunks of fixed size, in fp64,
-// added within a block in order, and the blocks in order.
+// Sum of squares on the CPU: one read of x, bound by bytes. A tensor is summed as the sequence of its
+// elements, whatever its row stride: chunks of fixed size, in fp64, added within a block in order, and the
+// blocks in order.
 #include <cstring>
 
 #include "ops/blocks.hpp"

@@ -1,3 +1,5 @@
+// Keys or values of new tokens into a cache, on the CPU: each head's k elements are copied to a row of their
+// own, 2 h k elements a token. Bound by bytes. Shapes: see scatter_heads.hpp.
 #include <cstring>
 
 #include "ops/row_blocks.hpp"

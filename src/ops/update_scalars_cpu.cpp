@@ -1,3 +1,5 @@
+// Norm, loss and factors of a step from its sums, on the calling thread: an addition for each parameter of
+// the model, in their order, bound by its latency; nothing beside a step. Shapes: see update_scalars.hpp.
 #include <cmath>
 
 #include "ops/update_scalars.hpp"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The tables of docs/performance.md, "On GPUs", and docs/gpu-kernels-of-a-step.md, from `redllm plan --roofline h100` of the ten
-models in the layouts of slurm/*.sh, bf16, 2,048 windows of 2,048 tokens a step. Needs no GPU. --check: writes nothing, and fails
-where the documents say something else.
-    tests/bench/gpu_roofline.py build/release/redllm"""
+models in the layouts of slurm/*.sh, bf16, 2,048 windows of 2,048 tokens a step; and, with redllm-cuda beside it, the table of
+"Memory on an H100", from that program's plan. Needs no GPU. --check: writes nothing, and fails where the documents say something else.
+    tests/bench/gpu_roofline.py build/release/redllm build/release/redllm-cuda"""
 import argparse
 import json
 import pathlib
@@ -13,6 +13,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZES = ("150m", "1b", "2b", "4b", "8b")
 BATCH, WINDOW = 2048, 2048
+H100_GIB = 79.6  # of the 80 GB card, as nvidia-smi shows it
 PAGE = ROOT / "docs" / "gpu-kernels-of-a-step.md"
 HEAD = """# FLOPs and bytes of every kernel of a training step
 Made by `tests/bench/gpu_roofline.py build/release/redllm`, from `redllm plan --roofline h100` in the layouts of `slurm/*.sh`: bf16, {batch:,}
@@ -53,15 +54,15 @@ def layout_of(model: str) -> dict:
             "micro_batch": int(re.search(r"^micro_batch=(\d+)", text, re.M)[1])}
 
 
-def plan_of(program: str, model: str) -> dict:
+def plan_of(program: str, model: str, *options: str) -> dict:
     at = layout_of(model)
     done = subprocess.run(
-        [program, "plan", "--config", f"{ROOT}/configs/models/{model}.ini", "--roofline", "h100", "--json", f"--data.window={WINDOW}",
+        [program, "plan", "--config", f"{ROOT}/configs/models/{model}.ini", *options, "--json", f"--data.window={WINDOW}",
          "--train.precision=bf16", f"--train.global_batch={BATCH}", f"--train.micro_batch={at['micro_batch']}",
          *(f"--parallel.{axis}={at[axis]}" for axis in ("data", "tensor", "encoder_stages", "decoder_stages"))],
         capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        sys.exit(f"redllm plan of {model} ended with {done.returncode}: {done.stderr.strip()}")
+        sys.exit(f"{program} plan of {model} ended with {done.returncode}: {done.stderr.strip()}")
     return json.loads(done.stdout)
 
 
@@ -82,20 +83,55 @@ def table(head: list, rows: list) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]) + "\n"
 
 
+def words_of(at: dict) -> str:
+    stages = f" x ({at['encoder_stages']} + {at['decoder_stages']})" if at["encoder_stages"] else ""
+    tensor = f" x tensor {at['tensor']}" if at["tensor"] > 1 else ""
+    return f"data {at['data']}{tensor}{stages}"
+
+
 def models_table(plans: dict) -> str:
     rows = []
     for model, plan in plans.items():
         at, roofline = layout_of(model), plan["roofline"]
-        stages = f" x ({at['encoder_stages']} + {at['decoder_stages']})" if at["encoder_stages"] else ""
-        tensor = f" x tensor {at['tensor']}" if at["tensor"] > 1 else ""
         ranks, step_s = plan["num_ranks"], roofline["step_s"]
         by_memory = sum(op["s"] for op in roofline["ops"] if op["bound_by"] == "memory") / step_s
-        rows.append([model, str(ranks), f"data {at['data']}{tensor}{stages}", str(at["micro_batch"]),
+        rows.append([model, str(ranks), words_of(at), str(at["micro_batch"]),
                      f"{roofline['flops'] / 1e12:,.0f}", f"{roofline['other_flops'] / 1e12:.1f}", f"{roofline['bytes'] / 1e12:.1f}",
                      f"{step_s / ranks:.2f}", f"{BATCH * WINDOW / step_s:,.0f}", f"{100 * roofline['mfu']:.0f} %",
                      f"{100 * by_memory:.0f} %", f"{100 * plan['bubble']:.1f} %" if plan["bubble"] else "0"])
     return table(["model", "GPUs", "layout", "micro-batch", "TFLOP of products", "of other arithmetic", "TB", "s a step, at least",
                   "tokens/s for each GPU, at most", "MFU, at most", "of the time bound by memory", "bubble"], rows)
+
+
+MEMORY = (  # columns, and what redllm plan calls what is in them; what it does not name here is workspace
+    ("parameters", ("parameters",)), ("master weights", ("master_weights",)), ("gradients", ("gradients",)),
+    ("optimizer state", ("optimizer_state",)), ("buckets", ("gradient_buckets", "whole_gradients")),
+    ("activations", ("activations", "recomputed")))
+COPY = "checkpoint_copy"  # in the host's memory
+
+
+def gib(num_bytes: int) -> str:
+    x = num_bytes / 2**30
+    return f"{x:.1f}" if x >= 10 else f"{x:.2f}"
+
+
+def memory_table(plans: dict) -> str:
+    rows = []
+    for model, plan in plans.items():
+        for stage in plan["stages"]:
+            rank = plan["ranks"][stage["largest_rank"]]
+            parts = dict(rank["memory"])
+            copy = parts.pop(COPY)
+            every = sum(parts.values())
+            if every + copy != rank["num_bytes"]:
+                sys.exit(f"{model}: the parts of rank {rank['rank']} are {every + copy} bytes, all are {rank['num_bytes']}")
+            columns = [sum(parts.pop(name) for name in names) for _, names in MEMORY]
+            only = len(plan["stages"]) == 1
+            rows.append([model, words_of(layout_of(model)), "all" if only else ("encoder", "decoder")[stage["stage"]],
+                         *(gib(column) for column in (*columns, sum(parts.values()), every)),
+                         f"{100 * every / 2**30 / H100_GIB:.0f} %", gib(copy)])
+    return table(["model", "layout", "stage", *(name for name, _ in MEMORY), "workspace", "all on the GPU", "of 80 GB",
+                  "checkpoint copy, host"], rows)
 
 
 def groups_table(plans: dict) -> str:
@@ -142,18 +178,23 @@ def replaced(text: str, name: str, content: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("program", help="redllm")
+    parser.add_argument("cuda_program", nargs="?", help="redllm-cuda, whose plan of memory it is; without it that table is left alone")
     parser.add_argument("--check", action="store_true", help="write nothing; code 1 where a document says something else")
     args = parser.parse_args()
-    plans = {f"{kind}_{size}": plan_of(args.program, f"{kind}_{size}") for kind in ("red", "dec") for size in SIZES}
+    models = [f"{kind}_{size}" for kind in ("red", "dec") for size in SIZES]
+    plans = {model: plan_of(args.program, model, "--roofline", "h100") for model in models}
+    tables = {"models": models_table(plans), "groups": groups_table(plans)}
+    if args.cuda_program:
+        tables["memory"] = memory_table({model: plan_of(args.cuda_program, model) for model in models})
     performance = ROOT / "docs" / "performance.md"
     text = performance.read_text()
-    for name, content in (("models", models_table(plans)), ("groups", groups_table(plans))):
+    for name, content in tables.items():
         text = replaced(text, name, content)
     other = [path for path, wanted in ((performance, text), (PAGE, page(plans)))
              if not path.exists() or path.read_text() != wanted]
     if args.check:
         for path in other:
-            print(f"{path} is not what {args.program} counts: tests/bench/gpu_roofline.py {args.program}", file=sys.stderr)
+            print(f"{path} is not what is counted here: {' '.join(word for word in sys.argv if word != '--check')}", file=sys.stderr)
         return 1 if other else 0
     performance.write_text(text)
     PAGE.write_text(page(plans))
