@@ -16,6 +16,7 @@
 #include "ops/attention_library.hpp"
 #include "train/batch_loader.hpp"
 #include "train/bubble.hpp"
+#include "train/fma_peak.hpp"
 #include "train/memory_plan.hpp"
 #include "train/run_options.hpp"
 #include "train/step_report.hpp"
@@ -31,7 +32,11 @@ config::CommandSpec step_spec() {
               "median time, tokens/s, model GFLOP/s (docs/flops.md), memory, seconds by phase of the slowest "
               "rank, and\n"
               "the share of their time that pipeline stages wait, beside the simulator's with the measured "
-              "times.\ntrain.global_batch defaults to one micro-batch per data rank.",
+              "times.\n"
+              "Two peaks of all ranks are measured: peak_gflops_per_s of a large product in the run's "
+              "precision, which\n"
+              "peak_share is of, and on CPUs fma_peak_gflops_per_s of fp32 multiply-adds in registers.\n"
+              "train.global_batch defaults to one micro-batch per data rank.",
           .options = {device_option(), {"json", "", "one JSON object on one line", false}},
           .takes_config = true,
           .example = "build/release/redllm bench step --config configs/bench/red_tiny.ini --json"};
@@ -41,6 +46,7 @@ struct Measured {
   train::StepMetrics step;
   std::optional<train::Bubble> bubble;
   train::Peak peak;
+  std::optional<double> fma_gflops;
 };
 
 /// Every phase, rate and share by its own median.
@@ -77,6 +83,7 @@ Measured measure(const Ranks& ranks, const config::RunConfig& config) {
   train::BatchLoader loader(provider, train::decoder_positions(config.model), config.train.global_batch,
                             config.train.micro_batch, ranks.mesh.layout().data, ranks.mesh.at().data);
   train::StepReport report(engine, config.model, ranks.stream);
+  const std::optional<double> fma_gflops = train::fma_peak_gflops(ranks.world, ranks.stream);
   constexpr double learning_rate = 1e-3;
   std::vector<Measured> steps;
   for (int64_t i = 0; i < config.bench.warmup_steps + config.bench.steps; ++i) {
@@ -85,7 +92,7 @@ Measured measure(const Ranks& ranks, const config::RunConfig& config) {
     const train::StepResult result = engine.train_step(batches, learning_rate);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     const Measured measured{report.gather(batches, result, seconds, loader.digest()),
-                            train::bubble_of_last_step(engine), report.peak()};
+                            train::bubble_of_last_step(engine), report.peak(), fma_gflops};
     if (i >= config.bench.warmup_steps) steps.push_back(measured);
   }
   return median_of(steps);
@@ -113,12 +120,14 @@ void print(const Measured& measured, const config::RunConfig& config, const Rank
                   {"peak_share", m.peak_share},
                   {"mfu", m.mfu > 0.0 ? nlohmann::ordered_json(m.mfu) : nullptr},
                   {"peak_gflops_per_s", measured.peak.measured_gflops},
+                  {"fma_peak_gflops_per_s", nullptr},
                   {"peak_rss_mib", m.peak_rss_mib},
                   {"peak_device_mib", m.peak_device_mib},
                   {"planned_mib", planned_mib(config, ranks)},
                   {"bubble", nullptr},
                   {"bubble_simulated", nullptr},
                   {"loss", m.result.loss}});
+  if (measured.fma_gflops) figures["fma_peak_gflops_per_s"] = *measured.fma_gflops;
   if (measured.bubble) {
     figures["bubble"] = measured.bubble->measured;
     figures["bubble_simulated"] = measured.bubble->simulated;

@@ -12,6 +12,7 @@ from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import engine  # noqa: E402
+import generation  # noqa: E402
 import training  # noqa: E402
 
 
@@ -76,7 +77,7 @@ class TrainingTest(Harness):
 
         def figures(program):
             value = left[program].pop(0)
-            return {"tokens_per_s": value, "peak_rss_mib": value, "peak_share": value / 100, "gemm": "g", "program": "p",
+            return {"tokens_per_s": value, "peak_rss_mib": value, "peak_share": value / 100, "peak_gflops_per_s": 80, "model_gflops_per_s": value, "fma_peak_gflops_per_s": 120, "gemm": "g", "program": "p",
                     "phase_s": {"forward": value}}
 
         with mock.patch.object(training, "ours", lambda *_: figures("redllm")), \
@@ -89,6 +90,7 @@ class TrainingTest(Harness):
         self.assertEqual(row["ratio"], 1.5)
         self.assertEqual(row["memory_ratio"], 30 / 7)
         self.assertEqual(row["phase_s"], {"forward": 30})
+        self.assertEqual((row["fma_share"], row["peak_share"]), (30 / 120, 0.3))
         self.assertEqual(self.run_with({"redllm": [40, 10], "eager": [20, 24], "compiled": [5, 7]}, 2)["tokens_per_s"], 25)
 
     def test_bars(self):
@@ -98,6 +100,17 @@ class TrainingTest(Harness):
         self.assertEqual(len(training.below_bars([row("red_tiny", "fp32", 1.09, 0.91), row("red_tiny", "bf16", 1.29, 0.9)])), 3)
         even = [row(case, "fp32", 1.14, 0.5) for case in training.BARS]
         self.assertEqual(training.below_bars(even), ["geometric mean in fp32: 1.14 x"])
+
+
+class GenerationTest(Harness):
+    def test_ours_is_held_against_the_faster_peer(self):
+        def run(decode, name):
+            return {"decode_tokens_per_s": decode, "prefill_tokens_per_s": 10 * decode, "gemm": "g", "program": "p", "model": name}
+        runs = {"redllm": [run(60, "r"), run(90, "r")], "same": [run(20, "s"), run(30, "s")], "nearest": [run(50, "n"), run(50, "n")]}
+        figures = generation.figures_of_batch(runs)
+        self.assertEqual((figures["ratio"], figures["same_decode_tokens_per_s"], figures["nearest_model"]), (1.5, 25, "p, n"))
+        runs["same"] = [run(100, "s")]
+        self.assertEqual(generation.figures_of_batch(runs)["ratio"], 0.75)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,9 @@ def measure(name: str, dtype: str, rounds: int, steps: int) -> dict:
         "case": name, "dtype": dtype, "threads": threads, "rounds": rounds, "window": window, "batch": batch,
         "tokens_per_s": speed["redllm"], "eager_tokens_per_s": speed["eager"], "compiled_tokens_per_s": speed["compiled"],
         "ratio": speed["redllm"] / max(speed["eager"], speed["compiled"]), "peak_share": median("redllm", "peak_share"),
+        "peak_gflops_per_s": median("redllm", "peak_gflops_per_s"), "model_gflops_per_s": median("redllm", "model_gflops_per_s"),
+        "fma_peak_gflops_per_s": median("redllm", "fma_peak_gflops_per_s"),
+        "fma_share": median("redllm", "model_gflops_per_s") / median("redllm", "fma_peak_gflops_per_s") if dtype == "fp32" else None,
         "gemm": runs["redllm"][0]["gemm"], "peer": runs["eager"][0]["program"],
         "peak_rss_mib": median("redllm", "peak_rss_mib"), "compiled_peak_rss_mib": median("compiled", "peak_rss_mib"),
         "memory_ratio": median("redllm", "peak_rss_mib") / median("compiled", "peak_rss_mib"),
@@ -85,12 +88,13 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=5)
     options = parser.parse_args()
     results = engine.Results(options.name)
-    print(f"{'case':<11} {'dtype':<5} {'redllm':>9} {'eager':>9} {'compiled':>9} {'ratio':>6} {'of peak':>8} {'MiB':>6} {'peer':>6}")
+    print(f"{'case':<11} {'dtype':<5} {'redllm':>9} {'eager':>9} {'compiled':>9} {'ratio':>6} {'of peak':>8} {'of FMA':>7} {'MiB':>6} {'peer':>6}")
     for dtype in options.dtype:
         for name in options.cases:
             for row in results.take(f"{name} {dtype}", lambda: measure(name, dtype, options.rounds, options.steps)):
+                of_fma = f"{row['fma_share']:.1%}" if row["fma_share"] is not None else "-"
                 print(f"{name:<11} {dtype:<5} {row['tokens_per_s']:>9.1f} {row['eager_tokens_per_s']:>9.1f} "
-                      f"{row['compiled_tokens_per_s']:>9.1f} {row['ratio']:>6.2f} {row['peak_share']:>8.1%} {row['peak_rss_mib']:>6.0f} "
+                      f"{row['compiled_tokens_per_s']:>9.1f} {row['ratio']:>6.2f} {row['peak_share']:>8.1%} {of_fma:>7} {row['peak_rss_mib']:>6.0f} "
                       f"{row['compiled_peak_rss_mib']:>6.0f}", flush=True)
     return results.finish(below_bars(results.rows))
 

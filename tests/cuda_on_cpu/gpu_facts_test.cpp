@@ -76,6 +76,7 @@ TEST_F(GpuFactsTest, AnUnknownGpuHasNoMfuAndTheReasonIsSaid) {
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const json figures = json::parse(result.out);
   EXPECT_TRUE(figures.at("mfu").is_null());
+  EXPECT_TRUE(figures.at("fma_peak_gflops_per_s").is_null());  // of CPUs
   EXPECT_FALSE(figures.contains("stated_gflops_per_s"));
   EXPECT_NE(figures.at("no_mfu").get<std::string>().find("NVIDIA Something 9000"), std::string::npos);
   EXPECT_GT(figures.at("peak_share"), 0.0);  // of what was measured

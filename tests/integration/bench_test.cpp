@@ -80,8 +80,9 @@ TEST_P(BenchTestOf, BenchmarkPrintsOneJsonObject) {
   EXPECT_EQ(figures.at("global_batch"), 4);
   for (const char* text : {"dtype", "layout", "device", "gemm"})
     EXPECT_TRUE(figures.at(text).is_string()) << text;
-  for (const char* positive : {"parameters", "threads", "micro_batch", "steps", "step_s", "tokens_per_s",
-                               "model_gflops_per_s", "peak_rss_mib", "loss"})
+  for (const char* positive :
+       {"parameters", "threads", "micro_batch", "steps", "step_s", "tokens_per_s", "model_gflops_per_s",
+        "peak_gflops_per_s", "fma_peak_gflops_per_s", "peak_rss_mib", "loss"})
     EXPECT_GT(figures.at(positive), 0.0) << positive;
   EXPECT_TRUE(figures.contains("peak_share"));
   // The plan, and the matrices in which the peak rate is measured.
