@@ -163,10 +163,14 @@ RED_AVX512_BF16_INLINE __m512 add_pairs(__m512 sum, __m512i a, __m512i b) {
 
 enum class Sum { begin, add };
 
-/// c (kRows, 32) fp32 = a b, or += a b. a (kRows, 32 steps), rows a_stride apart; b: `steps` steps of a
-/// panel.
+/// Where the pairs of a's rows lie: element distances.
+struct PairsOfRows {
+  int64_t row, pair, step;
+};
+
+/// c (kRows, 32) fp32 = a b, or += a b. a (kRows, 32 steps); b: `steps` steps of a panel.
 template <int64_t kRows>
-RED_AVX512_BF16_INLINE void multiply_rows(float* c, int64_t c_stride, const bf16* a, int64_t a_stride,
+RED_AVX512_BF16_INLINE void multiply_rows(float* c, int64_t c_stride, const bf16* a, PairsOfRows at,
                                           const bf16* b, int64_t steps, Sum sum) {
   __m512 s[kRows][2];
   for (int64_t r = 0; r < kRows; ++r) {
@@ -174,11 +178,11 @@ RED_AVX512_BF16_INLINE void multiply_rows(float* c, int64_t c_stride, const bf16
       s[r][half] = sum == Sum::add ? _mm512_loadu_ps(c + r * c_stride + half * 16) : _mm512_setzero_ps();
   }
   for (int64_t step = 0; step < steps; ++step, b += kStep) {
-    for (int64_t i = 0; i < kBlock; i += 2) {
-      const __m512i low = _mm512_loadu_si512(b + i * 16),
-                    high = _mm512_loadu_si512(b + kTileElements + i * 16);
+    for (int64_t i = 0; i < kBlock / 2; ++i) {
+      const __m512i low = _mm512_loadu_si512(b + i * kBlock),
+                    high = _mm512_loadu_si512(b + kTileElements + i * kBlock);
       for (int64_t r = 0; r < kRows; ++r) {
-        const __m512i x = both_of(a + r * a_stride + step * kBlock + i);
+        const __m512i x = both_of(a + r * at.row + step * at.step + i * at.pair);
         s[r][0] = add_pairs(s[r][0], x, low);
         s[r][1] = add_pairs(s[r][1], x, high);
       }
@@ -194,7 +198,18 @@ RED_AVX512_BF16_INLINE void multiply_by_pairs(float* c, int64_t c_stride, const 
                                               const bf16* b, int64_t steps, Sum sum) {
   constexpr int64_t rows = 8;  // 16 registers of sums
   for (int64_t row = 0; row < kBlock; row += rows)
-    multiply_rows<rows>(c + row * c_stride, c_stride, a + row * a_stride, a_stride, b, steps, sum);
+    multiply_rows<rows>(c + row * c_stride, c_stride, a + row * a_stride, {a_stride, 2, kBlock}, b, steps,
+                        sum);
+}
+
+/// The same of a panel of a^T, which takes fewer steps to make than rows of a.
+RED_AVX512_BF16_INLINE void multiply_panel_by_pairs(float* c, int64_t c_stride, const bf16* a, const bf16* b,
+                                                    int64_t steps, Sum sum) {
+  constexpr int64_t rows = 8;
+  for (int64_t row = 0; row < kBlock; row += rows) {
+    multiply_rows<rows>(c + row * c_stride, c_stride, a + row / 16 * kTileElements + row % 16 * 2,
+                        {2, kBlock, kStep}, b, steps, sum);
+  }
 }
 
 }  // namespace red::avx512

@@ -25,7 +25,11 @@ struct Amx {
   static constexpr int64_t kRows = 512, kCols = 512, kDepth = 256;
   static constexpr bool kAsksAhead = false;
 
-  RED_AMX_INLINE static void multiply(float* c, int64_t c_stride, const bf16* a, int64_t a_stride,
+  RED_AMX_INLINE static void copy_transposed(bf16* to, int64_t to_stride, const bf16* source, int64_t stride,
+                                             int64_t rows, int64_t cols) {
+    avx512::copy_transposed(to, to_stride, source, stride, rows, cols);
+  }
+  RED_AMX_INLINE static void multiply(float* c, int64_t c_stride, const bf16* a, int64_t a_stride, bool,
                                       const bf16* b, int64_t steps, avx512::Sum sum) {
     amx::multiply(c, c_stride, a, a_stride, b, steps, sum);
   }

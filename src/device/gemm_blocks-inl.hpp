@@ -137,7 +137,7 @@ class BlockOfProduct {
   RED_GEMM void copy_rows(int64_t depth, int64_t i) {
     const Part<bf16> a = part_of_a(depth, i);
     if (p_.transpose_a) {
-      avx512::copy_transposed(scratch_.rows, kRowStride<Arithmetic>, a.from, a.stride, a.cols, a.rows);
+      Arithmetic::copy_transposed(scratch_.rows, kRowStride<Arithmetic>, a.from, a.stride, a.cols, a.rows);
     } else {
       avx512::copy_rows(scratch_.rows, kRowStride<Arithmetic>, a.from, a.stride, a.rows, a.cols);
     }
@@ -162,7 +162,7 @@ class BlockOfProduct {
       }
       float* sums = one_depth ? scratch_.sums : scratch_.sums + i * kSumStride<Arithmetic> + j;
       Arithmetic::multiply(sums, kSumStride<Arithmetic>, scratch_.rows, kRowStride<Arithmetic>,
-                           scratch_.panels + j * steps * avx512::kBlock, steps,
+                           p_.transpose_a, scratch_.panels + j * steps * avx512::kBlock, steps,
                            depth == 0 ? avx512::Sum::begin : avx512::Sum::add);
       if (last) {
         finish(p_, sums, kSumStride<Arithmetic>, row_ + i, col_ + j, rows, cols);

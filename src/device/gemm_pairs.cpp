@@ -22,8 +22,15 @@ struct Pairs {
   static constexpr int64_t kRows = 512, kCols = 512, kDepth = 512;
   static constexpr bool kAsksAhead = true;
 
+  /// A panel of a^T will do, and need not be transposed.
+  RED_AVX512_BF16_INLINE static void copy_transposed(bf16* to, int64_t, const bf16* source, int64_t stride,
+                                                     int64_t rows, int64_t cols) {
+    avx512::pack_panels(to, source, stride, cols, rows);
+  }
   RED_AVX512_BF16_INLINE static void multiply(float* c, int64_t c_stride, const bf16* a, int64_t a_stride,
-                                              const bf16* b, int64_t steps, avx512::Sum sum) {
+                                              bool transposed, const bf16* b, int64_t steps,
+                                              avx512::Sum sum) {
+    if (transposed) return avx512::multiply_panel_by_pairs(c, c_stride, a, b, steps, sum);
     avx512::multiply_by_pairs(c, c_stride, a, a_stride, b, steps, sum);
   }
 };
