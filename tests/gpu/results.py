@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Puts what tests/gpu/run_all.sh left in its folder of one part into tests/bench/results/NAME.json, with hardware, versions, date and
-commit. Parts that the file has already stay, and so does all that can be read where something cannot; then it ends with 1."""
+commit. Parts that the file has already stay, and so does all that can be read where something cannot; then it ends with 1, once for
+each such thing. It is called after each row, so what the machine is like is found out once and kept in that folder."""
 from __future__ import annotations
 
 import argparse
@@ -64,6 +65,24 @@ def versions(program: str, lib: str) -> dict:
     }
 
 
+def about(options: argparse.Namespace, trouble: list) -> dict:
+    """What the machine and the sources are. What cannot be found out is told of and costs no row."""
+    kept = options.run / "about.json"
+    try:
+        return json.loads(kept.read_text())
+    except (OSError, ValueError):
+        pass
+    found = {}
+    for what, find in (("machine and sources", engine.about), ("GPUs", lambda: {"gpus": gpus()}),
+                       ("versions of libraries", lambda: {"versions": versions(options.program, options.lib)})):
+        try:
+            found |= find()
+        except Exception as error:  # whatever it is: the rows matter more
+            trouble.append(f"{what} are not known: {type(error).__name__}: {error}")
+    engine.replace_file(kept, json.dumps(found))
+    return found
+
+
 def records(folder: pathlib.Path, part: str) -> list:
     lines = (folder / "records.tsv").read_text().splitlines()
     keys = ("part", "name", "verdict", "seconds", "detail")
@@ -104,33 +123,36 @@ def former_parts(path: pathlib.Path, trouble: list) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--part", required=True, help="the one that is through; others stay as the file has them")
-    parser.add_argument("--interrupted", action="store_true", help="it is not")
+    parser.add_argument("--part", required=True, help="the one that has a new row; others stay as the file has them")
+    parser.add_argument("--unfinished", action="store_true", help="more rows are to come, or will not come")
     parser.add_argument("--run", type=pathlib.Path, required=True, help="the folder")
     parser.add_argument("--program", required=True)
-    parser.add_argument("--lib", default="", help="a folder of libraries that the program is run with")
+    parser.add_argument("--lib", default="", help="folders of libraries that the program is run with")
     options = parser.parse_args()
     trouble = []
-    part = {**engine.about(), "gpus": gpus(), "versions": versions(options.program, options.lib),
-            "figures": figures(options.run, options.part, trouble)}
+    part = {**about(options, trouble), "figures": figures(options.run, options.part, trouble)}
     try:
         part["rows"] = records(options.run, options.part)
     except (OSError, ValueError) as error:
         trouble.append(f"which tests ran is not known: {error}")
         part["rows"] = []
-    if options.interrupted:
-        part["interrupted"] = True
-    if trouble:
-        part["trouble"] = list(trouble)
+    if options.unfinished:
+        part["unfinished"] = True
     engine.RESULTS.mkdir(parents=True, exist_ok=True)
     path = engine.RESULTS / f"{options.name}.json"
     parts = former_parts(path, trouble)
+    told = options.run / "told.txt"
+    before = told.read_text().splitlines() if told.exists() else []
+    new = [line for line in (f"{options.part}: {text}" for text in trouble) if line not in before]
+    if mine := [line for line in before + new if line.startswith(f"{options.part}: ")]:
+        part["trouble"] = mine
     parts[options.part] = part
     engine.replace_file(path, json.dumps({"parts": parts}, indent=1) + "\n")
-    for line in trouble:
+    told.write_text("".join(f"{line}\n" for line in before + new))
+    for line in new:
         print(f"results: {line}", file=sys.stderr)
     print(path)
-    return 1 if trouble else 0
+    return 1 if new else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,29 @@
-"""What run_all_test.py puts in the place of nvidia-smi, of redllm-cuda, of mpirun and of PyTorch."""
+"""What the tests here put in the place of nvidia-smi, of redllm-cuda, of mpirun and of PyTorch, and how they start run_all.sh."""
+import os
+import pathlib
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "tests" / "gpu" / "run_all.sh"
+
+
+def run(*words: str, path: str | None = None, **more: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, **more}
+    if path is not None:
+        environment["PATH"] = path
+    return subprocess.run([str(SCRIPT), *words], capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
+
+
+def without(first: pathlib.Path, *programs: str) -> str:
+    """A PATH that is `first`, which gets links to all that this one has, but such programs."""
+    for folder in os.environ["PATH"].split(os.pathsep):
+        for found in pathlib.Path(folder).glob("*") if pathlib.Path(folder).is_dir() else ():
+            link = first / found.name
+            if found.name not in (*programs, "cmake") and not link.exists() and not link.is_symlink():
+                link.symlink_to(found)
+    return str(first)
+
+
 SMI = """#!/bin/bash
 case $1 in
   -L)
@@ -20,6 +45,7 @@ case "$1 $2" in
     esac
     echo '{"largest_rank_bytes":' ${bytes}000000000', "ranks": [{"memory": {"checkpoint_copy": 10000000000}}]}' ;;
   'bench step')
+    [ -z "$FAKE_CALLS" ] || echo "$*" >>"$FAKE_CALLS"
     case "$*" in
       *dec_1b*cudnn*) echo 'an illegal address' >&2; exit 134 ;;
       *red_1b*cudnn*) echo '{"tokens_per_s": 505.0, "mfu": 0.31, "cudnn_passes": 0, "cudnn_refusal": "no such heads"}' ;;
@@ -68,7 +94,10 @@ class OutOfMemoryError(RuntimeError):
 
 if sys.argv[0].endswith("torch_step.py"):
     end = os.environ["FAKE_TORCH"]
-    if end == "memory":
+    batch = next(int(word.split("=")[1]) for word in sys.argv if word.startswith("--batch="))
+    with open(os.environ.get("FAKE_CALLS", os.devnull), "a") as file:
+        file.write("torch\\n")
+    if end == "memory" or end == "memory for 4" and batch > 4:
         raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
     if end == "compiler":
         raise RuntimeError("no kernel image is available")
