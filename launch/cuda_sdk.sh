@@ -63,6 +63,10 @@ if ! "$python" -m pip --version >/dev/null 2>&1; then
   python=build/cuda-pip/bin/python
 fi
 echo "cuda sdk: installing $wanted into $folder"
-rm -rf "$folder"
-"$python" -m pip install --quiet --no-input --disable-pip-version-check --no-deps --target "$folder" "${packages[@]}"
-echo "$wanted" >"$folder/installed"
+# What is there stays until all of the new is: a download that breaks off costs no build.
+rm -rf "$folder.new" "$folder.old"
+"$python" -m pip install --quiet --no-input --disable-pip-version-check --no-deps --target "$folder.new" "${packages[@]}"
+echo "$wanted" >"$folder.new/installed"
+if [ -e "$folder" ]; then mv "$folder" "$folder.old"; fi
+mv "$folder.new" "$folder"
+rm -rf "$folder.old"

@@ -51,8 +51,8 @@ python_with_gpu() {
 # Ranks that see one GPU share it, and exchange its memory through the host's; those that see as many as they are have one each.
 part_layouts() {
   local test ranks before
-  for test in golden_cuda_step_gpu_test golden_cuda_adafactor_gpu_test; do
-    for ranks in 2 4 8; do
+  for ranks in 2 4 8; do
+    for test in golden_cuda_step_gpu_test golden_cuda_adafactor_gpu_test; do
       before=(env "CUDA_VISIBLE_DEVICES=$first_gpu")
       must_say='ranks exchange GPU memory over MPI, through host memory'
       run_test layouts "$test" "$ranks" shared
