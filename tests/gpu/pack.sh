@@ -45,8 +45,8 @@ for program in "${programs[@]}"; do
 done
 cp "$build/gpu_tests/list.txt" "$folder/$build/gpu_tests/"
 cp -r configs launch "$folder/"
-mkdir -p "$folder/tests/bench"
-cp -r tests/gpu "$folder/tests/"
+mkdir -p "$folder/tests/bench" "$folder/tests/gpu"
+cp tests/gpu/*.sh tests/gpu/*.py "$folder/tests/gpu/"
 cp tests/bench/*.py "$folder/tests/bench/"
 if [ "$without_golden" = no ]; then mkdir -p "$folder/tests/golden" && cp tests/golden/*.h5 "$folder/tests/golden/"; fi
 git describe --always --dirty >"$folder/revision.txt" 2>/dev/null || echo unknown >"$folder/revision.txt"

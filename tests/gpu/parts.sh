@@ -143,7 +143,7 @@ part_program() {
   local config=(--config "configs/models/$model.ini" --config "$folder/run.ini")
   if [ "$dry" = no ]; then
     rm -rf "$folder" && mkdir -p "$folder" || return
-    cat launch/*.sh tests/gpu/* tests/bench/*.py >"$folder/scripts.txt"
+    cat launch/*.sh tests/gpu/*.sh tests/gpu/*.py tests/bench/*.py >"$folder/scripts.txt"
     program_configuration "$folder" >"$folder/run.ini"
   fi
   run program tokenizer 120 "${ours[@]}" tokenizer train --out "$folder/t.model" --vocab-size 512 "$folder/scripts.txt" &&

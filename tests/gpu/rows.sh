@@ -81,7 +81,9 @@ run() {
 measure() {
   local log=$out/$1-$2.log
   run "$@" || return 1
-  [ "$dry" = yes ] || awk '/^\{/ { text = "" } { text = text $0 "\n" } END { printf "%s", text }' "$log" >"$out/$1-$2.json"
+  [ "$dry" = no ] || return 0
+  awk '/^\{/ { text = "" } { text = text $0 "\n" } END { printf "%s", text }' "$log" >"$out/$1-$2.json"
+  collect "$1" --unfinished
 }
 
 before=() # words in front of a command on ranks
