@@ -36,9 +36,8 @@ config::CommandSpec spec() {
           "matrix products or memory, as NVIDIA states them of a GPU that is known (docs/metrics.md),\n"
           "else as measured here first. Operands that stay in a cache exceed the memory's rate. On a GPU\n"
           "a product stands beside the fastest of all algorithms that cuBLASLt proposes, and attention\n"
-          "beside cuDNN's where it is linked, or why cuDNN refuses the shape. Operands hold numbers of both "
-          "signs\n"
-          "that differ in all their bits, as equal ones would let a GPU run faster. On one rank.",
+          "beside cuDNN's where it is linked, or why cuDNN refuses the shape. Operands hold numbers of both\n"
+          "signs that differ in all their bits, as equal ones would let a GPU run faster. On one rank.",
       .options = {{"only", "TEXT", "ops with this in their name", false},
                   {"seconds", "S", "of each op (default 0.2)", false},
                   device_option(),

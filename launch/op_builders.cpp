@@ -113,11 +113,13 @@ double num_bytes(const Tensor& t) {
 
 OpBuild product(const ProductSizes& s) {
   return [=](OpMemory& memory) {
-    const auto stored = [&](int64_t rows, int64_t cols, Transpose transposed) {
-      return transposed == Transpose::yes ? memory.tensor(cols, rows, s.dtype)
-                                          : memory.tensor(rows, cols, s.dtype);
+    const auto stored = [&](int64_t rows, int64_t cols, Transpose transposed, std::size_t element_room) {
+      if (transposed == Transpose::yes) std::swap(rows, cols);
+      const auto room = static_cast<int64_t>(element_room / size_of(s.dtype));
+      return memory.tensor(rows, room * cols, s.dtype).col_range(0, cols);
     };
-    const Tensor a = stored(s.m, s.k, s.transpose_a), b = stored(s.k, s.n, s.transpose_b);
+    const Tensor a = stored(s.m, s.k, s.transpose_a, size_of(s.a_in_place_of)),
+                 b = stored(s.k, s.n, s.transpose_b, size_of(s.dtype));
     const Tensor c = memory.tensor(s.m, s.n, s.result);
     return OpWork{
         2.0 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k), 0.0,

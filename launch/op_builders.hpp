@@ -32,6 +32,7 @@ struct ProductSizes {
   ops::Transpose transpose_a, transpose_b;
   DType dtype, result;
   float beta;
+  DType a_in_place_of = dtype;  ///< rows of a lie where such elements were
 };
 OpBuild product(const ProductSizes& sizes);
 

@@ -29,8 +29,8 @@ struct FactoredProblem : AdafactorProblem {
 
   FactoredProblem(OpMemory& memory, const ParameterSizes& s)
       : AdafactorProblem(memory, s),
-        v_row(memory.tensor(s.rows, 1, DType::fp32, Numbers::positive)),
-        v_col(memory.tensor(s.cols, 1, DType::fp32, Numbers::positive)),
+        v_row(memory.tensor(s.rows, 1, DType::fp32, ops::Numbers::positive)),
+        v_col(memory.tensor(s.cols, 1, DType::fp32, ops::Numbers::positive)),
         row_sum(memory.constant(s.rows, 1, DType::fp64, 0.1F)),
         col_sum(memory.constant(s.cols, 1, DType::fp64, 0.1F)),
         total(memory.constant(1, 1, DType::fp64, 0.1F)) {}
@@ -81,7 +81,7 @@ OpBuild gradient_norm(const ParameterSizes& s) {
 OpBuild adafactor_state(const ParameterSizes& s) {
   return [=](OpMemory& memory) {
     const AdafactorProblem t(memory, s);
-    const Tensor v = memory.tensor(s.rows, s.cols, DType::fp32, Numbers::positive);
+    const Tensor v = memory.tensor(s.rows, s.cols, DType::fp32, ops::Numbers::positive);
     // g scaled; g^2 + epsilon; the mean of v and it; u^2 = g^2 / v, and its sum; the sum of p^2.
     return OpWork{0.0, 10.0 * elements(t.p), 4.0 * num_bytes(t.p), [=](Stream& stream) {
                     ops::adafactor_accumulate(stream, v, t.g, t.p, t.sum_u2, t.sum_p2, t.scalars, {});
@@ -92,7 +92,7 @@ OpBuild adafactor_state(const ParameterSizes& s) {
 OpBuild adafactor_step(const ParameterSizes& s) {
   return [=](OpMemory& memory) {
     const AdafactorProblem t(memory, s);
-    const Tensor v = memory.tensor(s.rows, s.cols, DType::fp32, Numbers::positive);
+    const Tensor v = memory.tensor(s.rows, s.cols, DType::fp32, ops::Numbers::positive);
     // g scaled, root of v, quotient, times the step size, difference.
     return OpWork{0.0, 5.0 * elements(t.p), 4.0 * num_bytes(t.p), [=](Stream& stream) {
                     ops::adafactor_apply(stream, t.p, t.g, v, t.sum_u2, t.sum_p2, t.p.size(), t.scalars, {});

@@ -253,10 +253,10 @@ void CaseList::add_loss() {
   const double chunks = static_cast<double>(n) / static_cast<double>(chunk);
   add_product("logits", {chunk, v, d, Transpose::no, Transpose::yes, dtype_, DType::fp32, 0.0F}, chunks);
   add("cross-entropy", shape_of(chunk, v), chunks, cross_entropy(chunk, v, dtype_));
-  add_product("logits, input gradient", {chunk, d, v, Transpose::no, Transpose::no, dtype_, dtype_, 0.0F},
-              chunks);
+  add_product("logits, input gradient",
+              {chunk, d, v, Transpose::no, Transpose::no, dtype_, dtype_, 0.0F, DType::fp32}, chunks);
   add_product("logits, weight gradient",
-              {v, d, chunk, Transpose::yes, Transpose::no, dtype_, DType::fp32, 1.0F}, chunks);
+              {v, d, chunk, Transpose::yes, Transpose::no, dtype_, DType::fp32, 1.0F, DType::fp32}, chunks);
 }
 
 std::vector<OpCase> CaseList::make() {

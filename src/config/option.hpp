@@ -1,5 +1,5 @@
 // One key of the configuration: what it is called, what it may hold, what it means, and how text gets into a
-// RunConfig and out again. A Section turns fields into Options; option_table.cpp lists them all.
+// RunConfig and out again. A Section turns fields into Options; option_table*.cpp list them all.
 #pragma once
 
 #include <fmt/format.h>

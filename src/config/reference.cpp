@@ -103,8 +103,8 @@ std::string configuration_markdown() {
   std::string text =
       R"(# Configuration
 
-<!-- Made by `redllm config docs > docs/configuration.md` from the option table (src/config/option_table.cpp); a
-test fails when the two differ. -->
+<!-- Made by `redllm config docs > docs/configuration.md` from the option tables (src/config/option_table*.cpp);
+a test fails when the two differ. -->
 
 A run is told everything by INI files and the command line:
 

@@ -44,16 +44,16 @@ class Tiles {
   };
 };
 
-/// What was stored so far is in memory before tiles are loaded from there: GCC 12's loads do not tell the
-/// compiler that they read.
-RED_AMX_INLINE void finish_stores() {
+/// Keeps memory accesses before it and tile loads behind it apart, and the other way round: GCC 12's loads do
+/// not tell the compiler that they read.
+RED_AMX_INLINE void finish_accesses() {
   asm volatile("" : : : "memory");
 }
 
 /// c (32, 32) fp32 = a b, or += a b. a (32, 32 steps), rows a_stride apart; b: `steps` steps of a panel.
 RED_AMX_INLINE void multiply(float* c, int64_t c_stride, const bf16* a, int64_t a_stride, const bf16* b,
                              int64_t steps, Sum sum) {
-  finish_stores();
+  finish_accesses();
   const auto c_bytes = static_cast<std::size_t>(c_stride) * 4,
              a_bytes = static_cast<std::size_t>(a_stride) * 2;
   float* lower_c = c + 16 * c_stride;

@@ -175,13 +175,20 @@ class BlockOfProduct {
   Scratch<Arithmetic>& scratch_;
 };
 
+/// The same for results in fp32 and bf16.
+template <class Arithmetic>
+Scratch<Arithmetic>& scratch_of_thread() {
+  static thread_local const auto scratch = std::make_unique<Scratch<Arithmetic>>();
+  return *scratch;
+}
+
 template <class Arithmetic, class T>
 RED_GEMM void multiply_blocks(const Product<T>& p) {
-  static thread_local const auto scratch = std::make_unique<Scratch<Arithmetic>>();
+  Scratch<Arithmetic>& scratch = scratch_of_thread<Arithmetic>();
   RED_CHECK(p.k > 0, "an empty sum");
   for (int64_t col = 0; col < p.n; col += Arithmetic::kCols) {
     for (int64_t row = 0; row < p.m; row += Arithmetic::kRows)
-      BlockOfProduct<Arithmetic, T>(p, row, col, *scratch).multiply();
+      BlockOfProduct<Arithmetic, T>(p, row, col, scratch).multiply();
   }
 }
 

@@ -170,6 +170,10 @@ const GemmLibrary& gemm_library_with_bf16(GemmChoice choice) {
     static const GemmLibrary onednn = with_bf16(usable(tried_onednn()));
     return onednn;
   }
+  if (choice == GemmChoice::plain) {
+    static const GemmLibrary plain = with_bf16(plain_library());
+    return plain;
+  }
   return gemm_library(choice);
 }
 

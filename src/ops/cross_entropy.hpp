@@ -33,8 +33,8 @@ void cross_entropy_partials(Stream& stream, const Tensor& partials, const Tensor
 /// log p(target) (masked or not); where loss_mask is not 0: sums[0] += CE + z (log Z)^2 and sums[1] += CE.
 /// d_logits (n, V) = d(sums[0])/d(logits), 0 in rows with loss_mask 0, fp32 or bf16 (rounded once): in the
 /// logits' place (logits_gradient) or another tensor, after partials with LogitsBecome::gradient; empty: no
-/// gradient. Sums are in
-/// fp64, in an order that n alone decides (on the CPU that of the tokens), and the same on every rank.
+/// gradient. Sums are in fp64, in an order that n alone decides (on the CPU that of the tokens), and the same
+/// on every rank.
 void cross_entropy(Stream& stream, const Tensor& sums, const Tensor& log_probability, const Tensor& d_logits,
                    const Tensor& logits, const Tensor& partials, int64_t rank, int64_t first_column,
                    const int32_t* targets, const uint8_t* loss_mask, float z_loss);

@@ -60,7 +60,7 @@ RED_AMX void add_up(float* sums, const Tensor& a, const Tensor& b, int64_t col, 
   for (int64_t p = 0; p < b.rows; p += kBlock) {
     copy_rows(rows, a, p);
     pack(panels, b, p, col, cols);
-    red::amx::finish_stores();
+    red::amx::finish_accesses();
     _tile_loadd(4, rows, 64);
     for (int64_t j = 0; j < cols; j += kBlock) {
       const bf16* panel = panels + j * kBlock;
@@ -91,9 +91,10 @@ RED_AMX_INLINE Rows rows_of(const Tensor& b, int64_t j, int64_t p, bf16* edge) {
   const bf16* from = b.as<bf16>() + j * b.row_stride + p;
   if (j + kRows <= b.rows && p + kBlock <= b.cols) return {from, static_cast<std::size_t>(b.row_stride) * 2};
   const __mmask32 mask = red::amx::first_of_32(b.cols - p);
+  red::amx::finish_accesses();  // of the rows that were there
   for (int64_t row = 0; row < kRows; ++row)
     _mm512_store_si512(edge + row * kBlock, red::amx::row_or_zero(from, b.row_stride, row, b.rows - j, mask));
-  red::amx::finish_stores();
+  red::amx::finish_accesses();
   return {edge, 64};
 }
 

@@ -97,12 +97,15 @@ std::optional<double> fma_peak_gflops(parallel::Communicator& world, Stream& str
   if (gpu_facts()) return std::nullopt;  // so has every rank
   constexpr int bursts = 12;
   constexpr int64_t rounds = 1 << 20;  // 2 to 4 ms: long beside the waking of threads
-  double best[1] = {0.0};
-  for (int i = 0; i < bursts; ++i)
-    best[0] = std::max(best[0], gflops_of_burst(stream.threads(), 0.75F, 0.5F, rounds));
-  parallel::Request request = world.all_reduce(make_tensor(best, 1, 1), parallel::ReduceOp::sum);
-  world.wait(request, "peak of multiply-adds of all ranks");
-  return best[0];
+  double best = 0.0;
+  for (int i = 0; i < bursts; ++i) {
+    // The sum is also what the ranks of the next burst begin together behind.
+    double sum[1] = {gflops_of_burst(stream.threads(), 0.75F, 0.5F, rounds)};
+    parallel::Request request = world.all_reduce(make_tensor(sum, 1, 1), parallel::ReduceOp::sum);
+    world.wait(request, "multiply-adds of all ranks");
+    best = std::max(best, sum[0]);
+  }
+  return best;
 }
 
 }  // namespace red::train

@@ -7,6 +7,7 @@
 #include "base/log.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/matmul.hpp"
+#include "ops/spread_numbers.hpp"
 #include "train/machine.hpp"
 
 namespace red::train {
@@ -63,7 +64,7 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-/// Three matrices of ones, and their product.
+/// Two matrices and their product.
 class Product {
  public:
   Product(Stream& stream, int64_t n, DType dtype)
@@ -73,8 +74,8 @@ class Product {
         a_(arena_.allocate(n, n, dtype)),
         b_(arena_.allocate(n, n, dtype)),
         c_(arena_.allocate(n, n, dtype)) {
-    ops::fill(stream, a_, 1.0F);
-    ops::fill(stream, b_, 1.0F);
+    ops::spread_numbers(stream, a_, ops::Numbers::both_signs, 0);
+    ops::spread_numbers(stream, b_, ops::Numbers::both_signs, 1);
   }
   double gflop() const { return 2.0 * static_cast<double>(n_ * n_ * n_) / 1e9; }
   void start() { ops::matmul(stream_, c_, a_, ops::Transpose::no, b_, ops::Transpose::no); }

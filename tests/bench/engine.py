@@ -164,9 +164,9 @@ def revision() -> str:
 
 
 @functools.cache
-def build() -> dict:
+def build(program: pathlib.Path) -> dict:
     """How the program was built, by what CMake left beside it; empty where it was built elsewhere."""
-    folder, result = PROGRAM.parent, {}
+    folder, result = program.parent, {}
     for path in folder.glob("CMakeFiles/*/CMakeCXXCompiler.cmake"):
         known = dict(re.findall(r'^set\(CMAKE_CXX_COMPILER_(ID|VERSION) "([^"]*)"', path.read_text(), re.MULTILINE))
         result["compiler"] = f"{known.get('ID')} {known.get('VERSION')}"
@@ -180,9 +180,9 @@ def build() -> dict:
 
 
 @functools.cache
-def libraries() -> dict:
+def libraries(program: pathlib.Path) -> dict:
     """Versions of libraries that the program is linked with, where they tell; matrix products' is in rows (gemm)."""
-    found, result = dict(re.findall(r"(libmpi|libsentencepiece)\.so\S* => (/\S+)", output_of("ldd", PROGRAM))), {}
+    found, result = dict(re.findall(r"(libmpi|libsentencepiece)\.so\S* => (/\S+)", output_of("ldd", program))), {}
     if "libmpi" in found:
         try:
             text, length = ctypes.create_string_buffer(8192), ctypes.c_int()
@@ -195,10 +195,10 @@ def libraries() -> dict:
     return result
 
 
-def about() -> dict:
+def about(program: pathlib.Path = PROGRAM) -> dict:
     """What figures that are measured now belong to."""
-    return {"date": datetime.date.today().isoformat(), "revision": revision(), "cpu": cpu(), "build": build(),
-            "libraries": libraries()}
+    return {"date": datetime.date.today().isoformat(), "revision": revision(), "cpu": cpu(), "build": build(program),
+            "libraries": libraries(program)}
 
 
 def replace_file(path: pathlib.Path, text: str) -> None:

@@ -239,13 +239,17 @@ def failures_of(row: dict) -> list:
     return below
 
 
+# By the size in a model's name; smaller ones cannot fill a GPU.
+MFU_BARS = {"_150m": 0.40, "_1b": 0.50, "_2b": 0.50, "_4b": 0.50, "_8b": 0.50}
+
+
 def below_bars(rows: list) -> list:
     below = []
     for row in rows:
         below += failures_of(row)
         if "tokens_per_s" not in row:
             continue
-        least = 0.40 if row["model"].endswith("_150m") else 0.50
+        least = next((bar for size, bar in MFU_BARS.items() if row["model"].endswith(size)), 0.0)
         if row["mfu"] is not None and row["mfu"] < least:
             below.append(f"{row['model']}: {row['mfu']:.1%} MFU, the bar is {least:.0%}")
         if row.get("ratio") is not None and row["ratio"] < 1.25:

@@ -73,7 +73,8 @@ def about(options: argparse.Namespace, trouble: list) -> dict:
     except (OSError, ValueError):
         pass
     found = {}
-    for what, find in (("machine and sources", engine.about), ("GPUs", lambda: {"gpus": gpus()}),
+    for what, find in (("machine and sources", lambda: engine.about(pathlib.Path(options.program))),
+                       ("GPUs", lambda: {"gpus": gpus()}),
                        ("versions of libraries", lambda: {"versions": versions(options.program, options.lib)})):
         try:
             found |= find()

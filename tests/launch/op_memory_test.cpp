@@ -36,15 +36,15 @@ void expect_spread(int64_t rows, int64_t cols, DType dtype, std::size_t num_diff
     EXPECT_LT(*std::max_element(begin, end), 0.21F);
     EXPECT_GT(*std::min_element(begin, end), -0.21F);
   }
-  for (std::size_t i = OpMemory::kPeriod; i < values.size(); ++i) {
-    if (values[i] != values[i - OpMemory::kPeriod]) return ADD_FAILURE() << "element " << i;
+  for (std::size_t i = ops::kSpreadPeriod; i < values.size(); ++i) {
+    if (values[i] != values[i - ops::kSpreadPeriod]) return ADD_FAILURE() << "element " << i;
   }
 }
 
 TEST(OpMemory, NumbersAreSpread) {
   expect_spread<float>(100, 200, DType::fp32, 19900);
   expect_spread<bf16>(100, 200, DType::bf16, 500);
-  expect_spread<float>(5, OpMemory::kPeriod + 3, DType::fp32, 19900);
+  expect_spread<float>(5, ops::kSpreadPeriod + 3, DType::fp32, 19900);
   expect_spread<bf16>(701, 333, DType::bf16, 500);
 }
 
@@ -59,7 +59,7 @@ TEST(OpMemory, PositiveOnesAndConstants) {
   Stream stream(1);
   OpMemory memory(stream, 1 << 20);
   const std::vector<float> positive =
-      values_of<float>(memory.tensor(100, 200, DType::fp32, Numbers::positive));
+      values_of<float>(memory.tensor(100, 200, DType::fp32, ops::Numbers::positive));
   EXPECT_GE(*std::min_element(positive.begin(), positive.end()), 0.05F);
   EXPECT_GE(std::set<float>(positive.begin(), positive.end()).size(), 19000U);
   EXPECT_EQ(test::elements_of<double>(memory.constant(2, 1, DType::fp64, 0.5F)),
