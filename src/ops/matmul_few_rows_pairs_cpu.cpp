@@ -1,7 +1,7 @@
 // c (m, n) = a (m, k) b in bf16 by dot products of pairs, m up to 16: a task's columns of c, summed in fp32.
 // Bound: from some seven rows on it is arithmetic, 32 multiplications an instruction, and below that reading
-// b. b as it is (k, n): 16 of its rows at a time become pairs in the first-level cache, beside the sums,
-// while the next 16 are asked for. b^T (n, k): elements of a row are pairs as they lie.
+// b. b as it is (k, n): 32 of its rows at a time become pairs in the first-level cache, beside the sums,
+// while the next 32 are asked for. b^T (n, k): elements of a row are pairs as they lie.
 #include <algorithm>
 
 #include "base/check.hpp"
