@@ -1,5 +1,5 @@
-// Products of bf16 by dot products of pairs (AVX512_BF16), where there is no AMX. Of what two cores of a Zen 4
-// can do at most in registers they reach 79 to 91 %, oneDNN 2.6 70 to 88 % (docs/adr/0019).
+// Products of bf16 by dot products of pairs (AVX512_BF16), where there is no AMX. Of what two cores of a Zen
+// 4 can do at most in registers they reach 79 to 91 %, oneDNN 2.6 70 to 88 % (docs/adr/0019).
 #include "device/gemm_libraries.hpp"
 #include "device/max_cpu.hpp"
 
